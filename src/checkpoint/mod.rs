@@ -1,0 +1,1 @@
+//! Tensors of a checkpoint directory by their keys.

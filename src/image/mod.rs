@@ -1,0 +1,1 @@
+//! Images: decoding and the Hugging Face image processors. No tensors here.
