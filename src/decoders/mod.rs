@@ -1,1 +1,86 @@
-//! Text decoders with cross-attention.
+//! Language models with cross-attention: ids and image states in, logits out.
+//! One file a family, one row an architecture.
+
+mod gpt2;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::nn::{Cache, Params};
+
+/// A causal language model that attends to encoder states.
+pub trait Decoder {
+    /// The hidden states that the output layer reads.
+    ///
+    /// `input_ids` [N, t] are the tokens after the `cache.past()` earlier ones; N is a multiple of B,
+    /// image-major. `encoder_hidden_states` [B, S, De]; read at the first call, afterwards the cache
+    /// has their keys and values. The cache grows by t. -> [N, t, D]
+    fn forward(
+        &self,
+        input_ids: &Tensor,
+        encoder_hidden_states: &Tensor,
+        cache: &mut Cache,
+        train: bool,
+    ) -> Tensor;
+
+    /// The output layer. [N, t, D] -> [N, t, V]
+    fn logits(&self, hidden_states: &Tensor) -> Tensor;
+
+    /// What the world outside must know of the config.
+    fn limits(&self) -> Limits;
+}
+
+/// Sizes of a decoder, free of the families' spellings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub hidden_size: i64,
+    pub vocab_size: i64,
+    pub layers: usize,
+    /// Longest sequence, start token included; None where positions are computed.
+    pub max_positions: Option<i64>,
+}
+
+impl Limits {
+    /// An empty cache for this decoder.
+    pub fn cache(&self) -> Cache {
+        Cache::new(self.layers)
+    }
+}
+
+/// A row of the table: an architecture under its `model_type`.
+pub struct DecoderArch {
+    pub model_type: &'static str,
+    /// What full checkpoints put before the base model's keys (`base_model_prefix`).
+    pub prefix: &'static str,
+    /// The config class's defaults: `model_type`, sizes, special ids, generation settings.
+    pub defaults: fn() -> Value,
+    /// (other spelling, name) pairs of the config (the reference's `attribute_map`).
+    pub aliases: &'static [(&'static str, &'static str)],
+    /// Constructor: the config (as in config.json) and the place of its tensors.
+    pub build: fn(&Value, &Params) -> Result<Box<dyn Decoder>>,
+    /// Keys that real files have and the computation does not; see `encoders::ignored`.
+    pub ignore: &'static [&'static str],
+}
+
+/// Every decoder that can be built.
+pub const DECODERS: &[DecoderArch] = &[gpt2::GPT2];
+
+/// The row of a config's `model_type`; an unknown one is refused by name.
+pub fn find(model_type: &str) -> Result<&'static DecoderArch> {
+    if let Some(arch) = DECODERS.iter().find(|arch| arch.model_type == model_type) {
+        return Ok(arch);
+    }
+    match model_type {
+        "distilbert" => bail!(
+            "decoder type \"distilbert\" has no cross-attention, and the reference refuses it too; \
+             `vedm init --decoder` takes its weights into a \"bert\" decoder"
+        ),
+        _ => bail!("decoder type {model_type:?} is not supported (supported: {})", names()),
+    }
+}
+
+/// The supported types, for messages and help.
+pub fn names() -> String {
+    DECODERS.iter().map(|arch| arch.model_type).collect::<Vec<_>>().join(", ")
+}

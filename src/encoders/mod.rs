@@ -1,1 +1,75 @@
-//! Vision encoders.
+//! Vision encoders: pixel values in, hidden states out. One file a family, one row an architecture.
+
+mod deit;
+mod vit;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::nn::Params;
+
+/// A vision Transformer.
+pub trait Encoder {
+    /// The last hidden state (after the final norm, where the family has one).
+    /// pixel_values [B, C, H, W] -> [B, S, D]. The size must have passed `check_size`.
+    fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor;
+
+    /// D
+    fn hidden_size(&self) -> i64;
+
+    /// An error if images of this height and width can't be encoded; with `interpolate` the family's
+    /// position embeddings may be resized to fit (the reference's `interpolate_pos_encoding`).
+    fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()>;
+}
+
+/// A row of the table: an architecture under its `model_type`.
+pub struct EncoderArch {
+    pub model_type: &'static str,
+    /// What checkpoints with a head put before the base model's keys (`base_model_prefix`).
+    pub prefix: &'static str,
+    /// The config class's defaults, `model_type` included.
+    pub defaults: fn() -> Value,
+    /// Constructor: the config (as in config.json) and the place of its tensors.
+    pub build: fn(&Value, &Params) -> Result<Box<dyn Encoder>>,
+    /// Keys that real files have and the computation does not; see `ignored`.
+    pub ignore: &'static [&'static str],
+}
+
+/// Every encoder that can be built.
+pub const ENCODERS: &[EncoderArch] = &[vit::VIT, deit::DEIT];
+
+/// The row of a config's `model_type`; an unknown one is refused by name.
+pub fn find(model_type: &str) -> Result<&'static EncoderArch> {
+    match ENCODERS.iter().find(|arch| arch.model_type == model_type) {
+        Some(arch) => Ok(arch),
+        None => bail!("encoder type {model_type:?} is not supported (supported: {})", names()),
+    }
+}
+
+/// The supported types, for messages and help.
+pub fn names() -> String {
+    ENCODERS.iter().map(|arch| arch.model_type).collect::<Vec<_>>().join(", ")
+}
+
+/// True if `key` matches one of the row's patterns: `pooler.` is a beginning, `.position_ids` an end,
+/// anything else a whole key.
+pub fn ignored(patterns: &[&str], key: &str) -> bool {
+    patterns.iter().any(|pattern| match (pattern.strip_prefix('.'), pattern.strip_suffix('.')) {
+        (Some(_), _) => key.ends_with(pattern),
+        (None, Some(_)) => key.starts_with(pattern),
+        (None, None) => key == *pattern,
+    })
+}
+
+/// The sentence for an image whose size the position embeddings don't fit.
+fn wrong_size(found: (i64, i64), expected: (i64, i64)) -> Result<()> {
+    bail!(
+        "the image processor gives {}x{} pixels (height x width), the encoder's image_size is {}x{}; \
+         correct `size` in preprocessor_config.json or pass --interpolate-pos-encoding",
+        found.0,
+        found.1,
+        expected.0,
+        expected.1
+    )
+}

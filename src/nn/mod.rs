@@ -1,1 +1,25 @@
-//! Building blocks of the models.
+//! Building blocks that the encoders and decoders share. Nothing here knows a model.
+//!
+//! Letters of shapes, used in every file above and here:
+//! B images · N rows (B, or B·K with K beams, image-major) · C,H,W channels, height, width · P patches ·
+//! S encoder tokens · t new tokens · T tokens so far · D hidden · De,Dd of encoder, decoder · A heads ·
+//! d head dim · I intermediate · V vocabulary
+
+pub mod activation;
+pub mod attention;
+pub mod cache;
+pub mod config;
+pub mod layers;
+pub mod linear;
+pub mod mask;
+pub mod params;
+pub mod position;
+pub mod store;
+
+pub use activation::Activation;
+pub use attention::{Attention, CrossAttention, Qkv};
+pub use cache::{Cache, KeyValue, LayerCache};
+pub use layers::{Embedding, FeedForward, LayerNorm, PatchEmbeddings, drop_path, dropout};
+pub use linear::{Conv1d, Linear, Projection};
+pub use params::{Init, Params};
+pub use store::{Missing, Store, Variable};

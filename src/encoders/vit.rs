@@ -1,0 +1,251 @@
+//! ViT (Dosovitskiy et al. 2020). Keys and order of operations: the reference's `modeling_vit.py`.
+
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::{Encoder, EncoderArch, wrong_size};
+use crate::nn::config::{self, Size2};
+use crate::nn::params::{Init, ZEROS};
+use crate::nn::position::interpolate_grid;
+use crate::nn::{
+    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, Projection, Qkv,
+    dropout,
+};
+
+pub(super) const VIT: EncoderArch = EncoderArch {
+    model_type: "vit",
+    prefix: "vit",
+    defaults: || defaults("vit"),
+    build: |json, p| Ok(Box::new(Vit::new(p, &Config::from_json(json)?)?)),
+    ignore: &["embeddings.mask_token", "pooler."],
+};
+
+/// The fields that ViT and its descendants share, under the reference's names.
+#[derive(Deserialize)]
+pub(super) struct Config {
+    pub hidden_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub intermediate_size: i64,
+    pub hidden_act: String,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+    pub initializer_range: f64,
+    pub layer_norm_eps: f64,
+    pub image_size: Size2,
+    pub patch_size: Size2,
+    pub num_channels: i64,
+    pub qkv_bias: bool,
+    #[serde(default)]
+    pub pooler_output_size: Option<i64>,
+}
+
+pub(super) fn defaults(model_type: &str) -> Value {
+    json!({
+        "model_type": model_type, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02, "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16,
+        "num_channels": 3, "qkv_bias": true, "encoder_stride": 16,
+    })
+}
+
+impl Config {
+    pub(super) fn from_json(json: &Value) -> Result<Self> {
+        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("vit");
+        Self::read(defaults(model_type), json)
+    }
+
+    pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
+        let config: Config = config::read(defaults, json, &[])?;
+        ensure!(
+            config.num_attention_heads > 0 && config.hidden_size % config.num_attention_heads == 0,
+            "hidden_size {} is no multiple of num_attention_heads {}",
+            config.hidden_size,
+            config.num_attention_heads
+        );
+        let ((height, width), (ph, pw)) = (config.image_size.pair(), config.patch_size.pair());
+        ensure!(
+            ph > 0 && pw > 0 && height >= ph && width >= pw,
+            "patch_size {ph}x{pw} does not fit image_size {height}x{width}"
+        );
+        Ok(config)
+    }
+
+    /// Patches of an image of the configured size, (rows, columns).
+    pub(super) fn grid(&self) -> (i64, i64) {
+        let ((height, width), (ph, pw)) = (self.image_size.pair(), self.patch_size.pair());
+        (height / ph, width / pw)
+    }
+}
+
+/// The encoder of ViT.
+struct Vit {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    layernorm: LayerNorm,
+}
+
+/// Patches with `leading` special tokens (cls, distillation) and learned positions.
+pub(super) struct Embeddings {
+    patches: PatchEmbeddings,
+    /// [1, leading, D]
+    tokens: Tensor,
+    /// [1, leading + P, D]
+    positions: Tensor,
+    grid: (i64, i64),
+    image_size: (i64, i64),
+    dropout: f64,
+}
+
+/// A pre-norm layer.
+pub(super) struct Layer {
+    layernorm_before: LayerNorm,
+    attention: Attention,
+    layernorm_after: LayerNorm,
+    mlp: FeedForward,
+    hidden_dropout: f64,
+}
+
+impl Vit {
+    fn new(p: &Params, config: &Config) -> Result<Self> {
+        let init = Init::TruncNormal(config.initializer_range);
+        // The reference draws the class token and the positions like the weights.
+        let embeddings = Embeddings::new(&(p / "embeddings"), config, &["cls_token"], init)?;
+        let layers = Layer::stack(&(p / "encoder" / "layer"), config, init)?;
+        let layernorm = p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?;
+        spare_pooler(p, config, init)?;
+        Ok(Vit { embeddings, layers, layernorm })
+    }
+}
+
+impl Encoder for Vit {
+    fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
+        let mut xs = self.embeddings.forward(pixel_values, train); // [B, 1+P, D]
+        for layer in &self.layers {
+            xs = layer.forward(&xs, train);
+        }
+        self.layernorm.forward(&xs)
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.layernorm.weight.size()[0]
+    }
+
+    fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
+        self.embeddings.check_size(height, width, interpolate)
+    }
+}
+
+/// The pooler, which only classification reads.
+pub(super) fn spare_pooler(p: &Params, config: &Config, init: Init) -> Result<()> {
+    let pooled = config.pooler_output_size.unwrap_or(config.hidden_size);
+    let p = p / "pooler" / "dense";
+    p.spare("weight", &[pooled, config.hidden_size], init)?;
+    p.spare("bias", &[pooled], ZEROS)
+}
+
+impl Embeddings {
+    /// `tokens` names the special tokens in order; `init` draws them and the positions.
+    pub(super) fn new(p: &Params, config: &Config, tokens: &[&str], init: Init) -> Result<Self> {
+        let d = config.hidden_size;
+        let vectors: Vec<Tensor> =
+            tokens.iter().map(|name| p.var(name, &[1, 1, d], init)).collect::<Result<_>>()?;
+        let grid = config.grid();
+        let count = tokens.len() as i64 + grid.0 * grid.1;
+        let positions = p.var("position_embeddings", &[1, count, d], init)?;
+        let patches = PatchEmbeddings::new(
+            &(p / "patch_embeddings"),
+            "projection",
+            config.num_channels,
+            d,
+            config.patch_size.pair(),
+            true,
+            Init::TruncNormal(config.initializer_range),
+        )?;
+        Ok(Embeddings {
+            patches,
+            tokens: Tensor::cat(&vectors, 1),
+            positions,
+            grid,
+            image_size: config.image_size.pair(),
+            dropout: config.hidden_dropout_prob,
+        })
+    }
+
+    /// [B, C, H, W] -> [B, leading + P, D]
+    pub(super) fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
+        let size = pixel_values.size();
+        let grid = (size[2] / self.patches.patch.0, size[3] / self.patches.patch.1);
+        let patches = self.patches.forward(pixel_values); // [B, P, D]
+        let tokens = self.tokens.expand([size[0], -1, -1], false);
+        let xs = Tensor::cat(&[tokens, patches], 1) + self.positions_for(grid);
+        dropout(&xs, self.dropout, train)
+    }
+
+    /// The positions of the special tokens as they are, those of the patches resized if need be.
+    fn positions_for(&self, grid: (i64, i64)) -> Tensor {
+        if grid == self.grid {
+            return self.positions.shallow_clone();
+        }
+        let leading = self.tokens.size()[1];
+        let patches = self.positions.narrow(1, leading, self.grid.0 * self.grid.1);
+        let patches = interpolate_grid(&patches, self.grid, grid, false);
+        Tensor::cat(&[self.positions.narrow(1, 0, leading), patches], 1)
+    }
+
+    pub(super) fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
+        let fits = height >= self.patches.patch.0 && width >= self.patches.patch.1;
+        if (height, width) == self.image_size || (interpolate && fits) {
+            return Ok(());
+        }
+        wrong_size((height, width), self.image_size)
+    }
+}
+
+impl Layer {
+    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Self>> {
+        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config, init)).collect()
+    }
+
+    fn new(p: &Params, config: &Config, init: Init) -> Result<Self> {
+        let (d, inner) = (config.hidden_size, config.intermediate_size);
+        let own = p / "attention" / "attention";
+        let linear = |name| own.linear_if(name, d, d, config.qkv_bias, init);
+        let attention = Attention {
+            qkv: Qkv::Separate {
+                query: linear("query")?,
+                key: linear("key")?,
+                value: linear("value")?,
+            },
+            out: Projection::Linear((p / "attention" / "output").linear("dense", d, d, init)?),
+            heads: config.num_attention_heads,
+            scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
+            dropout: config.attention_probs_dropout_prob,
+            relative: None,
+        };
+        let mlp = FeedForward {
+            up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+            activation: Activation::from_name(&config.hidden_act)?,
+            activation_dropout: 0.0,
+            down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+        };
+        Ok(Layer {
+            layernorm_before: p.layer_norm("layernorm_before", d, config.layer_norm_eps)?,
+            attention,
+            layernorm_after: p.layer_norm("layernorm_after", d, config.layer_norm_eps)?,
+            mlp,
+            hidden_dropout: config.hidden_dropout_prob,
+        })
+    }
+
+    /// [B, S, D] -> [B, S, D]
+    pub(super) fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
+        let attended = self.attention.encode(&self.layernorm_before.forward(xs), None, train);
+        let xs = xs + dropout(&attended, self.hidden_dropout, train);
+        let fed = self.mlp.forward(&self.layernorm_after.forward(&xs), train);
+        xs + dropout(&fed, self.hidden_dropout, train)
+    }
+}

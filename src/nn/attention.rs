@@ -1,0 +1,186 @@
+//! Attention (Vaswani et al. 2017): over a whole sequence, cached, and to an image.
+
+use tch::Tensor;
+
+use super::cache::{Cache, KeyValue, LayerCache};
+use super::linear::{Conv1d, Linear, Projection};
+use super::mask;
+use super::position::RelativeKey;
+
+/// Query, key and value projections, stored as the family stores them.
+pub enum Qkv {
+    Separate {
+        query: Linear,
+        key: Linear,
+        value: Linear,
+    },
+    /// GPT-2's `c_attn`, [D, 3D] in the order q, k, v.
+    Fused(Conv1d),
+}
+
+/// Self-attention with its output projection (dropout after it belongs to the layer).
+pub struct Attention {
+    pub qkv: Qkv,
+    pub out: Projection,
+    pub heads: i64,
+    /// Multiplies the scores: 1/√d, or what the family says.
+    pub scale: f64,
+    /// Dropout of the attention probabilities.
+    pub dropout: f64,
+    /// BERT's relative_key types; None elsewhere.
+    pub relative: Option<RelativeKey>,
+}
+
+/// Where cross-attention finds its keys and values.
+pub enum CrossKv {
+    Separate {
+        key: Linear,
+        value: Linear,
+    },
+    /// GPT-2's `crossattention.c_attn`, [D, 2D] in the order k, v.
+    Fused(Conv1d),
+}
+
+/// Attention of N rows to the states of B images (N a multiple of B, image-major).
+pub struct CrossAttention {
+    pub query: Projection,
+    pub key_value: CrossKv,
+    pub out: Projection,
+    pub heads: i64,
+    pub scale: f64,
+    pub dropout: f64,
+}
+
+/// Scaled dot product attention.
+/// q [N, A, t, d], k and v [N, A, S, d], bias added to the scaled scores, broadcast to [N, A, t, S]
+/// -> [N, A, t, d]
+pub fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<&Tensor>,
+    scale: f64,
+    dropout: f64,
+) -> Tensor {
+    Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false)
+}
+
+/// [N, t, D] -> [N, A, t, d]
+pub fn split_heads(xs: &Tensor, heads: i64) -> Tensor {
+    let (n, t, d) = size3(xs);
+    xs.reshape([n, t, heads, d / heads]).transpose(1, 2)
+}
+
+/// [N, A, t, d] -> [N, t, D]
+pub fn merge_heads(xs: &Tensor) -> Tensor {
+    xs.transpose(1, 2).flatten(2, 3)
+}
+
+/// The three sizes of [N, t, D].
+pub fn size3(xs: &Tensor) -> (i64, i64, i64) {
+    let size = xs.size();
+    (size[0], size[1], size[2])
+}
+
+impl Qkv {
+    /// [N, t, D] -> three of [N, A, t, d]
+    fn forward(&self, xs: &Tensor, heads: i64) -> (Tensor, Tensor, Tensor) {
+        let (q, k, v) = match self {
+            Qkv::Separate { query, key, value } => {
+                (query.forward(xs), key.forward(xs), value.forward(xs))
+            }
+            Qkv::Fused(c_attn) => {
+                let mut parts = c_attn.forward(xs).chunk(3, -1);
+                let v = parts.swap_remove(2);
+                let k = parts.swap_remove(1);
+                (parts.swap_remove(0), k, v)
+            }
+        };
+        (split_heads(&q, heads), split_heads(&k, heads), split_heads(&v, heads))
+    }
+}
+
+impl Attention {
+    /// Every token sees every token. `bias` is added to the scores, broadcast to [B, A, S, S].
+    /// [B, S, D] -> [B, S, D]
+    pub fn encode(&self, xs: &Tensor, bias: Option<&Tensor>, train: bool) -> Tensor {
+        let (q, k, v) = self.qkv.forward(xs, self.heads);
+        let context = attend(&q, &k, &v, bias, self.scale, self.probability(train));
+        self.out.forward(&merge_heads(&context))
+    }
+
+    /// Each of t new tokens sees the past and itself; the layer's cache grows.
+    /// [N, t, D] -> [N, t, D]
+    pub fn decode(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
+        let (q, k, v) = self.qkv.forward(xs, self.heads);
+        let t = q.size()[2];
+        let all = cache.append(k, v);
+        let mut bias = mask::causal(t, past, q.kind(), q.device()); // [t, T]
+        if let Some(relative) = &self.relative {
+            let positions = relative.bias(&q, &all.key, past) * self.scale; // [N, A, t, T]
+            bias = Some(match bias {
+                Some(mask) => positions + mask,
+                None => positions,
+            });
+        }
+        let context =
+            attend(&q, &all.key, &all.value, bias.as_ref(), self.scale, self.probability(train));
+        self.out.forward(&merge_heads(&context))
+    }
+
+    fn probability(&self, train: bool) -> f64 {
+        if train { self.dropout } else { 0.0 }
+    }
+}
+
+impl CrossKv {
+    /// [B, S, De] -> keys and values [B, A, S, d]
+    fn forward(&self, states: &Tensor, heads: i64) -> KeyValue {
+        let (key, value) = match self {
+            CrossKv::Separate { key, value } => (key.forward(states), value.forward(states)),
+            CrossKv::Fused(c_attn) => {
+                let mut parts = c_attn.forward(states).chunk(2, -1);
+                let value = parts.swap_remove(1);
+                (parts.swap_remove(0), value)
+            }
+        };
+        KeyValue {
+            key: split_heads(&key, heads).contiguous(),
+            value: split_heads(&value, heads).contiguous(),
+        }
+    }
+}
+
+impl CrossAttention {
+    /// xs [N, t, D], encoder_hidden_states [B, S, De] -> [N, t, D]
+    ///
+    /// Keys and values are computed at the first call and belong to the image: the K rows of an image
+    /// line up as K·t queries of one attention, so beams neither copy nor reorder them.
+    pub fn forward(
+        &self,
+        xs: &Tensor,
+        encoder_hidden_states: &Tensor,
+        cache: &mut LayerCache,
+        train: bool,
+    ) -> Tensor {
+        let q = self.query.forward(xs); // [N, t, D]
+        let (n, t, d) = size3(&q);
+        let kv = cache
+            .cross
+            .get_or_insert_with(|| self.key_value.forward(encoder_hidden_states, self.heads));
+        let b = kv.key.size()[0];
+        let rows = n / b * t;
+        let q = q.reshape([b, rows, self.heads, d / self.heads]).transpose(1, 2); // [B, A, K·t, d]
+        let dropout = if train { self.dropout } else { 0.0 };
+        let context = attend(&q, &kv.key, &kv.value, None, self.scale, dropout);
+        self.out.forward(&merge_heads(&context).reshape([n, t, d]))
+    }
+}
+
+impl Cache {
+    /// The layer's cache and the number of tokens before this step.
+    pub fn layer(&mut self, index: usize) -> (&mut LayerCache, i64) {
+        let past = self.past();
+        (&mut self.layers[index], past)
+    }
+}

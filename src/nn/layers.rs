@@ -1,0 +1,120 @@
+//! Layer norm, embeddings, feed-forward, patches, dropout.
+
+use anyhow::{Result, ensure};
+use tch::{Kind, Tensor};
+
+use super::activation::Activation;
+use super::linear::Projection;
+use super::params::{Init, ONES, Params, ZEROS};
+
+/// Layer normalisation over the last axis (Ba et al. 2016), biased variance.
+pub struct LayerNorm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub eps: f64,
+}
+
+impl Params {
+    /// Keys `name.weight` and `name.bias`, both [d].
+    pub fn layer_norm(&self, name: &str, d: i64, eps: f64) -> Result<LayerNorm> {
+        let p = self / name;
+        Ok(LayerNorm {
+            weight: p.var("weight", &[d], ONES)?,
+            bias: p.var("bias", &[d], ZEROS)?,
+            eps,
+        })
+    }
+
+    /// Key `name.weight` [rows, d].
+    pub fn embedding(&self, name: &str, rows: i64, d: i64, init: Init) -> Result<Embedding> {
+        Ok(Embedding { weight: (self / name).var("weight", &[rows, d], init)? })
+    }
+}
+
+impl LayerNorm {
+    /// [.., D] -> [.., D]
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        xs.layer_norm([self.weight.size()[0]], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// A table of vectors.
+pub struct Embedding {
+    pub weight: Tensor,
+}
+
+impl Embedding {
+    /// ids [..] -> [.., D]
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, ids, -1, false, false)
+    }
+}
+
+/// Two dense layers with an activation between them.
+pub struct FeedForward {
+    pub up: Projection,
+    pub activation: Activation,
+    /// Dropout after the activation (BART family; 0 elsewhere).
+    pub activation_dropout: f64,
+    pub down: Projection,
+}
+
+impl FeedForward {
+    /// [.., D] -> [.., D]
+    pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
+        let hidden = self.activation.forward(&self.up.forward(xs)); // [.., I]
+        self.down.forward(&dropout(&hidden, self.activation_dropout, train))
+    }
+}
+
+/// Cuts an image into patches and projects each: a convolution whose stride is its kernel.
+pub struct PatchEmbeddings {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+    pub patch: (i64, i64),
+}
+
+impl PatchEmbeddings {
+    /// Keys `name.weight` [D, C, ph, pw] and, if `bias`, `name.bias` [D].
+    pub fn new(
+        p: &Params,
+        name: &str,
+        channels: i64,
+        d: i64,
+        patch: (i64, i64),
+        bias: bool,
+        init: Init,
+    ) -> Result<Self> {
+        ensure!(patch.0 > 0 && patch.1 > 0, "patch_size {patch:?} has no area");
+        let p = p / name;
+        let weight = p.var("weight", &[d, channels, patch.0, patch.1], init)?;
+        let bias = if bias { Some(p.var("bias", &[d], ZEROS)?) } else { None };
+        Ok(PatchEmbeddings { weight, bias, patch })
+    }
+
+    /// [B, C, H, W] -> [B, P, D] with P = (H / ph)·(W / pw), row-major; a remainder is dropped.
+    pub fn forward(&self, pixel_values: &Tensor) -> Tensor {
+        let (ph, pw) = self.patch;
+        let maps =
+            pixel_values.conv2d(&self.weight, self.bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
+        maps.flatten(2, 3).transpose(1, 2)
+    }
+}
+
+/// Zeroes elements with probability `p` while training and scales the others by 1/(1-p).
+pub fn dropout(xs: &Tensor, p: f64, train: bool) -> Tensor {
+    if train && p > 0.0 { xs.dropout(p, true) } else { xs.shallow_clone() }
+}
+
+/// Stochastic depth (Huang et al. 2016): drops a whole branch per sample while training.
+/// [B, ..] -> [B, ..], the survivors scaled by 1/(1-p).
+pub fn drop_path(xs: &Tensor, p: f64, train: bool) -> Tensor {
+    if !train || p <= 0.0 {
+        return xs.shallow_clone();
+    }
+    let keep = 1.0 - p;
+    let mut size = vec![1; xs.dim()];
+    size[0] = xs.size()[0];
+    let mask = (Tensor::rand(size, (Kind::Float, xs.device())) + keep).floor().to_kind(xs.kind());
+    xs / keep * mask
+}
