@@ -13,8 +13,8 @@ from case import Case
 
 #: Scales of the random weights, by kind of parameter; a case may change them in `gains`.
 GAINS = {
-    "linear": 1.4, "attention": 1.2, "cross": 1.5, "sharp": 2.5, "embedding": 0.6, "norm": 0.3, "bias": 0.2, "free": 0.5,
-    "eos": 1.5,
+    "linear": 1.4, "attention": 0.8, "cross": 1.0, "sharp": 4.5, "embedding": 0.6, "norm": 0.3, "bias": 0.05, "free": 0.5,
+    "eos": 1.7,
 }
 QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_attn")
 
@@ -55,6 +55,8 @@ def randomise(model, seed: int, eos: int, gains: dict[str, float]) -> None:
     with torch.no_grad():
         for path, module in model.named_modules():
             if "Sinusoidal" in type(module).__name__:
+                if hasattr(module, "_float_tensor"):
+                    module._float_tensor.zero_()  # saved, unused and born uninitialised
                 continue
             for name, weight in module.named_parameters(recurse=False):
                 if id(weight) in done:

@@ -120,7 +120,7 @@ def _greedy_details(out, rows, first) -> tuple[list[list[float]], float]:
             scores = out.scores[step][i].float()
             logprobs[-1].append(scores.log_softmax(-1)[token].item())
             best = scores.topk(2).values
-            if torch.isfinite(best).all():
+            if torch.isfinite(scores).sum() > 3:  # fewer: forced
                 margin = min(margin, (best[0] - best[1]).item())
     return logprobs, margin
 
@@ -146,7 +146,8 @@ def run(model, tokenizer, pixel_values, flags, prompt=None) -> tuple[dict, float
         beams = getattr(out, "beam_indices", None) is not None
         if beams:
             record["sequences_scores"] += out.sequences_scores.tolist()
-            record["token_logprobs"] += _beam_details(model, out, rows)
+            if flags.get("num_beam_groups", 1) == 1:  # `compute_transition_scores` fails on groups
+                record["token_logprobs"] += _beam_details(model, out, rows)
             per_image = out.sequences_scores.view(len(batch), -1)
             if per_image.shape[1] > 1:
                 margin = min(margin, (per_image[:, :-1] - per_image[:, 1:]).min().item())
@@ -154,11 +155,9 @@ def run(model, tokenizer, pixel_values, flags, prompt=None) -> tuple[dict, float
             logprobs, gap = _greedy_details(out, rows, first)
             record["token_logprobs"] += logprobs
             margin = min(margin, gap)
-    if not record["sequences_scores"]:
-        del record["sequences_scores"]
     if not np.isfinite([x for row in record["token_logprobs"] for x in row]).all():
         raise Unstable("a log-probability is not finite")
-    return record, margin
+    return {name: rows for name, rows in record.items() if rows}, margin
 
 
 def run_checked(models, tokenizer, pixel_values, flags, prompt=None) -> dict:
@@ -180,13 +179,36 @@ def plain(flags) -> dict:
     return {k: v for k, v in flags.items() if k in keep}
 
 
-def processed(model, tokenizer, pixel_values, path: list[int], flags) -> torch.Tensor:
+def processed(models, tokenizer, pixel_values, path: list[int], flags) -> torch.Tensor:
     """Scores after processors and warpers at each step of a forced path, one image: `[steps, V]`.
 
-    The library's own sampling loop runs; only the draw is replaced by the next id of the path.
+    Refuses what excludes other tokens on the perturbed copy.
     """
+    found, other = (_processed(model, tokenizer, pixel_values, path, flags) for model in models)
+    if not torch.equal(torch.isfinite(found), torch.isfinite(other)):
+        raise Unstable(f"{flags}: a token is on the edge of exclusion")
+    return found
+
+
+def _processed(model, tokenizer, pixel_values, path, flags):
+    """The library's own sampling loop runs; only the draw is replaced by the next id of the path."""
+    if flags.get("num_beams", 1) > 1:
+        return _processed_beam(model, pixel_values, path, flags)
     ids = iter(path)
     with patch("torch.multinomial", lambda *_, **__: torch.tensor([[next(ids)]])):
         out, first = generate(model, tokenizer, pixel_values, {"max_new_tokens": len(path)} | flags)
     assert out.sequences[0, first:].tolist() == path
     return torch.cat(out.scores).float()
+
+
+def _processed_beam(model, pixel_values, path, flags):
+    """Beam sampling has no single path: its processors on the log-probabilities of the path, before the beam's score."""
+    settings, _ = model._prepare_generation_config(None, **flags, max_new_tokens=len(path))
+    model._prepare_special_tokens(settings, True, "cpu")
+    settings.max_length = 1 + len(path)
+    processors = model._get_logits_processor(settings, 1, encoder_input_ids=pixel_values, device="cpu")
+    ids = torch.tensor([[settings._decoder_start_token_tensor.item(), *path]])
+    with torch.no_grad():
+        logits = model(pixel_values=pixel_values, decoder_input_ids=ids).logits[0].float()
+    steps = [processors(ids[:, : t + 1], logits[t : t + 1].log_softmax(-1)) for t in range(len(path))]
+    return torch.cat(steps)

@@ -42,6 +42,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     model = VisionEncoderDecoderModel.from_pretrained(folder).eval()
+    model.config.vocab_size = model.config.decoder.vocab_size  # its `compute_transition_scores` wants it there
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pixel_values, reference = expected.stored(folder)
     logits = model(pixel_values=pixel_values, labels=reference["labels"]).logits

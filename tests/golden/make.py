@@ -102,14 +102,14 @@ def generations(case: Case, folder: Path, models, tokenizer, tensors, context: C
     return records
 
 
-def processed(case: Case, model, tokenizer, tensors, context: Context) -> list[dict]:
+def processed(case: Case, models, tokenizer, tensors, context: Context) -> list[dict]:
     """The records of `processed` in expected.json; their tensors join `tensors`."""
     wanted = case.processed(context) if callable(case.processed) else case.processed
     path, records = context.greedy[0], []
     for i, flags in enumerate(wanted):
         name = f"processed_{i}_scores"
         flags = {"do_sample": True} | flags
-        tensors[name] = expected.processed(model, tokenizer, tensors["pixel_values"][:1], path, flags)
+        tensors[name] = expected.processed(models, tokenizer, tensors["pixel_values"][:1], path, flags)
         records.append({"flags": flags, "image": 0, "path": [path], "tensor": name})
     return records
 
@@ -165,7 +165,7 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     context = Context(record["ids"], tokenizer)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
     records = generations(case, folder, models, tokenizer, tensors, context)
-    scores = processed(case, model, tokenizer, tensors, context)
+    scores = processed(case, models, tokenizer, tensors, context)
     write_expected(folder, images, tensors, records, scores)
 
 
@@ -174,6 +174,7 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     import cases
 
     for name in names:

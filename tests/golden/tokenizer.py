@@ -1,11 +1,15 @@
-"""Tiny tokenizers trained on a fixed list of sentences, one function a kind; each returns a transformers tokenizer."""
+"""Tiny tokenizers learnt from a fixed list of sentences, one function a kind; each returns a transformers tokenizer.
+
+The learning is done here and not by the trainers of the tokenizers library, whose ties depend on the run.
+"""
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import normalizers, pre_tokenizers
 
 SENTENCES = [
     "a black cat sits on a red chair, and looks at the window.",
@@ -19,42 +23,57 @@ SENTENCES = [
 ]
 
 
-def _train(model, trainer, pre_tokenizer, normalizer=None):
-    tokenizer = Tokenizer(model)
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    return tokenizer
+def _learn(words, count: int, join) -> tuple[list[str], list[tuple[str, str]]]:
+    """Byte-pair encoding: up to `count` symbols in order (alphabet first) and the merges; ties go to the lowest pair."""
+    words = Counter(words)
+    symbols = sorted({symbol for word in words for symbol in word})
+    merges = []
+    while len(symbols) < count:
+        pairs = Counter()
+        for word, times in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += times
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        if join(*best) not in symbols:
+            symbols.append(join(*best))
+        words = Counter({_merge(word, best, join): times for word, times in words.items()})
+    return symbols, merges
 
 
-def _byte_level(first: list[str], size: int):
-    """Byte-level BPE with `first` as the first ids; the alphabet is that of the sentences."""
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=first, show_progress=False)
-    return _train(models.BPE(), trainer, pre_tokenizers.ByteLevel(add_prefix_space=False))
+def _merge(word, pair, join):
+    out = []
+    for symbol in word:
+        if out and (out[-1], symbol) == pair:
+            out[-1] = join(*pair)
+        else:
+            out.append(symbol)
+    return tuple(out)
 
 
-def _vocab_files(tokenizer, folder):
-    """Writes vocab.json and merges.txt, from which the family's own class builds itself."""
-    state = json.loads(tokenizer.to_str())["model"]
-    vocab = dict(sorted(state["vocab"].items(), key=lambda item: item[1]))
-    merges = [" ".join(merge) for merge in state["merges"]]
-    Path(folder, "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
-    Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    return str(Path(folder, "vocab.json")), str(Path(folder, "merges.txt"))
+def _byte_level(first: list[str], last: list[str], size: int, folder) -> tuple[str, str]:
+    """Writes vocab.json and merges.txt of a byte-level BPE with the alphabet of the sentences."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    words = [tuple(piece) for sentence in SENTENCES for piece, _ in split(sentence)]
+    symbols, merges = _learn(words, size - len(first) - len(last), lambda a, b: a + b)
+    vocab = {symbol: i for i, symbol in enumerate([*first, *symbols, *last])}
+    vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+    vocab_file.write_text(json.dumps(vocab, ensure_ascii=False))
+    merges_file.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return str(vocab_file), str(merges_file)
 
 
 def gpt2(size=140):
     """GPT-2: `<|endoftext|>` is the last id and serves as bos and eos; no pad token."""
-    trained = _byte_level([], size - 1)
     with tempfile.TemporaryDirectory() as folder:
-        return transformers.GPT2TokenizerFast(*_vocab_files(trained, folder))
+        return transformers.GPT2TokenizerFast(*_byte_level([], ["<|endoftext|>"], size, folder))
 
 
 def _roberta_like(cls, size):
-    trained = _byte_level(["<s>", "<pad>", "</s>", "<unk>"], size - 1)
     with tempfile.TemporaryDirectory() as folder:
-        return cls(*_vocab_files(trained, folder))
+        return cls(*_byte_level(["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"], size, folder))
 
 
 def roberta(size=150):
@@ -68,17 +87,19 @@ def bart(size=150):
 
 
 def _word_piece(cls, size):
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False
-    )
-    trained = _train(
-        models.WordPiece(unk_token="[UNK]"),
-        trainer,
-        pre_tokenizers.BertPreTokenizer(),
-        normalizers.BertNormalizer(lowercase=True),
-    )
+    first = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    normalize = normalizers.BertNormalizer(lowercase=True).normalize_str
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    words = [
+        (piece[0], *("##" + character for character in piece[1:]))
+        for sentence in SENTENCES
+        for piece, _ in split(normalize(sentence))
+    ]
+    symbols, _ = _learn(words, size - len(first), lambda a, b: a + b[2:])
     with tempfile.TemporaryDirectory() as folder:
-        return cls(trained.model.save(folder)[0])
+        vocab_file = Path(folder, "vocab.txt")
+        vocab_file.write_text("".join(symbol + "\n" for symbol in first + symbols))
+        return cls(str(vocab_file))
 
 
 def bert(size=150):
