@@ -1,6 +1,7 @@
 //! Vision encoders: pixel values in, hidden states out. One file a family, one row an architecture.
 
 mod deit;
+mod swin;
 mod vit;
 
 use anyhow::{Result, bail};
@@ -37,7 +38,7 @@ pub struct EncoderArch {
 }
 
 /// Every encoder that can be built.
-pub const ENCODERS: &[EncoderArch] = &[vit::VIT, deit::DEIT];
+pub const ENCODERS: &[EncoderArch] = &[vit::VIT, deit::DEIT, swin::SWIN, swin::DONUT_SWIN];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
 pub fn find(model_type: &str) -> Result<&'static EncoderArch> {
