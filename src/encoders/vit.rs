@@ -60,18 +60,24 @@ impl Config {
 
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What must hold before a shape is computed.
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            config.num_attention_heads > 0 && config.hidden_size % config.num_attention_heads == 0,
+            self.num_attention_heads > 0 && self.hidden_size % self.num_attention_heads == 0,
             "hidden_size {} is no multiple of num_attention_heads {}",
-            config.hidden_size,
-            config.num_attention_heads
+            self.hidden_size,
+            self.num_attention_heads
         );
-        let ((height, width), (ph, pw)) = (config.image_size.pair(), config.patch_size.pair());
+        let ((height, width), (ph, pw)) = (self.image_size.pair(), self.patch_size.pair());
         ensure!(
             ph > 0 && pw > 0 && height >= ph && width >= pw,
             "patch_size {ph}x{pw} does not fit image_size {height}x{width}"
         );
-        Ok(config)
+        Ok(())
     }
 
     /// Patches of an image of the configured size, (rows, columns).
