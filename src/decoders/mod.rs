@@ -1,9 +1,11 @@
 //! Language models with cross-attention: ids and image states in, logits out.
 //! One file a family, one row an architecture.
 
+mod bert;
 mod gpt2;
+mod roberta;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -39,6 +41,9 @@ pub struct Limits {
     pub layers: usize,
     /// Longest sequence, start token included; None where positions are computed.
     pub max_positions: Option<i64>,
+    /// The config's `cross_attention_hidden_size`: the size of the states that cross-attention
+    /// reads, where the config says it. It must be the encoder's, and then nothing projects them.
+    pub cross_attention_size: Option<i64>,
 }
 
 impl Limits {
@@ -64,7 +69,15 @@ pub struct DecoderArch {
 }
 
 /// Every decoder that can be built.
-pub const DECODERS: &[DecoderArch] = &[gpt2::GPT2];
+pub const DECODERS: &[DecoderArch] = &[
+    bert::BERT,
+    bert::ERNIE,
+    roberta::ROBERTA,
+    roberta::XLM_ROBERTA,
+    roberta::CAMEMBERT,
+    roberta::DATA2VEC_TEXT,
+    gpt2::GPT2,
+];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
 pub fn find(model_type: &str) -> Result<&'static DecoderArch> {
@@ -83,4 +96,36 @@ pub fn find(model_type: &str) -> Result<&'static DecoderArch> {
 /// The supported types, for messages and help.
 pub fn names() -> String {
     DECODERS.iter().map(|arch| arch.model_type).collect::<Vec<_>>().join(", ")
+}
+
+/// For families whose cross-attention hangs on `add_cross_attention` and reads states of its own
+/// size: an error where the config asks for anything else.
+fn check_cross_attention(json: &Value, hidden_size: i64) -> Result<()> {
+    ensure!(
+        json.get("add_cross_attention").and_then(Value::as_bool) != Some(false),
+        "the decoder's config says add_cross_attention = false, so the image would be ignored; \
+         set it to true"
+    );
+    check_cross_size(json, hidden_size)
+}
+
+/// For families that read states of their own size only.
+fn check_cross_size(json: &Value, hidden_size: i64) -> Result<()> {
+    match json.get("cross_attention_hidden_size").and_then(Value::as_i64) {
+        Some(size) if size != hidden_size => bail!(
+            "cross_attention_hidden_size {size} differs from the hidden size {hidden_size}, and \
+             this family's cross-attention reads no other; set it to null"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// An error if the padding token has no row.
+fn check_padding(pad_token_id: Option<i64>, rows: i64) -> Result<()> {
+    match pad_token_id {
+        Some(id) if !(0..rows).contains(&id) => {
+            bail!("pad_token_id {id} lies outside the {rows} rows of the embeddings")
+        }
+        _ => Ok(()),
+    }
 }

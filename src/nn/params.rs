@@ -201,6 +201,14 @@ impl<T: Display> Div<T> for Params {
 }
 
 impl Init {
+    /// Normal, with the row of the padding token (if there is one) left at zero.
+    pub fn normal_padded(std: f64, padding_idx: Option<i64>) -> Self {
+        match padding_idx {
+            Some(row) => Init::NormalExceptRow(std, row),
+            None => Init::Normal(std),
+        }
+    }
+
     /// A new f32 tensor on the CPU, drawn from libtorch's generator (seeded by `tch::manual_seed`).
     pub fn draw(self, shape: &[i64]) -> Tensor {
         let _guard = tch::no_grad_guard();

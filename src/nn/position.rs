@@ -63,6 +63,36 @@ pub fn sinusoidal_marian(rows: i64, d: i64) -> Tensor {
     Tensor::from_slice(&table).reshape([rows, d])
 }
 
+/// What self-attention knows of distances between tokens.
+pub enum Relative {
+    Key(RelativeKey),
+    Rotary(Rotary),
+}
+
+/// Rotary positions (Su et al. 2021): queries and keys are turned by an angle that grows with the
+/// position, so that their product depends on the distance alone.
+pub struct Rotary {
+    /// Sines and cosines of each position and pair of channels, [P, d/2] each.
+    pub sin: Tensor,
+    pub cos: Tensor,
+    /// True: values are turned too.
+    pub value: bool,
+}
+
+impl Rotary {
+    /// Turns the neighbouring channels (2i, 2i + 1) of tokens past, past+1, ..
+    /// [N, A, t, d] -> [N, A, t, d]
+    pub fn turn(&self, xs: &Tensor, past: i64) -> Tensor {
+        let size = xs.size();
+        let t = size[2];
+        let (sin, cos) = (self.sin.narrow(0, past, t), self.cos.narrow(0, past, t)); // [t, d/2]
+        let pairs = xs.unflatten(-1, [-1, 2]); // [N, A, t, d/2, 2]
+        let (even, odd) = (pairs.select(-1, 0), pairs.select(-1, 1));
+        let turned = [&even * &cos - &odd * &sin, &odd * &cos + &even * &sin];
+        Tensor::stack(&turned, -1).reshape(size)
+    }
+}
+
 /// BERT's `position_embedding_type` relative_key and relative_key_query (Shaw et al. 2018,
 /// Huang et al. 2020).
 pub struct RelativeKey {
