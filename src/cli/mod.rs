@@ -1,8 +1,10 @@
 //! The command line: arguments become options, results become lines.
 
 mod args;
+mod convert;
 mod doctor;
 mod generate;
+mod init;
 mod inputs;
 mod output;
 mod read;
@@ -24,6 +26,10 @@ enum Command {
     Caption(Box<args::ReadArgs>),
     /// Read the text in a picture
     Ocr(Box<args::ReadArgs>),
+    /// Assemble a new checkpoint from an encoder and a decoder
+    Init(init::InitArgs),
+    /// Write a checkpoint in another format, number type or split
+    Convert(convert::ConvertArgs),
     /// Tell whether this installation, its libraries and a model are sound
     Doctor(doctor::DoctorArgs),
 }
@@ -51,6 +57,8 @@ pub fn run() -> Result<Verdict> {
     match cli.command {
         Command::Caption(args) => read::run(read::Task::Caption, &args),
         Command::Ocr(args) => read::run(read::Task::Ocr, &args),
+        Command::Init(args) => init::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

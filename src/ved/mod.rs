@@ -1,9 +1,14 @@
 //! The VisionEncoderDecoder model: a vision encoder, a decoder that attends to it, and what lies between.
 //! Every command goes through here. Reference: `modeling_vision_encoder_decoder.py`.
 
+pub mod assemble;
 pub mod config;
+pub mod generation;
 pub mod load;
+pub mod parts;
 pub mod processor;
+pub mod save;
+pub mod verify;
 
 use std::rc::Rc;
 
