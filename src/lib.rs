@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod decoders;
 pub mod encoders;
 pub mod image;
+pub mod native;
 pub mod nn;
 pub mod text;
 pub mod ved;
