@@ -39,7 +39,10 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod image;
+<<<<<<< HEAD
 pub mod models;
+=======
+>>>>>>> checkpoint
 pub mod native;
 pub mod nn;
 pub mod pipeline;
