@@ -1,1 +1,3 @@
 //! The VisionEncoderDecoder model.
+
+pub mod generation;
