@@ -3,6 +3,7 @@
 mod beit;
 mod deit;
 mod swin;
+mod swinv2;
 mod vit;
 
 use anyhow::{Result, bail};
@@ -39,8 +40,15 @@ pub struct EncoderArch {
 }
 
 /// Every encoder that can be built.
-pub const ENCODERS: &[EncoderArch] =
-    &[vit::VIT, deit::DEIT, beit::BEIT, beit::DATA2VEC_VISION, swin::SWIN, swin::DONUT_SWIN];
+pub const ENCODERS: &[EncoderArch] = &[
+    vit::VIT,
+    deit::DEIT,
+    beit::BEIT,
+    beit::DATA2VEC_VISION,
+    swin::SWIN,
+    swin::DONUT_SWIN,
+    swinv2::SWINV2,
+];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
 pub fn find(model_type: &str) -> Result<&'static EncoderArch> {

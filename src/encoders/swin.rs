@@ -73,26 +73,32 @@ pub(super) fn defaults(model_type: &str) -> Value {
 impl Config {
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What must hold before a shape is computed.
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            !config.use_absolute_embeddings,
+            !self.use_absolute_embeddings,
             "use_absolute_embeddings = true is not supported (the reference can't run it either: it \
              has one position too many)"
         );
         ensure!(
-            !config.depths.is_empty() && config.num_heads.len() == config.depths.len(),
+            !self.depths.is_empty() && self.num_heads.len() == self.depths.len(),
             "depths has {} stages, num_heads has {}",
-            config.depths.len(),
-            config.num_heads.len()
+            self.depths.len(),
+            self.num_heads.len()
         );
-        for (stage, heads) in config.num_heads.iter().enumerate() {
-            let width = config.width(stage);
+        for (stage, heads) in self.num_heads.iter().enumerate() {
+            let width = self.width(stage);
             ensure!(
                 *heads > 0 && width % heads == 0,
                 "the width {width} of stage {stage} is no multiple of its {heads} heads"
             );
         }
-        ensure!(config.window_size > 0, "window_size {} has no area", config.window_size);
-        Ok(config)
+        ensure!(self.window_size > 0, "window_size {} has no area", self.window_size);
+        Ok(())
     }
 
     /// Channels of a stage.

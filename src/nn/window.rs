@@ -22,8 +22,8 @@ struct Seams {
 }
 
 impl Windows {
-    /// `shift` 0 is no shift. `far` counts how often the family adds the mask. A map that is no larger
-    /// than a window is never shifted: say 0.
+    /// `shift` 0 is no shift; `far` counts how often the family adds the mask; `like` has the kind and the
+    /// device of the maps to come.
     pub fn new(map: (i64, i64), side: i64, shift: i64, far: f64, like: &Tensor) -> Self {
         let shift = (shift > 0)
             .then(|| (shift, Seams::new(side, shift, far * FAR, like.kind(), like.device())));
