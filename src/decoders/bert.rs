@@ -109,7 +109,7 @@ fn ernie_defaults() -> Value {
 impl Config {
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
-        check_cross_attention(json, config.hidden_size)?;
+        check_cross_attention(json, config.cross_attention_hidden_size, config.hidden_size)?;
         ensure!(
             json.get("is_decoder").and_then(Value::as_bool) != Some(false),
             "the decoder's config says is_decoder = false; set it to true"
