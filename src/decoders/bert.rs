@@ -128,6 +128,11 @@ impl Config {
         Init::Normal(self.initializer_range)
     }
 
+    /// Size of the embeddings.
+    pub(super) fn embedding_size(&self) -> i64 {
+        self.embedding_size.unwrap_or(self.hidden_size)
+    }
+
     /// How the table of words is drawn.
     pub(super) fn word_init(&self) -> Init {
         Init::normal_padded(self.initializer_range, self.pad_token_id)
@@ -311,12 +316,26 @@ impl Embeddings {
     }
 }
 
+/// From embeddings of size `e` to `hidden_size`, where they differ: keys `name.{weight,bias}`.
+pub(super) fn project(p: &Params, name: &str, e: i64, config: &Config) -> Result<Option<Linear>> {
+    if e == config.hidden_size {
+        return Ok(None);
+    }
+    p.linear(name, e, config.hidden_size, config.init()).map(Some)
+}
+
 impl Positions {
-    /// Key `position_embeddings.weight` [P, E]; a spare one where self-attention has relative keys.
+    /// Key `position_embeddings.weight` [P, E], whatever self-attention knows.
+    pub(super) fn absolute(p: &Params, config: &Config, size: i64) -> Result<Self> {
+        let rows = config.max_position_embeddings;
+        Ok(Positions::Plain(p.embedding("position_embeddings", rows, size, config.init())?))
+    }
+
+    /// `absolute`, but only a spare table where self-attention has relative keys.
     pub(super) fn plain(p: &Params, config: &Config, size: i64) -> Result<Self> {
         let (rows, init) = (config.max_position_embeddings, config.init());
         if config.position_embedding_type == PositionType::Absolute {
-            return Ok(Positions::Plain(p.embedding("position_embeddings", rows, size, init)?));
+            return Positions::absolute(p, config, size);
         }
         (p / "position_embeddings").spare("weight", &[rows, size], init)?;
         Ok(Positions::None)

@@ -3,13 +3,18 @@
 
 mod bart;
 mod bert;
+mod bert_generation;
 mod bigbird_pegasus;
 mod blenderbot;
+mod electra;
 mod gpt2;
 mod marian;
 mod mbart;
+mod megatron_bert;
 mod pegasus;
+mod rembert;
 mod roberta;
+mod roformer;
 mod trocr;
 mod xglm;
 
@@ -79,11 +84,18 @@ pub struct DecoderArch {
 /// Every decoder that can be built.
 pub const DECODERS: &[DecoderArch] = &[
     bert::BERT,
-    bert::ERNIE,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
     roberta::CAMEMBERT,
     roberta::DATA2VEC_TEXT,
+    electra::ELECTRA,
+    bert::ERNIE,
+    rembert::REMBERT,
+    roformer::ROFORMER,
+    bert_generation::BERT_GENERATION,
+    megatron_bert::MEGATRON_BERT,
+    megatron_bert::XLM_ROBERTA_XL,
+    megatron_bert::ROBERTA_PRELAYERNORM,
     gpt2::GPT2,
     trocr::TROCR,
     bart::BART,
