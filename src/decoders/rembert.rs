@@ -1,7 +1,7 @@
 //! RemBERT as a decoder (Chung et al. 2020): BERT whose embeddings and output layer have sizes of
 //! their own. Reference: `modeling_rembert.py`.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -45,19 +45,10 @@ struct Own {
 fn new(p: &Params, config: &Config, own: &Own) -> Result<Bert> {
     let (v, d, init) = (config.vocab_size, config.hidden_size, config.init());
     let (input, output) = (own.input_embedding_size, own.output_embedding_size);
-    let (word_key, head_key) =
-        ("rembert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight");
-    let (word, decoder) = if config.tie_word_embeddings {
-        ensure!(
-            input == output,
-            "tie_word_embeddings needs one size, but input_embedding_size is {input} and \
-             output_embedding_size {output}"
-        );
-        p.tied(word_key, head_key, &[v, input], config.word_init(), true)?
-    } else {
-        let word = p.var(word_key, &[v, input], config.word_init())?;
-        (word, p.var(head_key, &[v, output], init)?)
-    };
+    // The reference's config class sets tie_word_embeddings to false whatever the file says.
+    let word =
+        p.var("rembert.embeddings.word_embeddings.weight", &[v, input], config.word_init())?;
+    let decoder = p.var("cls.predictions.decoder.weight", &[v, output], init)?;
     let (embeddings, encoder) = (p / "rembert" / "embeddings", p / "rembert" / "encoder");
     let positions = Positions::plain(&embeddings, config, input)?;
     let head = p / "cls" / "predictions";
