@@ -1,6 +1,8 @@
 //! Vision encoders: pixel values in, hidden states out. One file a family, one row an architecture.
 
+mod beit;
 mod deit;
+mod swin;
 mod vit;
 
 use anyhow::{Result, bail};
@@ -37,7 +39,8 @@ pub struct EncoderArch {
 }
 
 /// Every encoder that can be built.
-pub const ENCODERS: &[EncoderArch] = &[vit::VIT, deit::DEIT];
+pub const ENCODERS: &[EncoderArch] =
+    &[vit::VIT, deit::DEIT, beit::BEIT, beit::DATA2VEC_VISION, swin::SWIN, swin::DONUT_SWIN];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
 pub fn find(model_type: &str) -> Result<&'static EncoderArch> {

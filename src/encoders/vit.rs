@@ -60,18 +60,24 @@ impl Config {
 
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What must hold before a shape is computed.
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            config.num_attention_heads > 0 && config.hidden_size % config.num_attention_heads == 0,
+            self.num_attention_heads > 0 && self.hidden_size % self.num_attention_heads == 0,
             "hidden_size {} is no multiple of num_attention_heads {}",
-            config.hidden_size,
-            config.num_attention_heads
+            self.hidden_size,
+            self.num_attention_heads
         );
-        let ((height, width), (ph, pw)) = (config.image_size.pair(), config.patch_size.pair());
+        let ((height, width), (ph, pw)) = (self.image_size.pair(), self.patch_size.pair());
         ensure!(
             ph > 0 && pw > 0 && height >= ph && width >= pw,
             "patch_size {ph}x{pw} does not fit image_size {height}x{width}"
         );
-        Ok(config)
+        Ok(())
     }
 
     /// Patches of an image of the configured size, (rows, columns).
@@ -91,8 +97,8 @@ struct Vit {
 /// Patches with `leading` special tokens (cls, distillation) and learned positions.
 pub(super) struct Embeddings {
     patches: PatchEmbeddings,
-    /// [1, leading, D]
-    tokens: Tensor,
+    /// [1, 1, D] each, kept apart: joined before training starts, they would learn nothing.
+    tokens: Vec<Tensor>,
     /// [1, leading + P, D]
     positions: Tensor,
     grid: (i64, i64),
@@ -151,7 +157,7 @@ impl Embeddings {
     /// `tokens` names the special tokens in order; `init` draws them and the positions.
     pub(super) fn new(p: &Params, config: &Config, tokens: &[&str], init: Init) -> Result<Self> {
         let d = config.hidden_size;
-        let vectors: Vec<Tensor> =
+        let tokens: Vec<Tensor> =
             tokens.iter().map(|name| p.var(name, &[1, 1, d], init)).collect::<Result<_>>()?;
         let grid = config.grid();
         let count = tokens.len() as i64 + grid.0 * grid.1;
@@ -167,7 +173,7 @@ impl Embeddings {
         )?;
         Ok(Embeddings {
             patches,
-            tokens: Tensor::cat(&vectors, 1),
+            tokens,
             positions,
             grid,
             image_size: config.image_size.pair(),
@@ -180,8 +186,9 @@ impl Embeddings {
         let size = pixel_values.size();
         let grid = (size[2] / self.patches.patch.0, size[3] / self.patches.patch.1);
         let patches = self.patches.forward(pixel_values); // [B, P, D]
-        let tokens = self.tokens.expand([size[0], -1, -1], false);
-        let xs = Tensor::cat(&[tokens, patches], 1) + self.positions_for(grid);
+        let tokens = self.tokens.iter().map(|token| token.expand([size[0], -1, -1], false));
+        let xs: Vec<Tensor> = tokens.chain([patches]).collect();
+        let xs = Tensor::cat(&xs, 1) + self.positions_for(grid);
         dropout(&xs, self.dropout, train)
     }
 
@@ -190,7 +197,7 @@ impl Embeddings {
         if grid == self.grid {
             return self.positions.shallow_clone();
         }
-        let leading = self.tokens.size()[1];
+        let leading = self.tokens.len() as i64;
         let patches = self.positions.narrow(1, leading, self.grid.0 * self.grid.1);
         let patches = interpolate_grid(&patches, self.grid, grid, false);
         Tensor::cat(&[self.positions.narrow(1, 0, leading), patches], 1)

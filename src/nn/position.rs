@@ -144,6 +144,29 @@ pub fn interpolate_grid(
     resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([1, to.0 * to.1, d])
 }
 
+/// Patch positions [1, P, D] for an image of `size` (H, W) whose patches are a grid (h, w), as the
+/// reference's `interpolate_pos_encoding` has it: a square image of as many patches takes them as they
+/// are; for all others they are read as a square, whatever the config's image_size, and resized.
+/// `fits_square` says whether that works. -> [1, h·w, D]
+pub fn interpolate_square(
+    positions: &Tensor,
+    size: (i64, i64),
+    grid: (i64, i64),
+    antialias: bool,
+) -> Tensor {
+    let count = positions.size()[1];
+    if count == grid.0 * grid.1 && size.0 == size.1 {
+        return positions.shallow_clone();
+    }
+    let side = count.isqrt();
+    interpolate_grid(positions, (side, side), grid, antialias)
+}
+
+/// True if `interpolate_square` can fit `count` positions to this image.
+pub fn fits_square(count: i64, size: (i64, i64), grid: (i64, i64)) -> bool {
+    (count == grid.0 * grid.1 && size.0 == size.1) || count.isqrt().pow(2) == count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

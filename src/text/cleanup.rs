@@ -1,0 +1,77 @@
+//! The white space rule that the reference applies to decoded text.
+
+/// The replacements of `clean_up_tokenization`, in its order: each runs over the whole text.
+const REPLACEMENTS: [(&str, &str); 10] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
+
+/// Removes blanks before punctuation and English contractions
+/// (`PreTrainedTokenizerBase.clean_up_tokenization`).
+pub fn clean_up_tokenization(text: &str) -> String {
+    REPLACEMENTS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// How many bytes at the end of a decoded text may still change when more text follows.
+///
+/// Every replacement begins at a blank, so what counts is the first blank after which only
+/// characters of the patterns follow; six characters is the longest chain (`" n ' t"`).
+pub(super) fn unsettled_len(text: &str) -> usize {
+    let mut unsettled = 0;
+    for (count, (at, c)) in text.char_indices().rev().enumerate() {
+        if count >= 6 || !" 'ntmsver".contains(c) {
+            break;
+        }
+        if c == ' ' {
+            unsettled = text.len() - at;
+        }
+    }
+    unsettled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_in_the_order_of_the_reference() {
+        // From PreTrainedTokenizerBase.clean_up_tokenization of transformers 4.57.6.
+        for (text, expected) in [
+            ("i do n ' t know , it ' s ok . really ? yes !", "i don't know, it's ok. really? yes!"),
+            ("I 'm , we 've , you 're , he 's", "I'm, we've, you're, he's"),
+            ("a  . b  ' m", "a . b'm"),
+            ("say ' no '", "say'no '"),
+            (" . , ' ' ", ".,' ' "),
+            ("it ' .", "it '."),
+            ("", ""),
+        ] {
+            assert_eq!(clean_up_tokenization(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_before_the_unsettled_end_never_changes() {
+        let pieces =
+            ["a", " ", "  ", " '", " ' ", "n", "'", "t", "t ", " n", "s", " .", ".", "ve", "x"];
+        let mut state = 7u64;
+        for _ in 0..4000 {
+            let mut text = String::new();
+            let mut settled = String::new();
+            for _ in 0..8 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                text.push_str(pieces[(state >> 33) as usize % pieces.len()]);
+                let clean = clean_up_tokenization(&text);
+                assert!(clean.starts_with(&settled), "{text:?}: {settled:?} became {clean:?}");
+                settled = clean[..clean.len() - unsettled_len(&clean)].to_owned();
+            }
+        }
+    }
+}
