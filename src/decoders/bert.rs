@@ -109,7 +109,7 @@ fn ernie_defaults() -> Value {
 impl Config {
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
-        check_cross_attention(json, config.hidden_size)?;
+        check_cross_attention(json, config.cross_attention_hidden_size, config.hidden_size)?;
         ensure!(
             json.get("is_decoder").and_then(Value::as_bool) != Some(false),
             "the decoder's config says is_decoder = false; set it to true"
@@ -126,6 +126,11 @@ impl Config {
 
     pub(super) fn init(&self) -> Init {
         Init::Normal(self.initializer_range)
+    }
+
+    /// Size of the embeddings.
+    pub(super) fn embedding_size(&self) -> i64 {
+        self.embedding_size.unwrap_or(self.hidden_size)
     }
 
     /// How the table of words is drawn.
@@ -311,12 +316,26 @@ impl Embeddings {
     }
 }
 
+/// From embeddings of size `e` to `hidden_size`, where they differ: keys `name.{weight,bias}`.
+pub(super) fn project(p: &Params, name: &str, e: i64, config: &Config) -> Result<Option<Linear>> {
+    if e == config.hidden_size {
+        return Ok(None);
+    }
+    p.linear(name, e, config.hidden_size, config.init()).map(Some)
+}
+
 impl Positions {
-    /// Key `position_embeddings.weight` [P, E]; a spare one where self-attention has relative keys.
+    /// Key `position_embeddings.weight` [P, E], whatever self-attention knows.
+    pub(super) fn absolute(p: &Params, config: &Config, size: i64) -> Result<Self> {
+        let rows = config.max_position_embeddings;
+        Ok(Positions::Plain(p.embedding("position_embeddings", rows, size, config.init())?))
+    }
+
+    /// `absolute`, but only a spare table where self-attention has relative keys.
     pub(super) fn plain(p: &Params, config: &Config, size: i64) -> Result<Self> {
         let (rows, init) = (config.max_position_embeddings, config.init());
         if config.position_embedding_type == PositionType::Absolute {
-            return Ok(Positions::Plain(p.embedding("position_embeddings", rows, size, init)?));
+            return Positions::absolute(p, config, size);
         }
         (p / "position_embeddings").spare("weight", &[rows, size], init)?;
         Ok(Positions::None)

@@ -76,7 +76,7 @@ impl Config {
     /// 4.57 drops them by mistake.
     fn from_json(json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults(), json, ALIASES)?;
-        check_cross_attention(json, config.n_embd)?;
+        check_cross_attention(json, config.cross_attention_hidden_size, config.n_embd)?;
         ensure!(
             config.n_head > 0 && config.n_embd % config.n_head == 0,
             "n_embd {} is no multiple of n_head {}",

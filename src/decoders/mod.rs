@@ -1,9 +1,22 @@
 //! Language models with cross-attention: ids and image states in, logits out.
 //! One file a family, one row an architecture.
 
+mod bart;
 mod bert;
+mod bert_generation;
+mod bigbird_pegasus;
+mod blenderbot;
+mod electra;
 mod gpt2;
+mod marian;
+mod mbart;
+mod megatron_bert;
+mod pegasus;
+mod rembert;
 mod roberta;
+mod roformer;
+mod trocr;
+mod xglm;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
@@ -71,12 +84,30 @@ pub struct DecoderArch {
 /// Every decoder that can be built.
 pub const DECODERS: &[DecoderArch] = &[
     bert::BERT,
-    bert::ERNIE,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
     roberta::CAMEMBERT,
     roberta::DATA2VEC_TEXT,
+    electra::ELECTRA,
+    bert::ERNIE,
+    rembert::REMBERT,
+    roformer::ROFORMER,
+    bert_generation::BERT_GENERATION,
+    megatron_bert::MEGATRON_BERT,
+    megatron_bert::XLM_ROBERTA_XL,
+    megatron_bert::ROBERTA_PRELAYERNORM,
     gpt2::GPT2,
+    trocr::TROCR,
+    bart::BART,
+    bart::PLBART,
+    bart::MVP,
+    mbart::MBART,
+    marian::MARIAN,
+    pegasus::PEGASUS,
+    bigbird_pegasus::BIGBIRD_PEGASUS,
+    blenderbot::BLENDERBOT,
+    blenderbot::BLENDERBOT_SMALL,
+    xglm::XGLM,
 ];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
@@ -100,18 +131,18 @@ pub fn names() -> String {
 
 /// For families whose cross-attention hangs on `add_cross_attention` and reads states of its own
 /// size: an error where the config asks for anything else.
-fn check_cross_attention(json: &Value, hidden_size: i64) -> Result<()> {
+fn check_cross_attention(json: &Value, cross_size: Option<i64>, hidden_size: i64) -> Result<()> {
     ensure!(
         json.get("add_cross_attention").and_then(Value::as_bool) != Some(false),
         "the decoder's config says add_cross_attention = false, so the image would be ignored; \
          set it to true"
     );
-    check_cross_size(json, hidden_size)
+    check_cross_size(cross_size, hidden_size)
 }
 
 /// For families that read states of their own size only.
-fn check_cross_size(json: &Value, hidden_size: i64) -> Result<()> {
-    match json.get("cross_attention_hidden_size").and_then(Value::as_i64) {
+fn check_cross_size(cross_size: Option<i64>, hidden_size: i64) -> Result<()> {
+    match cross_size {
         Some(size) if size != hidden_size => bail!(
             "cross_attention_hidden_size {size} differs from the hidden size {hidden_size}, and \
              this family's cross-attention reads no other; set it to null"

@@ -4,6 +4,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use tch::Tensor;
 
 use super::DecoderArch;
 use super::bert::{
@@ -77,15 +78,19 @@ fn padding_idx(config: &Config) -> i64 {
     config.pad_token_id.unwrap_or(1)
 }
 
-fn new(p: &Params, base: &str, config: &Config) -> Result<Bert> {
-    let d = config.hidden_size;
-    let (word, decoder) = p.tied(
+/// The tokens' table below `base` and the output layer's, [V, D] each.
+pub(super) fn words(p: &Params, base: &str, config: &Config) -> Result<(Tensor, Tensor)> {
+    p.tied(
         &format!("{base}.embeddings.word_embeddings.weight"),
         "lm_head.decoder.weight",
-        &[config.vocab_size, d],
+        &[config.vocab_size, config.hidden_size],
         config.word_init(),
         config.tie_word_embeddings,
-    )?;
+    )
+}
+
+fn new(p: &Params, base: &str, config: &Config) -> Result<Bert> {
+    let (word, decoder) = words(p, base, config)?;
     let base = p / base;
     let positions = positions(&(&base / "embeddings"), config)?;
     Ok(Bert {
@@ -116,7 +121,7 @@ pub(super) fn max_positions(config: &Config) -> i64 {
 }
 
 /// Keys `bias`, `dense`, `layer_norm` below `p`; the activation is gelu whatever `hidden_act` says.
-pub(super) fn head(p: &Params, config: &Config, decoder: tch::Tensor) -> Result<Head> {
+pub(super) fn head(p: &Params, config: &Config, decoder: Tensor) -> Result<Head> {
     let d = config.hidden_size;
     Ok(Head {
         bias: Head::bias(p, config.vocab_size)?,

@@ -76,13 +76,14 @@ impl Params {
     }
 
     /// A tensor that the reference's model owns but whose value never reaches the output (poolers,
-    /// mask tokens): kept if the file has it, made when a model is assembled, never missed.
+    /// mask tokens): kept if the file has it, made when a model is assembled, never missed, and not
+    /// trained, because no gradient reaches it.
     pub fn spare(&self, name: &str, shape: &[i64], init: Init) -> Result<()> {
         let key = self.key(name);
         if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
             return Ok(());
         }
-        self.var(name, shape, init).map(|_| ())
+        self.variable(name, shape, false, || init.draw(shape)).map(|_| ())
     }
 
     /// Whole numbers that the reference's model stores although its sizes determine them (Swin's
