@@ -39,10 +39,7 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod image;
-<<<<<<< HEAD
 pub mod models;
-=======
->>>>>>> checkpoint
 pub mod native;
 pub mod nn;
 pub mod pipeline;

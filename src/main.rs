@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Runs the command line and turns its outcome into an exit status.
 
 use std::io::ErrorKind;
@@ -37,7 +36,8 @@ fn main() {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        let json =
+            cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
         io == Some(ErrorKind::BrokenPipe) || json == Some(ErrorKind::BrokenPipe)
     })
 }
@@ -45,8 +45,4 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// libtorch's messages carry its C++ stack below the first line.
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
-=======
-fn main() {
-    println!("{:?}", tch::Tensor::from_slice(&[1f32, 2.]).sum(None));
->>>>>>> checkpoint
 }

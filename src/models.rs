@@ -38,7 +38,8 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<PathBuf> {
         Some((name, revision)) => (name, Some(revision)),
         None => (name, None),
     };
-    let repository = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, full)| full);
+    let repository =
+        ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, full)| full);
     let parts: Vec<&str> = repository.split('/').collect();
     let is_repository =
         parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'));

@@ -33,6 +33,8 @@ pub struct Reader {
     pub prompt: Vec<i64>,
     pub decode: DecodeOptions,
     pub batch_size: usize,
+    /// Seed of sampling.
+    pub seed: u64,
     /// Resize position embeddings to images of another size.
     pub interpolate: bool,
 }
@@ -134,16 +136,17 @@ impl Reader {
         receiver: Receiver<Vec<Result<Prepared>>>,
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<()> {
-        for (names, prepared) in inputs.chunks(size).zip(receiver) {
-            for (input, outcome) in names.iter().zip(self.read(prepared)?) {
+        for (batch, (names, prepared)) in inputs.chunks(size).zip(receiver).enumerate() {
+            for (input, outcome) in names.iter().zip(self.read(prepared, batch * size)?) {
                 sink(Record { image: input.name(), outcome })?;
             }
         }
         Ok(())
     }
 
-    /// One batch through the model; images of different pixel sizes go in groups of equal ones.
-    fn read(&self, prepared: Vec<Result<Prepared>>) -> Result<Vec<Result<Reading>>> {
+    /// One batch through the model; `first` numbers its first image. Images go in groups of equal pixel
+    /// sizes; with sampling only neighbours do, because a text depends on the number of its image.
+    fn read(&self, prepared: Vec<Result<Prepared>>, first: usize) -> Result<Vec<Result<Reading>>> {
         let start = Instant::now();
         let mut outcomes: Vec<Option<Result<Reading>>> = Vec::new();
         let mut waiting: Vec<(usize, Prepared)> = Vec::new();
@@ -157,13 +160,19 @@ impl Reader {
             }
         }
         let count = waiting.len();
-        while let Some((_, first)) = waiting.first() {
-            let shape = shape(&first.pixels);
+        while let Some((start, head)) = waiting.first() {
+            let (start, shape) = (*start, shape(&head.pixels));
+            let mut expected = start;
             let (group, rest): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|(_, image)| self::shape(&image.pixels) == shape);
+                waiting.into_iter().partition(|(index, image)| {
+                    let neighbour = *index == expected || !self.generation.do_sample;
+                    let fits = neighbour && self::shape(&image.pixels) == shape;
+                    expected += usize::from(fits);
+                    fits
+                });
             waiting = rest;
             let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
-            match self.generate(&pixels) {
+            match self.generate(&pixels, (first + start) as u64) {
                 Ok(generated) => {
                     for ((index, image), sequences) in group.into_iter().zip(generated) {
                         outcomes[index] = Some(self.reading(image, sequences));
@@ -187,7 +196,7 @@ impl Reader {
     }
 
     /// Pixels of one size through encoder and decoder.
-    fn generate(&self, pixels: &[&Pixels]) -> Result<Vec<Vec<Generated>>> {
+    fn generate(&self, pixels: &[&Pixels], first_image: u64) -> Result<Vec<Vec<Generated>>> {
         let _guard = tch::no_grad_guard();
         let pixel_values = stack(pixels).to_device(self.model.device()).to_kind(self.model.kind());
         let size = pixel_values.size();
@@ -198,7 +207,8 @@ impl Reader {
             .unsqueeze(0)
             .repeat([size[0], 1]);
         let decode = |ids: &[i64]| self.processor.tokenizer.decode(ids, false).unwrap_or_default();
-        let hooks = Hooks { decode: Some(&decode), ..Hooks::default() };
+        let hooks =
+            Hooks { decode: Some(&decode), seed: self.seed, first_image, ..Hooks::default() };
         generation::generate(
             self.model.decoder.as_ref(),
             &states,

@@ -93,11 +93,8 @@ impl std::str::FromStr for Bytes {
 
 impl std::fmt::Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (unit, size) = UNITS
-            .iter()
-            .find(|(_, size)| self.0.is_multiple_of(*size))
-            .copied()
-            .unwrap_or(("", 1));
+        let (unit, size) =
+            UNITS.iter().find(|(_, size)| self.0.is_multiple_of(*size)).copied().unwrap_or(("", 1));
         write!(f, "{}{unit}", self.0 / size)
     }
 }
@@ -217,7 +214,9 @@ fn tell(out: &Path, model: &VisionEncoderDecoder, verified: Option<f64>) {
     let tensors = model.store().variables().len();
     eprintln!("{}: {tensors} tensors written", out.display());
     if let Some(difference) = verified {
-        eprintln!("verified: every tensor is equal; logits of one image differ by {difference:.1e}");
+        eprintln!(
+            "verified: every tensor is equal; logits of one image differ by {difference:.1e}"
+        );
     }
 }
 

@@ -22,15 +22,33 @@ pub(super) struct GenerateArgs {
     pub max_length: Option<i64>,
 
     /// At least so many tokens after the prompt
-    #[arg(long, env = "VEDM_MIN_NEW_TOKENS", hide_env_values = true, value_name = "N", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_MIN_NEW_TOKENS",
+        hide_env_values = true,
+        value_name = "N",
+        hide_short_help = true
+    )]
     pub min_new_tokens: Option<i64>,
 
     /// At least so many tokens, start token and prompt included
-    #[arg(long, env = "VEDM_MIN_LENGTH", hide_env_values = true, value_name = "N", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_MIN_LENGTH",
+        hide_env_values = true,
+        value_name = "N",
+        hide_short_help = true
+    )]
     pub min_length: Option<i64>,
 
     /// Beam scores are divided by length to this power
-    #[arg(long, env = "VEDM_LENGTH_PENALTY", hide_env_values = true, value_name = "X", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        env = "VEDM_LENGTH_PENALTY",
+        hide_env_values = true,
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
     pub length_penalty: Option<f64>,
 
     /// When beam search ends: true, false or never
@@ -42,7 +60,13 @@ pub(super) struct GenerateArgs {
     pub no_repeat_ngram_size: Option<i64>,
 
     /// Above 1: tokens that occurred become less likely
-    #[arg(long, env = "VEDM_REPETITION_PENALTY", hide_env_values = true, value_name = "X", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_REPETITION_PENALTY",
+        hide_env_values = true,
+        value_name = "X",
+        hide_short_help = true
+    )]
     pub repetition_penalty: Option<f64>,
 
     /// Draw tokens at random instead of taking the best
@@ -62,31 +86,73 @@ pub(super) struct GenerateArgs {
     pub top_p: Option<f64>,
 
     /// Sampling: only tokens with this share of the best one's probability
-    #[arg(long, env = "VEDM_MIN_P", hide_env_values = true, value_name = "P", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_MIN_P",
+        hide_env_values = true,
+        value_name = "P",
+        hide_short_help = true
+    )]
     pub min_p: Option<f64>,
 
     /// Sampling: locally typical sampling with this mass
-    #[arg(long, env = "VEDM_TYPICAL_P", hide_env_values = true, value_name = "P", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_TYPICAL_P",
+        hide_env_values = true,
+        value_name = "P",
+        hide_short_help = true
+    )]
     pub typical_p: Option<f64>,
 
     /// Sampling: only tokens at least this probable
-    #[arg(long, env = "VEDM_EPSILON_CUTOFF", hide_env_values = true, value_name = "P", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_EPSILON_CUTOFF",
+        hide_env_values = true,
+        value_name = "P",
+        hide_short_help = true
+    )]
     pub epsilon_cutoff: Option<f64>,
 
     /// Sampling: eta sampling with this cutoff
-    #[arg(long, env = "VEDM_ETA_CUTOFF", hide_env_values = true, value_name = "P", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_ETA_CUTOFF",
+        hide_env_values = true,
+        value_name = "P",
+        hide_short_help = true
+    )]
     pub eta_cutoff: Option<f64>,
 
     /// Group beam search: number of groups
-    #[arg(long, env = "VEDM_NUM_BEAM_GROUPS", hide_env_values = true, value_name = "N", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_NUM_BEAM_GROUPS",
+        hide_env_values = true,
+        value_name = "N",
+        hide_short_help = true
+    )]
     pub num_beam_groups: Option<i64>,
 
     /// Group beam search: what a token costs that another group chose
-    #[arg(long, env = "VEDM_DIVERSITY_PENALTY", hide_env_values = true, value_name = "X", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_DIVERSITY_PENALTY",
+        hide_env_values = true,
+        value_name = "X",
+        hide_short_help = true
+    )]
     pub diversity_penalty: Option<f64>,
 
     /// Contrastive search: weight of the degeneration penalty
-    #[arg(long, env = "VEDM_PENALTY_ALPHA", hide_env_values = true, value_name = "X", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_PENALTY_ALPHA",
+        hide_env_values = true,
+        value_name = "X",
+        hide_short_help = true
+    )]
     pub penalty_alpha: Option<f64>,
 
     /// Texts an image
@@ -94,27 +160,67 @@ pub(super) struct GenerateArgs {
     pub num_return_sequences: Option<i64>,
 
     /// Words that must not occur; may be given several times
-    #[arg(long, env = "VEDM_BAD_WORDS", hide_env_values = true, value_name = "WORD", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_BAD_WORDS",
+        hide_env_values = true,
+        value_name = "WORD",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub bad_words: Vec<String>,
 
     /// Id of the first token after the start token
-    #[arg(long, env = "VEDM_FORCED_BOS_TOKEN_ID", hide_env_values = true, value_name = "ID", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_FORCED_BOS_TOKEN_ID",
+        hide_env_values = true,
+        value_name = "ID",
+        hide_short_help = true
+    )]
     pub forced_bos_token_id: Option<i64>,
 
     /// Ids of the last token when the length is used up
-    #[arg(long, env = "VEDM_FORCED_EOS_TOKEN_ID", hide_env_values = true, value_name = "ID", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_FORCED_EOS_TOKEN_ID",
+        hide_env_values = true,
+        value_name = "ID",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub forced_eos_token_id: Vec<i64>,
 
     /// Ids that never occur
-    #[arg(long, env = "VEDM_SUPPRESS_TOKENS", hide_env_values = true, value_name = "ID", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_SUPPRESS_TOKENS",
+        hide_env_values = true,
+        value_name = "ID",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub suppress_tokens: Vec<i64>,
 
     /// Ids that never occur first
-    #[arg(long, env = "VEDM_BEGIN_SUPPRESS_TOKENS", hide_env_values = true, value_name = "ID", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_BEGIN_SUPPRESS_TOKENS",
+        hide_env_values = true,
+        value_name = "ID",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub begin_suppress_tokens: Vec<i64>,
 
     /// From token START on, the end becomes likelier by FACTOR a token
-    #[arg(long, env = "VEDM_EXPONENTIAL_DECAY_LENGTH_PENALTY", hide_env_values = true, value_name = "START,FACTOR", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_EXPONENTIAL_DECAY_LENGTH_PENALTY",
+        hide_env_values = true,
+        value_name = "START,FACTOR",
+        hide_short_help = true
+    )]
     pub exponential_decay_length_penalty: Option<String>,
 
     /// Renormalise the log-probabilities after all rules
@@ -122,16 +228,28 @@ pub(super) struct GenerateArgs {
     pub renormalize_logits: Option<bool>,
 
     /// Generation ends where this string occurs; may be given several times
-    #[arg(long, env = "VEDM_STOP_STRINGS", hide_env_values = true, value_name = "TEXT", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_STOP_STRINGS",
+        hide_env_values = true,
+        value_name = "TEXT",
+        hide_short_help = true
+    )]
     pub stop_strings: Vec<String>,
 
     /// Seconds a batch may take
-    #[arg(long, env = "VEDM_MAX_TIME", hide_env_values = true, value_name = "SECONDS", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "VEDM_MAX_TIME",
+        hide_env_values = true,
+        value_name = "SECONDS",
+        hide_short_help = true
+    )]
     pub max_time: Option<f64>,
 
     /// Seed of sampling
     #[arg(long, env = "VEDM_SEED", hide_env_values = true, value_name = "N", default_value_t = 0)]
-    pub seed: i64,
+    pub seed: u64,
 
     /// The text begins with this
     #[arg(long, env = "VEDM_PROMPT", hide_env_values = true, value_name = "TEXT")]
@@ -209,7 +327,9 @@ impl GenerateArgs {
             Some((start.trim().parse::<i64>().ok()?, factor.trim().parse::<f64>().ok()?))
         });
         let (start, factor) = pair.with_context(|| {
-            format!("--exponential-decay-length-penalty {text:?}: expected START,FACTOR, as in 10,1.2")
+            format!(
+                "--exponential-decay-length-penalty {text:?}: expected START,FACTOR, as in 10,1.2"
+            )
         })?;
         Ok(Some(json!([start, factor])))
     }

@@ -11,10 +11,11 @@ use super::Verdict;
 use crate::image::ImageProcessor;
 use crate::models;
 use crate::text::Tokenizer;
+use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{Half, Report, Source, assemble};
+use crate::ved::generation::{GenerationConfig, Sources};
 use crate::ved::processor::read_image_processor;
 use crate::ved::save::{Staging, WeightOptions, save_model, write_json};
-use crate::ved::{VisionEncoderDecoder, generation};
 
 #[derive(Args)]
 pub(super) struct InitArgs {
@@ -116,13 +117,26 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     let dir = staging.path();
     let options = WeightOptions { kind: Some(args.dtype.kind()), ..WeightOptions::default() };
     save_model(dir, &model, options)?;
-    write_json(&dir.join("generation_config.json"), &generation::default_json(&model.config))?;
+    write_json(&dir.join("generation_config.json"), &generation(&model)?)?;
     write_json(&dir.join("preprocessor_config.json"), &processor.to_json())?;
     tokenizer.save(dir)?;
     staging.finish()?;
     notes.extend(report.notes.iter().cloned());
     tell(args, &model, &report, &notes);
     Ok(Verdict::Done)
+}
+
+/// generation_config.json as the reference derives it from a fresh model's config.
+fn generation(model: &VisionEncoderDecoder) -> Result<Value> {
+    let (config, _) = GenerationConfig::resolve(&Sources {
+        overrides: &Map::new(),
+        generation_config: None,
+        config: &model.config.to_json(),
+        decoder_defaults: &Half::Decoder.defaults(model.config.decoder_type())?,
+        max_positions: model.decoder.limits().max_positions,
+        reference_length: true,
+    })?;
+    Ok(config.to_json())
 }
 
 impl Settings {
@@ -141,7 +155,10 @@ impl Settings {
                 Some((part, _)) => bail!("--set {text:?}: {part:?} is neither encoder nor decoder"),
                 None => (&mut settings.top, name),
             };
-            ensure!(name != "model_type", "--set {text:?}: the type comes from --encoder, --decoder");
+            ensure!(
+                name != "model_type",
+                "--set {text:?}: the type comes from --encoder, --decoder"
+            );
             map.insert(name.to_string(), value);
         }
         Ok(settings)
@@ -270,7 +287,8 @@ fn image_processor(
         size.0,
         size.1
     );
-    notes.push(format!("the image processor's size is now {}x{}, as the encoder's", size.0, size.1));
+    notes
+        .push(format!("the image processor's size is now {}x{}, as the encoder's", size.0, size.1));
     Ok((resized, notes))
 }
 

@@ -23,7 +23,8 @@ pub(super) fn gather(images: &[PathBuf], recursive: bool) -> Result<Vec<Input>> 
             let before = inputs.len();
             walk(path, recursive, &mut inputs)?;
             if inputs.len() == before {
-                let hint = if recursive { "" } else { "; --recursive searches its directories too" };
+                let hint =
+                    if recursive { "" } else { "; --recursive searches its directories too" };
                 bail!("no images in the directory {path:?}{hint}");
             }
         } else {
@@ -60,9 +61,8 @@ fn walk(folder: &Path, recursive: bool, inputs: &mut Vec<Input>) -> Result<()> {
 
 /// By its first bytes; or by its name, so that a damaged picture is told and not passed over.
 fn looks_like_image(path: &Path) -> bool {
-    const NAMES: &[&str] = &[
-        "png", "jpg", "jpeg", "webp", "gif", "tif", "tiff", "bmp", "pnm", "pbm", "pgm", "ppm",
-    ];
+    const NAMES: &[&str] =
+        &["png", "jpg", "jpeg", "webp", "gif", "tif", "tiff", "bmp", "pnm", "pbm", "pgm", "ppm"];
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension.is_some_and(|e| NAMES.contains(&e.to_ascii_lowercase().as_str())) {
         return true;

@@ -56,9 +56,9 @@ impl Writer {
             Format::Text => Form::Lines,
         };
         let to: Box<dyn Write> = match file {
-            Some(path) => {
-                Box::new(std::fs::File::create(path).with_context(|| format!("can't write {path:?}"))?)
-            }
+            Some(path) => Box::new(
+                std::fs::File::create(path).with_context(|| format!("can't write {path:?}"))?,
+            ),
             None => Box::new(std::io::stdout()),
         };
         Ok(Writer { form, to: BufWriter::new(to) })

@@ -89,7 +89,6 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
     once.keys().for_each(|warning| talk(warning));
 
     let prompt = prompt(args, &model, &processor, &generation)?;
-    tch::manual_seed(args.generate.seed);
     Ok(Reader {
         batch_size: batch_size(args.input.batch_size, device),
         decode: DecodeOptions {
@@ -97,6 +96,7 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
             background: args.input.background.into(),
             max_mpixels: args.input.max_image_mpixels,
         },
+        seed: args.generate.seed,
         interpolate: args.input.interpolate_pos_encoding,
         model,
         processor,
@@ -123,7 +123,9 @@ fn prompt(
     }
     let vocabulary = model.decoder.limits().vocab_size;
     if let Some(id) = ids.iter().find(|id| **id >= vocabulary) {
-        bail!("--prompt {text:?}: token {id} lies outside the decoder's vocabulary of {vocabulary}");
+        bail!(
+            "--prompt {text:?}: token {id} lies outside the decoder's vocabulary of {vocabulary}"
+        );
     }
     if model.config.encoder_type().contains("donut") || ids[0] == start {
         return Ok(ids);

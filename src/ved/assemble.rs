@@ -103,9 +103,7 @@ impl Half {
 impl Source {
     /// A type's own defaults ("vit", "gpt2"), or None if no such type is known.
     pub fn from_type(half: Half, model_type: &str) -> Option<Self> {
-        half.knows(model_type)
-            .then(|| half.defaults(model_type).ok().map(Source::Config))
-            .flatten()
+        half.knows(model_type).then(|| half.defaults(model_type).ok().map(Source::Config)).flatten()
     }
 
     /// A config.json of one half, or of a whole VisionEncoderDecoder (its half is taken).
@@ -412,24 +410,46 @@ mod tests {
     #[test]
     fn keys_find_their_place() {
         let table: &[(Half, &str, &str, &[&str])] = &[
-            (Half::Encoder, "vit", "vit.layernorm.weight", &["layernorm.weight", "vit.layernorm.weight"]),
+            (
+                Half::Encoder,
+                "vit",
+                "vit.layernorm.weight",
+                &["layernorm.weight", "vit.layernorm.weight"],
+            ),
             (Half::Encoder, "vit", "layernorm.weight", &["layernorm.weight"]),
-            (Half::Decoder, "transformer", "h.0.ln_1.bias", &["h.0.ln_1.bias", "transformer.h.0.ln_1.bias"]),
-            (Half::Decoder, "bert", "bert.embeddings.LayerNorm.bias", &["bert.embeddings.LayerNorm.bias"]),
+            (
+                Half::Decoder,
+                "transformer",
+                "h.0.ln_1.bias",
+                &["h.0.ln_1.bias", "transformer.h.0.ln_1.bias"],
+            ),
+            (
+                Half::Decoder,
+                "bert",
+                "bert.embeddings.LayerNorm.bias",
+                &["bert.embeddings.LayerNorm.bias"],
+            ),
         ];
         for (half, prefix, key, expected) in table {
             assert_eq!(new_names(*half, Origin::Itself, prefix, key), *expected, "{key}");
         }
-        let joined = new_names(Half::Encoder, Origin::VisionEncoderDecoder, "vit", "encoder.layernorm.bias");
+        let joined =
+            new_names(Half::Encoder, Origin::VisionEncoderDecoder, "vit", "encoder.layernorm.bias");
         assert_eq!(joined, ["layernorm.bias"]);
     }
 
     #[test]
     fn distilbert_becomes_bert() {
         let table = [
-            ("distilbert.transformer.layer.3.attention.q_lin.weight", Some("bert.encoder.layer.3.attention.self.query.weight")),
+            (
+                "distilbert.transformer.layer.3.attention.q_lin.weight",
+                Some("bert.encoder.layer.3.attention.self.query.weight"),
+            ),
             ("transformer.layer.0.ffn.lin2.bias", Some("bert.encoder.layer.0.output.dense.bias")),
-            ("distilbert.embeddings.word_embeddings.weight", Some("bert.embeddings.word_embeddings.weight")),
+            (
+                "distilbert.embeddings.word_embeddings.weight",
+                Some("bert.embeddings.word_embeddings.weight"),
+            ),
             ("vocab_projector.bias", Some("cls.predictions.bias")),
             ("vocab_projector.weight", Some("cls.predictions.decoder.weight")),
             ("vocab_transform.weight", Some("cls.predictions.transform.dense.weight")),

@@ -50,10 +50,14 @@ impl VisionEncoderDecoderConfig {
             let what = match STRANGERS.iter().find(|(name, _)| *name == model_type) {
                 Some((_, what)) => format!("{what} (model_type {model_type:?})"),
                 None if encoders::find(model_type).is_ok() => {
-                    format!("an encoder alone ({model_type:?}); join it to a decoder with `vedm init`")
+                    format!(
+                        "an encoder alone ({model_type:?}); join it to a decoder with `vedm init`"
+                    )
                 }
                 None if decoders::find(model_type).is_ok() => {
-                    format!("a decoder alone ({model_type:?}); join it to an encoder with `vedm init`")
+                    format!(
+                        "a decoder alone ({model_type:?}); join it to an encoder with `vedm init`"
+                    )
                 }
                 None if model_type.is_empty() => "a model without model_type".to_string(),
                 None => format!("a {model_type:?} model"),

@@ -33,7 +33,7 @@ pub fn compare(
         };
         let same = wanted.size() == other.size()
             && wanted.kind() == other.kind()
-            && i64::from(same_bits(&wanted, &other)) != 0;
+            && same_bits(&wanted, &other);
         ensure!(same, "tensor {:?} differs from what was read", variable.name);
     }
     ensure!(others.is_empty(), "{} tensors were written that were not read", others.len());
@@ -41,10 +41,14 @@ pub fn compare(
 }
 
 /// Equal values; NaN equals NaN.
-fn same_bits(a: &Tensor, b: &Tensor) -> Tensor {
+fn same_bits(a: &Tensor, b: &Tensor) -> bool {
     let equal = a.eq_tensor(b);
-    let equal = if a.is_floating_point() { equal.logical_or(&a.isnan().logical_and(&b.isnan())) } else { equal };
-    equal.all()
+    let equal = if a.is_floating_point() {
+        equal.logical_or(&a.isnan().logical_and(&b.isnan()))
+    } else {
+        equal
+    };
+    bool::try_from(equal.all()).unwrap_or(false)
 }
 
 /// One synthetic image through both. 0 where the encoder does not tell the size of its images.

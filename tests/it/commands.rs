@@ -47,8 +47,11 @@ fn several_images_give_lines_in_their_order() {
     args.extend(names.iter().map(String::as_str));
     let ran = Vedm::new(&args).run().status(0);
     let escape = |text: &String| text.replace('\\', "\\\\").replace('\n', "\\n");
-    let expected: Vec<String> =
-        names.iter().zip(&texts).map(|(name, text)| format!("{name}\t{}\n", escape(text))).collect();
+    let expected: Vec<String> = names
+        .iter()
+        .zip(&texts)
+        .map(|(name, text)| format!("{name}\t{}\n", escape(text)))
+        .collect();
     assert_eq!(ran.stdout, expected.concat());
 }
 
@@ -60,13 +63,23 @@ fn a_bad_file_stops_nothing() {
     let missing = folder.path().join("missing.png").display().to_string();
     let (names, text) = (names(), text.display().to_string());
     let args = [
-        "caption", "--model", &model(), "--format", "jsonl", "--max-new-tokens", "4", &text,
-        &names[0], &missing, &names[1],
+        "caption",
+        "--model",
+        &model(),
+        "--format",
+        "jsonl",
+        "--max-new-tokens",
+        "4",
+        &text,
+        &names[0],
+        &missing,
+        &names[1],
     ];
     let ran = Vedm::new(&args).run().status(2);
     let records: Vec<Value> =
         ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let images: Vec<&str> = records.iter().map(|record| record["image"].as_str().unwrap()).collect();
+    let images: Vec<&str> =
+        records.iter().map(|record| record["image"].as_str().unwrap()).collect();
     assert_eq!(images, [&text, &names[0], &missing, &names[1]]);
     assert!(records[0]["error"].as_str().unwrap().starts_with("not an image"));
     assert_eq!(records[2]["error"], "no such file");
@@ -78,8 +91,19 @@ fn a_bad_file_stops_nothing() {
 fn records_hold_what_was_asked_for() {
     let names = names();
     let args = [
-        "caption", "--model", &model(), "--format", "jsonl", "--details", "--num-beams", "2",
-        "--num-return-sequences", "2", "--max-new-tokens", "5", &names[0],
+        "caption",
+        "--model",
+        &model(),
+        "--format",
+        "jsonl",
+        "--details",
+        "--num-beams",
+        "2",
+        "--num-return-sequences",
+        "2",
+        "--max-new-tokens",
+        "5",
+        &names[0],
     ];
     let ran = Vedm::new(&args).run().status(0);
     let record: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -153,6 +177,7 @@ fn sampling_is_reproducible_and_the_batch_does_not_matter() {
     };
     let first = run("1", "8");
     assert_eq!(first, run("1", "8"));
+    assert_eq!(first, run("1", "1"));
     assert_ne!(first, run("2", "8"));
 }
 

@@ -43,7 +43,7 @@ fn edit_weights(dir: &Path, edit: impl FnOnce(&mut Vec<(String, tch::Tensor)>)) 
         keys.into_iter().map(|key| (key.clone(), checkpoint.tensor(&key).unwrap())).collect();
     drop(checkpoint);
     edit(&mut tensors);
-    write_safetensors(&dir.join("model.safetensors"), &tensors).unwrap();
+    write_safetensors(&dir.join("model.safetensors"), &tensors, &[]).unwrap();
 }
 
 #[test]

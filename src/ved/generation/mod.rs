@@ -6,6 +6,7 @@
 
 mod beam;
 pub mod config;
+mod forced;
 pub mod logits;
 mod resolve;
 mod rng;
@@ -24,6 +25,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor, no_grad};
 
 pub use config::{EarlyStopping, GenerationConfig, GenerationMode, LengthRule};
+pub use forced::processed_scores;
 pub use resolve::Sources;
 pub use stopping::LoopDetector;
 
