@@ -11,7 +11,7 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::Precompiled;
 
 use super::files::TokenizerFiles;
-use super::precompiled::precompiled;
+use super::guard::precompiled;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::slow::is_space;
 

@@ -17,7 +17,7 @@ use super::class::Class;
 use super::defaults::{MBART_CODES, MBART50_CODES};
 use super::fast::{component, metaspace, set_normalizer};
 use super::files::TokenizerFiles;
-use super::precompiled::precompiled;
+use super::guard::precompiled;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::special::{Pegasus, SpecialMap};
 
