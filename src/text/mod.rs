@@ -6,6 +6,7 @@
 
 mod blenderbot_small;
 mod build;
+mod charsmap;
 mod class;
 mod cleanup;
 mod defaults;
@@ -37,6 +38,7 @@ use slow::Slow;
 use special::SpecialMap;
 
 pub use cleanup::clean_up_tokenization;
+pub use files::TOKENIZER_FILES;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
 

@@ -8,6 +8,7 @@ Run:       python tests/golden/tokenizers.py      (no network; takes half a minu
 reference's answers: ids of every text, texts of every list of ids, special tokens, added tokens.
 """
 
+import io
 import json
 import os
 import random
@@ -98,15 +99,16 @@ def train_files():
     train_spm("pegasus", vocab_size=240, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     train_spm("marian-source", vocab_size=200)
     train_spm("marian-target", vocab_size=220)
+    rules = {"\ufb01": "fi", "\u2122": "TM", "\u00e9": "e", "e\u0301": "\u00e9", "\u3002": ".", "\u00a0": " ",
+             "\u200b": "", "\t": " ", "\n": " ", "\uff48": "h", "\u2460": "1"}
+    code_points = lambda text: " ".join(f"{ord(c):X}" for c in text)
     with tempfile.TemporaryDirectory() as tmp:
-        tsv = Path(tmp) / "rule.tsv"
-        rules = {"\ufb01": "fi", "\u2122": "TM", "\u00e9": "e", "e\u0301": "\u00e9", "\u3002": ".", "\u00a0": " ",
-                 "\u200b": "", "\t": " ", "\n": " ", "\uff48": "h", "\u2460": "1"}
-        tsv.write_text("".join(
-            f"{' '.join(f'{ord(c):X}' for c in src)}\t{' '.join(f'{ord(c):X}' for c in dst)}\n"
-            for src, dst in rules.items()))
+        os.chdir(tmp)  # the name of the file would be stored in the model
+        Path("rules.tsv").write_text("".join(
+            f"{code_points(source)}\t{code_points(target)}\n" for source, target in rules.items()))
         train_spm("charsmap", vocab_size=230, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-                  normalization_rule_tsv=str(tsv))
+                  normalization_rule_tsv="rules.tsv")
+        os.chdir(OUT)
     marian_vocab()
     blenderbot_small()
     stored_json()
@@ -145,11 +147,11 @@ def train_spm(name, **options):
                **options}
     if "normalization_rule_tsv" in options:
         del options["normalization_rule_name"]
-    with tempfile.TemporaryDirectory() as tmp:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(CORPUS), model_prefix=f"{tmp}/m", hard_vocab_limit=False,
-            num_threads=1, minloglevel=2, **options)
-        shutil.copy(f"{tmp}/m.model", FILES / f"{name}.model")
+    model = io.BytesIO()  # a file name would be stored in the model
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=model, hard_vocab_limit=False, num_threads=1,
+        minloglevel=2, **options)
+    (FILES / f"{name}.model").write_bytes(model.getvalue())
 
 
 def marian_vocab():

@@ -116,3 +116,9 @@ fn lookups_and_streams() {
     assert_eq!(pieces.concat(), "a😀, b");
     assert!(pieces.iter().any(|piece| piece == "😀"), "{pieces:?}");
 }
+
+#[test]
+fn a_tokenizer_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+}
