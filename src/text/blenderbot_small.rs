@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::build::read_merges;
 use super::files::TokenizerFiles;
-use super::slow::is_space;
 
 /// The ranks of the merges.
 pub(super) struct BlenderbotSmall {
@@ -23,14 +22,14 @@ impl BlenderbotSmall {
     /// `_tokenize`: white space separates words; a line end stays with the word before it.
     pub(super) fn tokenize(&self, text: &str) -> Vec<String> {
         let mut tokens = Vec::new();
-        let mut rest = text.trim_start_matches(is_space);
+        let mut rest = text.trim_start_matches(char::is_whitespace);
         while !rest.is_empty() {
-            let mut end = rest.find(is_space).unwrap_or(rest.len());
+            let mut end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             if rest[end..].starts_with('\n') {
                 end += 1;
             }
             self.bpe(&rest[..end], &mut tokens);
-            rest = rest[end..].trim_start_matches(is_space);
+            rest = rest[end..].trim_start_matches(char::is_whitespace);
         }
         tokens
     }
@@ -102,8 +101,8 @@ fn squeeze(text: &str) -> String {
     let mut squeezed = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        if is_space(c) && chars.peek().copied().is_some_and(is_space) {
-            while chars.next_if(|c| is_space(*c)).is_some() {}
+        if c.is_whitespace() && chars.peek().copied().is_some_and(char::is_whitespace) {
+            while chars.next_if(|c| c.is_whitespace()).is_some() {}
             squeezed.push(' ');
         } else {
             squeezed.push(c);

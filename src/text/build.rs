@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
@@ -14,18 +14,21 @@ use tokenizers::{DecoderWrapper, PostProcessorWrapper, PreTokenizerWrapper, Toke
 use super::class::Class;
 use super::fast::{component, set_normalizer, set_template};
 use super::files::TokenizerFiles;
+use super::guard::check_merges;
 use super::special::SpecialMap;
 
 /// A byte-level BPE from vocab.json and merges.txt.
 pub(super) fn byte_level_bpe(files: &TokenizerFiles) -> Result<Inner> {
-    let vocab: Vocab = files.vocab_json("vocab.json")?.into_iter().collect();
+    let vocab = files.vocab_json("vocab.json")?;
     let path = files.path("merges.txt");
     let mut merges = read_merges(files)?;
     // The reference keys its merges by the pair: a pair counts where it stands first.
     let mut seen = HashSet::new();
     merges.retain(|pair| seen.insert(pair.clone()));
+    check_merges(&merges, &vocab)
+        .with_context(|| format!("{path:?} does not go with vocab.json"))?;
     let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
+        .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix(String::new())
         .build()

@@ -153,7 +153,11 @@ pub(super) fn resolve(
         let class = by_parts.or(candidates.first().copied()).filter(|class| !class.is_slow());
         return Ok(guess(class.unwrap_or(Generic), true));
     }
-    match by_parts.or_else(|| by_files(files)) {
+    let class = match by_parts {
+        Some(class) => Some(class),
+        None => by_files(files)?,
+    };
+    match class {
         Some(class) => Ok(guess(class, false)),
         None => bail!(
             "no tokenizer in {:?}: looked for tokenizer.json, vocab.json with merges.txt, vocab.txt, \
@@ -189,18 +193,14 @@ fn of_name(files: &TokenizerFiles, name: &str, has_json: bool) -> Result<Resolve
 }
 
 /// The class by the files alone. `spiece.model` says too little: several layouts use that name.
-fn by_files(files: &TokenizerFiles) -> Option<Class> {
-    if Marian.parts_are_in(files) {
+fn by_files(files: &TokenizerFiles) -> Result<Option<Class>> {
+    Ok(if Marian.parts_are_in(files) {
         Some(Marian)
     } else if Gpt2.parts_are_in(files) {
-        let vocab = files.vocab_json("vocab.json").ok()?;
+        let vocab = files.vocab_json("vocab.json")?;
         let has = |token: &str| vocab.iter().any(|(other, _)| other == token);
         Some(if has("<s>") && has("</s>") && has("<mask>") { Roberta } else { Gpt2 })
-    } else if XlmRoberta.parts_are_in(files) {
-        Some(XlmRoberta)
-    } else if Bert.parts_are_in(files) {
-        Some(Bert)
     } else {
-        None
-    }
+        [XlmRoberta, Bert].into_iter().find(|class| class.parts_are_in(files))
+    })
 }

@@ -142,3 +142,32 @@ fn fold(c: char) -> char {
 fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_read_as_by_the_reference() {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizers/donut-forms.json");
+        let fixture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let vocab = fixture["added_vocab"].as_array().unwrap();
+        let vocab = vocab.iter().map(|token| token.as_str().unwrap().to_owned()).collect();
+        for form in fixture["forms"].as_array().unwrap() {
+            let text = form[0].as_str().unwrap();
+            let json = token2json(text, &vocab).unwrap();
+            assert_eq!(json.to_string(), form[1].to_string(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let text = "<s_a>".repeat(2000) + &"</s_a>".repeat(2000);
+        let nested: String = (0..1000).map(|i| format!("<s_{i}>")).collect();
+        let closed: String = (0..1000).rev().map(|i| format!("</s_{i}>")).collect();
+        assert!(token2json(&(nested + "x" + &closed), &HashSet::new()).is_err());
+        token2json(&text, &HashSet::new()).unwrap();
+    }
+}

@@ -1,9 +1,10 @@
 //! The tokenizers that the reference runs on the `tokenizers` library.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
+use tokenizers::normalizers::BertNormalizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
     AddedToken, Decoder, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
@@ -13,7 +14,7 @@ use tokenizers::{
 use super::class::{Class, Resolved};
 use super::files::TokenizerFiles;
 use super::special::{Special, SpecialMap, added_token};
-use super::{build, precompiled, unigram};
+use super::{build, guard, unigram};
 
 /// A tokenizer of the library, finished as `PreTrainedTokenizerFast` finishes it.
 pub(super) struct Fast {
@@ -100,7 +101,7 @@ fn from_json(files: &TokenizerFiles, resolved: &Resolved) -> Result<(Inner, Spec
     let bytes = files.bytes("tokenizer.json")?;
     let json: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{path:?} is not valid JSON"))?;
-    precompiled::check_json(&json).with_context(|| format!("{path:?}"))?;
+    guard::check_json(&json).with_context(|| format!("{path:?}"))?;
     let mut inner = Inner::from_bytes(&bytes).map_err(|e| {
         anyhow!("{path:?} is not a tokenizer that the tokenizers library reads: {e}")
     })?;
@@ -166,8 +167,19 @@ fn add_tokens(inner: &mut Inner, map: &SpecialMap) -> Result<()> {
             Special::Token(token) => tokens.push(token.clone()),
         }
     }
+    // The library of the reference matches a special token as its first version says, before or after
+    // normalisation, whatever versions come later.
+    let mut first: HashMap<String, bool> = HashMap::new();
+    for token in inner.get_added_vocabulary().get_added_tokens_decoder().values() {
+        if token.special {
+            first.insert(token.content.clone(), token.normalized);
+        }
+    }
     for token in &mut tokens {
         token.special |= special.iter().any(|other| other.content() == token.content);
+        if token.special {
+            token.normalized = *first.entry(token.content.clone()).or_insert(token.normalized);
+        }
     }
     inner.add_tokens(tokens).map_err(|e| anyhow!("the added tokens cannot be used: {e}"))?;
     Ok(())
@@ -185,8 +197,14 @@ fn apply_class(
             let Some(NormalizerWrapper::BertNormalizer(old)) = inner.get_normalizer() else {
                 return Ok(());
             };
-            let normalizer = build::bert_normalizer(files, old.clean_text)?;
-            set_normalizer(inner, normalizer)?;
+            let new = build::bert_normalizer(files, old.clean_text)?;
+            let same = |a: &BertNormalizer| (a.handle_chinese_chars, a.strip_accents, a.lowercase);
+            if same(old) != same(&new) {
+                // The reference's library goes on matching added tokens by the old normalizer.
+                let added = inner.get_added_vocabulary().clone();
+                set_normalizer(inner, new)?;
+                inner.with_added_vocabulary(added);
+            }
         }
         Class::MBart | Class::MBart50 => {
             let lang = files.config_str("src_lang").unwrap_or("en_XX");

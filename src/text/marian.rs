@@ -8,10 +8,9 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Context, Result, anyhow, bail};
 use tokenizers::Model;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::Precompiled;
 
+use super::charsmap::CharsMap;
 use super::files::TokenizerFiles;
-use super::precompiled::precompiled;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::slow::is_space;
 
@@ -22,7 +21,7 @@ const SPACE: char = '▁';
 pub(super) struct Marian {
     kinds: HashMap<String, PieceType>,
     model: Unigram,
-    charsmap: Option<Precompiled>,
+    charsmap: Option<CharsMap>,
     unk_surface: String,
     add_dummy_prefix: bool,
     remove_extra_whitespaces: bool,
@@ -63,7 +62,7 @@ impl Marian {
             model: Unigram::from(vocab, Some(0), false).map_err(|e| anyhow!("{e}"))?,
             charsmap: match proto.precompiled_charsmap.as_slice() {
                 [] => None,
-                charsmap => Some(precompiled(charsmap)?),
+                charsmap => Some(CharsMap::parse(charsmap)?),
             },
             kinds: proto.pieces.into_iter().map(|piece| (piece.piece, piece.kind)).collect(),
             unk_surface: proto.unk_surface,
@@ -93,7 +92,7 @@ impl Marian {
     /// sentencepiece's normalizer: character map, blanks made one, a blank in front.
     fn normalize(&self, text: &str) -> String {
         let text = match &self.charsmap {
-            Some(charsmap) => charsmap.normalize_string(text),
+            Some(charsmap) => charsmap.normalize(text),
             None => text.to_owned(),
         };
         let mut normalized = String::with_capacity(text.len() + 3);

@@ -6,15 +6,16 @@
 
 mod blenderbot_small;
 mod build;
+mod charsmap;
 mod class;
 mod cleanup;
 mod defaults;
 mod donut;
 mod fast;
 mod files;
+mod guard;
 mod japanese;
 mod marian;
-mod precompiled;
 mod save;
 mod sentencepiece;
 mod slow;
@@ -37,6 +38,7 @@ use slow::Slow;
 use special::SpecialMap;
 
 pub use cleanup::clean_up_tokenization;
+pub use files::TOKENIZER_FILES;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
 

@@ -15,7 +15,7 @@ use super::special::{Special, SpecialMap};
 
 /// What differs between the classes: text to tokens and back.
 enum Kind {
-    Marian(Marian),
+    Marian(Box<Marian>),
     BertJapanese(BertJapanese),
     BlenderbotSmall(BlenderbotSmall),
 }
@@ -59,7 +59,9 @@ impl Slow {
             format!("{:?}: unk_token is null, and this tokenizer needs it", files.dir)
         })?;
         let (kind, entries) = match resolved.class {
-            Class::Marian => (Kind::Marian(Marian::open(files)?), files.vocab_json("vocab.json")?),
+            Class::Marian => {
+                (Kind::Marian(Box::new(Marian::open(files)?)), files.vocab_json("vocab.json")?)
+            }
             Class::BertJapanese => {
                 (Kind::BertJapanese(BertJapanese::open(files)?), read_vocab_txt(files)?)
             }

@@ -14,12 +14,19 @@ use super::files::TokenizerFiles;
 /// The special tokens of a tokenizer with their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
+    /// Beginning of a text.
     pub bos: Option<(String, i64)>,
+    /// End of a text.
     pub eos: Option<(String, i64)>,
+    /// What the vocabulary lacks.
     pub unk: Option<(String, i64)>,
+    /// Between and after texts.
     pub sep: Option<(String, i64)>,
+    /// Filling of batches.
     pub pad: Option<(String, i64)>,
+    /// In front of a text (BERT, RoBERTa).
     pub cls: Option<(String, i64)>,
+    /// A hidden token.
     pub mask: Option<(String, i64)>,
     /// `additional_special_tokens`, in their order.
     pub additional: Vec<(String, i64)>,

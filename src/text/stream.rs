@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Tokenizer;
-use super::cleanup::unsettled_len;
+use super::cleanup::{clean_up_tokenization, settled_len};
 
 /// Gives the new text after each id, so that the pieces in a row are the text of [`Tokenizer::decode`].
 ///
@@ -27,13 +27,13 @@ impl<'a> DecodeStream<'a> {
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, id: i64) -> Result<String> {
         self.ids.push(id);
-        let text = self.tokenizer.decode(&self.ids, self.skip_special_tokens)?;
-        let settled = text.trim_end_matches("@@").trim_end_matches('\u{fffd}');
-        let held = match self.tokenizer.clean_up_tokenization_spaces {
-            true => unsettled_len(settled),
-            false => 0,
-        };
-        Ok(self.advance(&settled[..settled.len() - held]))
+        let text = self.tokenizer.decode_raw(&self.ids, self.skip_special_tokens)?;
+        // Blenderbot small marks unfinished words by "@@".
+        let text = text.trim_end_matches("@@").trim_end_matches('\u{fffd}');
+        Ok(match self.tokenizer.clean_up_tokenization_spaces {
+            true => self.advance(&clean_up_tokenization(&text[..settled_len(text)])),
+            false => self.advance(text),
+        })
     }
 
     /// Gives what was held back at the end.

@@ -13,11 +13,11 @@ use tokenizers::{
     Tokenizer as Inner,
 };
 
+use super::charsmap::precompiled;
 use super::class::Class;
 use super::defaults::{MBART_CODES, MBART50_CODES};
 use super::fast::{component, metaspace, set_normalizer};
 use super::files::TokenizerFiles;
-use super::precompiled::precompiled;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::special::{Pegasus, SpecialMap};
 

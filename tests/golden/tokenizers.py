@@ -8,6 +8,7 @@ Run:       python tests/golden/tokenizers.py      (no network; takes half a minu
 reference's answers: ids of every text, texts of every list of ids, special tokens, added tokens.
 """
 
+import io
 import json
 import os
 import random
@@ -24,9 +25,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import sentencepiece
 import tokenizers
 import transformers
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from tokenizers import decoders, processors, AddedToken
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers, processors
+from transformers import AutoTokenizer, DonutProcessor
 
 OUT = Path(__file__).resolve().parent.parent / "fixtures" / "tokenizers"
 FILES = OUT / "files"
@@ -89,13 +90,8 @@ def train_files():
     save_bpe(byte_level, "gpt2")
 
     for name, lower in (("uncased", True), ("cased", False)):
-        tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tok.normalizer = normalizers.BertNormalizer(lowercase=lower)
-        tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tok.train_from_iterator(CORPUS, trainers.WordPieceTrainer(
-            vocab_size=330, show_progress=False, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
-        vocab = sorted(tok.get_vocab().items(), key=lambda item: item[1])
-        (FILES / f"{name}.txt").write_text("".join(f"{token}\n" for token, _ in vocab), encoding="utf-8")
+        vocab = word_pieces(lower)
+        (FILES / f"{name}.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
 
     train_spm("fairseq", vocab_size=260, unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
     train_spm("fairseq-bpe", vocab_size=200, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, model_type="bpe")
@@ -103,18 +99,37 @@ def train_files():
     train_spm("pegasus", vocab_size=240, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     train_spm("marian-source", vocab_size=200)
     train_spm("marian-target", vocab_size=220)
+    rules = {"\ufb01": "fi", "\u2122": "TM", "\u00e9": "e", "e\u0301": "\u00e9", "\u3002": ".", "\u00a0": " ",
+             "\u200b": "", "\t": " ", "\n": " ", "\uff48": "h", "\u2460": "1"}
+    code_points = lambda text: " ".join(f"{ord(c):X}" for c in text)
     with tempfile.TemporaryDirectory() as tmp:
-        tsv = Path(tmp) / "rule.tsv"
-        rules = {"\ufb01": "fi", "\u2122": "TM", "\u00e9": "e", "e\u0301": "\u00e9", "\u3002": ".", "\u00a0": " ",
-                 "\u200b": "", "\t": " ", "\n": " ", "\uff48": "h", "\u2460": "1"}
-        tsv.write_text("".join(
-            f"{' '.join(f'{ord(c):X}' for c in src)}\t{' '.join(f'{ord(c):X}' for c in dst)}\n"
-            for src, dst in rules.items()))
+        os.chdir(tmp)  # the name of the file would be stored in the model
+        Path("rules.tsv").write_text("".join(
+            f"{code_points(source)}\t{code_points(target)}\n" for source, target in rules.items()))
         train_spm("charsmap", vocab_size=230, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-                  normalization_rule_tsv=str(tsv))
+                  normalization_rule_tsv="rules.tsv")
+        os.chdir(OUT)
     marian_vocab()
     blenderbot_small()
     stored_json()
+
+
+def word_pieces(lower):
+    """A WordPiece vocabulary: characters, then the commonest beginnings and ends of words."""
+    splitter = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    splitter.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    text = [splitter.normalizer.normalize_str(line) for line in CORPUS]
+    words = [word for line in text for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(line)]
+    counts = {}
+    for word in words:
+        for cut in range(2, len(word) + 1):
+            counts[word[:cut]] = counts.get(word[:cut], 0) + cut
+        for cut in range(1, len(word) - 1):
+            counts[f"##{word[cut:]}"] = counts.get(f"##{word[cut:]}", 0) + len(word) - cut
+    characters = sorted({c for word in words for c in word})
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
+    common = sorted((piece for piece in counts if piece not in vocab), key=lambda piece: (-counts[piece], piece))
+    return (vocab + common)[:330]
 
 
 def save_bpe(tokenizer, name):
@@ -132,11 +147,11 @@ def train_spm(name, **options):
                **options}
     if "normalization_rule_tsv" in options:
         del options["normalization_rule_name"]
-    with tempfile.TemporaryDirectory() as tmp:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(CORPUS), model_prefix=f"{tmp}/m", hard_vocab_limit=False,
-            num_threads=1, minloglevel=2, **options)
-        shutil.copy(f"{tmp}/m.model", FILES / f"{name}.model")
+    model = io.BytesIO()  # a file name would be stored in the model
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=model, hard_vocab_limit=False, num_threads=1,
+        minloglevel=2, **options)
+    (FILES / f"{name}.model").write_bytes(model.getvalue())
 
 
 def marian_vocab():
@@ -252,6 +267,29 @@ def case(name, files, content, cls=None):
     print(f"{name}: {type(tok).__name__}, {len(tok)} tokens")
 
 
+def donut():
+    """Tagged texts and what DonutProcessor.token2json makes of them."""
+    class Processor:
+        token2json = DonutProcessor.token2json
+
+    vocab = {token: i for i, token in enumerate(["<yes/>", "<no/>", "<sep/>", "<s_a>"])}
+    texts = [
+        "", "plain text", "<s_a>1</s_a>", "<s_a> x </s_a> tail", "<s_a>1<sep/>2 <sep/></s_a>",
+        "<s_menu><s_nm>Latte</s_nm><s_price>4.50</s_price><sep/><s_nm>Tea</s_nm></s_menu><s_total>9</s_total>",
+        "<s_menu><s_nm>a</s_nm><sep/><s_nm>b</s_nm><sep/><s_nm>c</s_nm><sep/></s_menu>",
+        "<s_a>1</s_a><sep/><s_b>2</s_b><sep/>", "<s_a>1</s_a><sep/>nothing", "<sep/><s_a>1</s_a>",
+        "<s_a><s_b><s_c>deep</s_c></s_b></s_a>", "<s_a>open <s_b>in</s_b>", "<s_a>only open", "<s_a", "<s_>empty key</s_>",
+        "<S_A>upper</s_a><s_B>mixed</S_b>", "<s_a>1</s_a><s_a>2</s_a>", "</s_a>early<s_a>late", "<s_a></s_a>",
+        "<s_a><yes/></s_a><s_b><no/><sep/><maybe/></s_b>", "<s_a><s_b>x</s_a></s_b>", "<s_a.*>dots</s_a.*>",
+        "<s_k>K</s_\u212a> \u2003<s_x>\u3000wide\u3000</s_x>", "<\u017f_a>long s</s_a>", "<s_iitcdip> text without fields",
+        "<s_a><s_b></s_b></s_a>", "<s_a><s_b>no end</s_c></s_a><s_d>after</s_d>", "<s_a>line\nbreak</s_a>\n<s_b>2</s_b>",
+        "<s_a>1</s_a> <sep/> <s_b>2</s_b>", "<s_a><sep/><s_b>1</s_b></s_a>", "<s_menu>\n<s_nm>x</s_nm>\n<sep/>\n<s_nm>y</s_nm></s_menu>",
+        "<s_é>accents</s_É>", "<s_a>1</s_a><s_b><s_c>2</s_c><sep/></s_b><s_a>3</s_a>", "<s_a <s_b>x</s_b>",
+    ]
+    write_json(OUT / "donut-forms.json", {
+        "added_vocab": list(vocab), "forms": [[text, Processor().token2json(text, added_vocab=vocab)] for text in texts]})
+
+
 def write_json(path, value):
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     Path(path).write_text(text + "\n", encoding="utf-8", errors="surrogatepass")
@@ -335,4 +373,5 @@ if __name__ == "__main__":
         sys.exit(f"made for transformers 4.57.6, tokenizers 0.22.2, sentencepiece 0.2.3, found {versions}")
     train_files()
     write_json(OUT / "texts.json", TEXTS)
+    donut()
     cases()
