@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,6 +26,13 @@ impl Atomic {
             .tempfile_in(folder)
             .with_context(|| format!("cannot create a file in {folder:?}"))?;
         Ok(Atomic { path: path.to_owned(), out: BufWriter::with_capacity(1 << 20, file) })
+    }
+
+    /// Overwrites bytes written before, and goes on at the end.
+    pub(super) fn write_at(&mut self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.out.seek(SeekFrom::Start(at))?;
+        self.out.write_all(bytes)?;
+        self.out.seek(SeekFrom::End(0)).map(drop)
     }
 
     /// Waits until every byte is on the disk: a full disk is noticed here at the latest.

@@ -5,14 +5,20 @@
 //! strangers: each length and offset is checked, and nothing in a file is ever executed.
 
 mod atomic;
+mod detect;
 mod entry;
 mod index;
 mod json;
+mod pickle;
+mod pytorch;
+mod pytorch_write;
 mod rename;
 mod safetensors;
 mod safetensors_write;
 mod shards;
 mod weights;
+mod zip;
+mod zip_write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,26 +31,35 @@ pub use atomic::write_file;
 use entry::Entry;
 pub use entry::TensorInfo;
 use index::Index;
+pub use pytorch_write::write_pytorch;
 pub use safetensors_write::write_safetensors;
-pub use shards::save_safetensors;
+pub use shards::{save_pytorch, save_safetensors};
 pub use weights::{Weights, first_of_shared};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little endian and are copied as they lie");
 
 /// File names `Checkpoint::open` looks for, in this order.
-const FILES: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+const FILES: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// The kind of file a checkpoint was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Safetensors,
+    /// `torch.save`, either of its formats.
+    Pytorch,
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
+            Format::Pytorch => "pytorch",
         })
     }
 }
@@ -57,6 +72,7 @@ pub struct Checkpoint {
     places: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
     renamed: Vec<(String, String)>,
+    skipped: Vec<String>,
 }
 
 impl Checkpoint {
@@ -88,17 +104,34 @@ impl Checkpoint {
             places: HashMap::new(),
             metadata: BTreeMap::new(),
             renamed: Vec::new(),
+            skipped: Vec::new(),
         };
         for path in files {
-            let (entries, metadata) = safetensors::open(&path)?;
+            let entries = checkpoint.read(&path)?;
             if let Some(index) = index {
                 index.check(&path, &entries.iter().map(|(key, _)| key.as_str()).collect())?;
             }
-            checkpoint.metadata.extend(metadata);
             checkpoint.add(&path, entries)?;
             checkpoint.files.push(path);
         }
         Ok(checkpoint)
+    }
+
+    /// The entries of one file, under the names they have there.
+    fn read(&mut self, path: &Path) -> Result<Vec<(String, Entry)>> {
+        self.format = detect::format(path)?;
+        match self.format {
+            Format::Safetensors => {
+                let (entries, metadata) = safetensors::open(path)?;
+                self.metadata.extend(metadata);
+                Ok(entries)
+            }
+            Format::Pytorch => {
+                let state_dict = pytorch::open(path)?;
+                self.skipped.extend(state_dict.skipped);
+                Ok(state_dict.entries)
+            }
+        }
     }
 
     /// Takes the entries of one file under their current names.
@@ -186,6 +219,11 @@ impl Checkpoint {
     pub fn renamed(&self) -> &[(String, String)] {
         &self.renamed
     }
+
+    /// Keys of the file that hold something else than a tensor.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +241,17 @@ pub(crate) mod tests {
     pub(super) fn read_all(dir: &Path) -> Vec<(String, Tensor)> {
         let checkpoint = Checkpoint::open(dir).unwrap();
         checkpoint.keys().map(|key| (key.to_owned(), checkpoint.tensor(key).unwrap())).collect()
+    }
+
+    /// What opening a file of these bytes and this name says, less the path.
+    pub(super) fn refusal(name: &str, bytes: &[u8]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = format!("{:#}", Checkpoint::open_file(&path).err().unwrap());
+        let prefix = format!("{path:?}: ");
+        assert!(error.starts_with(&prefix), "{error}");
+        error[prefix.len()..].to_owned()
     }
 
     pub(super) fn assert_same(found: &[(String, Tensor)], expected: &[(String, Tensor)]) {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
 use super::atomic::{Finished, write_file};
-use super::safetensors_write;
 use super::weights::{Item, Weights};
+use super::{pytorch_write, safetensors_write};
 
 /// Names of the files of one format.
 struct Family {
@@ -17,6 +17,7 @@ struct Family {
 }
 
 const SAFETENSORS: Family = Family { stem: "model", extension: "safetensors" };
+const PYTORCH: Family = Family { stem: "pytorch_model", extension: "bin" };
 
 impl Family {
     fn single(&self) -> String {
@@ -52,6 +53,17 @@ pub fn save_safetensors(
     Weights::of(tensors).save_safetensors(dir, max_shard_size)
 }
 
+/// Saves `tensors` as `pytorch_model.bin` in `dir`, or as shards of at most `max_shard_size`
+/// bytes and their index. Every name is written; tensors that share memory share a storage.
+/// Refused where `dir` has safetensors, which would be read instead.
+pub fn save_pytorch(
+    dir: &Path,
+    tensors: &[(String, Tensor)],
+    max_shard_size: Option<u64>,
+) -> Result<()> {
+    Weights::of(tensors).save_pytorch(dir, max_shard_size)
+}
+
 impl Weights<'_> {
     /// Saves the weights in `dir`, as [`save_safetensors`] does.
     pub fn save_safetensors(&self, dir: &Path, max_shard_size: Option<u64>) -> Result<()> {
@@ -60,6 +72,16 @@ impl Weights<'_> {
         save(self, dir, &SAFETENSORS, &split(items, max_shard_size), |path, items| {
             safetensors_write::finish(self, path, items, &[])
         })
+    }
+
+    /// Saves the weights in `dir`, as [`save_pytorch`] does.
+    pub fn save_pytorch(&self, dir: &Path, max_shard_size: Option<u64>) -> Result<()> {
+        for name in [SAFETENSORS.single(), SAFETENSORS.index()] {
+            let path = dir.join(name);
+            ensure!(!path.exists(), "{path:?} exists and would be read instead: remove it first");
+        }
+        let shards = split(self.items().iter().collect(), max_shard_size);
+        save(self, dir, &PYTORCH, &shards, |path, items| pytorch_write::finish(self, path, items))
     }
 }
 

@@ -6,7 +6,9 @@ Needs torch 2.11, safetensors 0.8, numpy. The tensors of a folder are those of i
 `model.safetensors`, or of the `expected.safetensors` beside a file of another format.
 """
 
+import collections
 import json
+import os
 import pathlib
 
 import torch
@@ -68,5 +70,61 @@ def safetensors():
     (path / "model.safetensors.index.json").write_text(text)
 
 
+def views():
+    """Tensors that share storages, or see them in another order."""
+    base = counting(3, 4).float()
+    return {
+        "base": base,
+        "tied": base,
+        "transposed": base.t(),
+        "row": base[1],
+        "column": base[:, 2],
+        "every_second": base.flatten()[::2],
+        "expanded": torch.arange(5).expand((1, -1)),
+        "parameter": torch.nn.Parameter(counting(2, 2, start=-3).half()),
+    }
+
+
+def pytorch():
+    def save(name, tensors, value=None, **how):
+        path = folder(name)
+        torch.save(tensors if value is None else value, path / "pytorch_model.bin", **how)
+        same = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+        save_file(same, path / "expected.safetensors", metadata=PT)
+
+    save("bin-dict", every_dtype() | views())
+    ordered = collections.OrderedDict(every_dtype() | views())
+    ordered._metadata = collections.OrderedDict({"": {"version": 1}, "layer": {"version": 2}})
+    save("bin-ordered", ordered)
+    save("bin-legacy", ordered, _use_new_zipfile_serialization=False)
+    save("bin-protocol-4", ordered, pickle_protocol=4)
+    save("bin-legacy-protocol-4", ordered, pickle_protocol=4, _use_new_zipfile_serialization=False)
+    extra = {"epoch": 3, "rate": 0.5, "name": "x", "big": 1 << 80, "shape": torch.Size([2])}
+    save("bin-extra", views(), views() | extra | {"sub": {"w": torch.ones(1)}})
+
+    path = folder("bin-sharded")
+    shards = [{"a": counting(3).float(), "b": counting(2).float()}, {"c": counting(4).float()}]
+    weight_map = {}
+    for at, shard in enumerate(shards):
+        name = f"pytorch_model-{at + 1:05}-of-00002.bin"
+        torch.save(shard, path / name)
+        weight_map.update({key: name for key in shard})
+    index = {"metadata": {"total_parameters": 9, "total_size": 36}, "weight_map": weight_map}
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    (path / "pytorch_model.bin.index.json").write_text(text)
+
+    path = folder("refused")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path / "script.bin")
+    torch.save({"model": views(), "optimizer": {}, "epoch": 3}, path / "training.bin")
+    torch.save(torch.nn.Linear(2, 2), path / "module.bin")
+    torch.save({"x": torch.zeros(2, dtype=torch.complex64)}, path / "complex.bin")
+    torch.save({"x": torch.zeros(1).expand(1 << 40)}, path / "expanded.bin")
+
+
 if __name__ == "__main__":
+    os.umask(0o022)
     safetensors()
+    pytorch()
+    for file in OUT.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
