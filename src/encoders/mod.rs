@@ -1,10 +1,18 @@
 //! Vision encoders: pixel values in, hidden states out. One file a family, one row an architecture.
 
 mod beit;
+mod clip;
 mod deit;
+mod dinov2;
+mod dinov3_vit;
+mod ijepa;
+mod siglip;
 mod swin;
 mod swinv2;
 mod vit;
+mod vit_mae;
+mod vit_msn;
+mod yolos;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -48,6 +56,16 @@ pub const ENCODERS: &[EncoderArch] = &[
     swin::SWIN,
     swin::DONUT_SWIN,
     swinv2::SWINV2,
+    dinov2::DINOV2,
+    dinov2::DINOV2_WITH_REGISTERS,
+    dinov3_vit::DINOV3_VIT,
+    vit_mae::VIT_MAE,
+    vit_msn::VIT_MSN,
+    ijepa::IJEPA,
+    clip::CLIP_VISION,
+    clip::CHINESE_CLIP_VISION,
+    siglip::SIGLIP_VISION,
+    yolos::YOLOS,
 ];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
@@ -61,6 +79,14 @@ pub fn find(model_type: &str) -> Result<&'static EncoderArch> {
 /// The supported types, for messages and help.
 pub fn names() -> String {
     ENCODERS.iter().map(|arch| arch.model_type).collect::<Vec<_>>().join(", ")
+}
+
+/// Changes the config of a model that is about to become an encoder so that it sees whole images: ViT-MAE
+/// was trained to hide most of them. `init` calls this for the encoder's own config.
+pub fn prepare(config: &mut Value) {
+    if config.get("model_type").and_then(Value::as_str) == Some(vit_mae::VIT_MAE.model_type) {
+        vit_mae::prepare(config);
+    }
 }
 
 /// True if `key` matches one of the row's patterns: `pooler.` is a beginning, `.position_ids` an end,
