@@ -97,6 +97,7 @@ pub(super) struct Embeddings {
     pub class: Option<Tensor>,
     /// [P, D] or [1 + P, D]
     pub positions: Tensor,
+    pub image_size: i64,
 }
 
 /// A pre-norm layer.
@@ -167,6 +168,10 @@ impl Encoder for Clip {
     }
 
     fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
+        let side = self.embeddings.image_size;
+        if !interpolate && (height, width) != (side, side) {
+            return wrong_size((height, width), (side, side));
+        }
         self.embeddings.check_size(height, width, interpolate)
     }
 }
@@ -195,6 +200,7 @@ impl Embeddings {
             )?,
             class,
             positions: p.embedding("position_embedding", rows, d, positions)?.weight,
+            image_size: config.image_size,
         })
     }
 
@@ -219,7 +225,7 @@ impl Embeddings {
         }
     }
 
-    /// Positions are learned for a square grid.
+    /// Positions are learned for a square grid; what remains at the edges does not matter.
     pub(super) fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
         let (rows, columns) = self.patches.patch;
         let side = (self.positions.size()[0] - i64::from(self.class.is_some())).isqrt();
@@ -227,7 +233,7 @@ impl Embeddings {
         if grid == (side, side) || (interpolate && grid.0 > 0 && grid.1 > 0) {
             return Ok(());
         }
-        wrong_size((height, width), (side * rows, side * columns))
+        wrong_size((height, width), (self.image_size, self.image_size))
     }
 }
 
