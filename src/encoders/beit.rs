@@ -4,13 +4,13 @@
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Encoder, EncoderArch, vit, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
-use crate::nn::window::{relative_bias, relative_index};
+use crate::nn::window::{relative_bias, relative_index_with_cls};
 use crate::nn::{
     Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, Projection, Qkv,
     drop_path, dropout,
@@ -177,7 +177,7 @@ impl Beit {
 impl Encoder for Beit {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let (mut xs, grid) = self.embeddings.forward(pixel_values, train); // [B, 1+P, D]
-        let index = self.biased().then(|| pair_index(grid, xs.device()));
+        let index = self.biased().then(|| relative_index_with_cls(grid, xs.device()));
         let pairs = Pairs { grid, index };
         let shared = self.shared.as_ref().and_then(|shared| shared.of(&pairs));
         for layer in &self.layers {
@@ -360,42 +360,10 @@ impl RelativeBias {
     }
 }
 
-/// Numbers of the pairs of cls and h·w patches. -> [1+hw, 1+hw]
-fn pair_index(grid: (i64, i64), device: Device) -> Tensor {
-    let distances = (2 * grid.0 - 1) * (2 * grid.1 - 1);
-    let patches = relative_index(grid, device);
-    let p = patches.size()[0];
-    let fill =
-        |size: [i64; 2], row: i64| Tensor::full(size, distances + row, (Kind::Int64, device));
-    let first = Tensor::cat(&[fill([1, 1], 2), fill([1, p], 0)], 1);
-    Tensor::cat(&[first, Tensor::cat(&[fill([p, 1], 1), patches], 1)], 0)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cls_has_three_numbers_of_its_own() {
-        let table: [((i64, i64), &[&[i64]]); 2] = [
-            (
-                (2, 2),
-                &[
-                    &[11, 9, 9, 9, 9],
-                    &[10, 4, 3, 1, 0],
-                    &[10, 5, 4, 2, 1],
-                    &[10, 7, 6, 4, 3],
-                    &[10, 8, 7, 5, 4],
-                ],
-            ),
-            ((1, 2), &[&[5, 3, 3], &[4, 1, 0], &[4, 2, 1]]),
-        ];
-        for (grid, expected) in table {
-            let found: Vec<Vec<i64>> = Vec::try_from(pair_index(grid, Device::Cpu)).unwrap();
-            assert_eq!(found, expected);
-        }
-    }
 
     #[test]
     fn a_biased_patch_must_be_square() {

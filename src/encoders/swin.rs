@@ -323,7 +323,7 @@ impl Block {
         });
         let attended = dropout(&attended, self.dropouts.attended, train);
         let xs = xs + drop_path(&attended, self.dropouts.path, train);
-        let fed = self.mlp.forward(&self.layernorm_after.forward(&xs), train);
+        let fed = feed(&self.mlp, &self.layernorm_after.forward(&xs), train);
         xs + dropout(&fed, self.dropouts.hidden, train)
     }
 }
@@ -338,6 +338,22 @@ pub(super) fn feed_forward(p: &Params, config: &Config, d: i64) -> Result<FeedFo
         activation_dropout: 0.0,
         down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
     })
+}
+
+/// Applies the feed-forward, to a large map piece by piece: its inner layer would be the largest tensor
+/// of all. [B, h, w, C] -> [B, h, w, C]
+pub(super) fn feed(mlp: &FeedForward, xs: &Tensor, train: bool) -> Tensor {
+    // Donut's first stage has 157 M values in there, other models and their first stages far fewer.
+    const WIDEST: i64 = 1 << 25;
+    let size = xs.size();
+    let (tokens, c) = (size[0] * size[1] * size[2], size[3]);
+    let inner = mlp.up.outputs();
+    if train || tokens * inner <= WIDEST {
+        return mlp.forward(xs, train);
+    }
+    let pieces = xs.reshape([tokens, c]).split(WIDEST / inner, 0);
+    let fed: Vec<Tensor> = pieces.iter().map(|piece| mlp.forward(piece, train)).collect();
+    Tensor::cat(&fed, 0).reshape(size)
 }
 
 impl PatchMerging {

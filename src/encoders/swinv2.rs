@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::swin::{self, Dropouts, Embeddings, feed_forward};
+use super::swin::{self, Dropouts, Embeddings, feed, feed_forward};
 use super::{Encoder, EncoderArch};
 use crate::nn::attention::{attend, merge_heads, split_heads};
 use crate::nn::config;
@@ -210,7 +210,7 @@ impl Block {
             windows.attend(xs, bias, |tokens, bias| self.attention.forward(tokens, bias, train));
         let attended = self.layernorm_before.forward(&dropout(&attended, p, train));
         let xs = xs + drop_path(&attended, path, train);
-        let fed = dropout(&self.mlp.forward(&xs, train), hidden, train);
+        let fed = dropout(&feed(&self.mlp, &xs, train), hidden, train);
         &xs + drop_path(&self.layernorm_after.forward(&fed), path, train)
     }
 }

@@ -18,7 +18,7 @@ pub(super) const VIT: EncoderArch = EncoderArch {
     model_type: "vit",
     prefix: "vit",
     defaults: || defaults("vit"),
-    build: |json, p| Ok(Box::new(Vit::new(p, &Config::from_json(json)?)?)),
+    build: |json, p| Ok(Box::new(build(p, &Config::from_json(json)?)?)),
     ignore: &["embeddings.mask_token", "pooler."],
 };
 
@@ -80,6 +80,12 @@ impl Config {
         Ok(())
     }
 
+    /// Shape of the positions of `leading` special tokens and the patches.
+    pub(super) fn positions(&self, leading: i64) -> [i64; 3] {
+        let grid = self.grid();
+        [1, leading + grid.0 * grid.1, self.hidden_size]
+    }
+
     /// Patches of an image of the configured size, (rows, columns).
     pub(super) fn grid(&self) -> (i64, i64) {
         let ((height, width), (ph, pw)) = (self.image_size.pair(), self.patch_size.pair());
@@ -87,23 +93,23 @@ impl Config {
     }
 }
 
-/// The encoder of ViT.
-struct Vit {
-    embeddings: Embeddings,
-    layers: Vec<Layer>,
-    layernorm: LayerNorm,
+/// The encoder of ViT and of the families that differ in their tokens, positions and first values alone.
+pub(super) struct Vit {
+    pub embeddings: Embeddings,
+    pub layers: Vec<Layer>,
+    pub layernorm: LayerNorm,
 }
 
 /// Patches with `leading` special tokens (cls, distillation) and learned positions.
 pub(super) struct Embeddings {
-    patches: PatchEmbeddings,
+    pub patches: PatchEmbeddings,
     /// [1, 1, D] each, kept apart: joined before training starts, they would learn nothing.
     tokens: Vec<Tensor>,
     /// [1, leading + P, D]
     positions: Tensor,
     grid: (i64, i64),
     image_size: (i64, i64),
-    dropout: f64,
+    pub dropout: f64,
 }
 
 /// A pre-norm layer.
@@ -115,15 +121,32 @@ pub(super) struct Layer {
     hidden_dropout: f64,
 }
 
+fn build(p: &Params, config: &Config) -> Result<Vit> {
+    // The reference draws the class token and the positions like the weights.
+    let init = Init::TruncNormal(config.initializer_range);
+    let own = p / "embeddings";
+    let cls_token = own.var("cls_token", &[1, 1, config.hidden_size], init)?;
+    let positions = own.var("position_embeddings", &config.positions(1), init)?;
+    spare_pooler(p, config, init)?;
+    Vit::new(p, config, vec![cls_token], positions, init, init)
+}
+
 impl Vit {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let init = Init::TruncNormal(config.initializer_range);
-        // The reference draws the class token and the positions like the weights.
-        let embeddings = Embeddings::new(&(p / "embeddings"), config, &["cls_token"], init)?;
-        let layers = Layer::stack(&(p / "encoder" / "layer"), config, init)?;
-        let layernorm = p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?;
-        spare_pooler(p, config, init)?;
-        Ok(Vit { embeddings, layers, layernorm })
+    /// `tokens` [1, 1, D] come before the patches, `positions` [1, tokens + P, D] are for both;
+    /// `patches` and `layers` draw the weights.
+    pub(super) fn new(
+        p: &Params,
+        config: &Config,
+        tokens: Vec<Tensor>,
+        positions: Tensor,
+        patches: Init,
+        layers: Init,
+    ) -> Result<Self> {
+        Ok(Vit {
+            embeddings: Embeddings::new(&(p / "embeddings"), config, tokens, positions, patches)?,
+            layers: Layer::stack(&(p / "encoder" / "layer"), config, layers)?,
+            layernorm: p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?,
+        })
     }
 }
 
@@ -154,28 +177,28 @@ pub(super) fn spare_pooler(p: &Params, config: &Config, init: Init) -> Result<()
 }
 
 impl Embeddings {
-    /// `tokens` names the special tokens in order; `init` draws them and the positions.
-    pub(super) fn new(p: &Params, config: &Config, tokens: &[&str], init: Init) -> Result<Self> {
-        let d = config.hidden_size;
-        let tokens: Vec<Tensor> =
-            tokens.iter().map(|name| p.var(name, &[1, 1, d], init)).collect::<Result<_>>()?;
-        let grid = config.grid();
-        let count = tokens.len() as i64 + grid.0 * grid.1;
-        let positions = p.var("position_embeddings", &[1, count, d], init)?;
+    /// See `Vit::new`.
+    pub(super) fn new(
+        p: &Params,
+        config: &Config,
+        tokens: Vec<Tensor>,
+        positions: Tensor,
+        init: Init,
+    ) -> Result<Self> {
         let patches = PatchEmbeddings::new(
             &(p / "patch_embeddings"),
             "projection",
             config.num_channels,
-            d,
+            config.hidden_size,
             config.patch_size.pair(),
             true,
-            Init::TruncNormal(config.initializer_range),
+            init,
         )?;
         Ok(Embeddings {
             patches,
             tokens,
             positions,
-            grid,
+            grid: config.grid(),
             image_size: config.image_size.pair(),
             dropout: config.hidden_dropout_prob,
         })

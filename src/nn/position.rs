@@ -133,7 +133,7 @@ pub fn interpolate_grid(
         return positions.shallow_clone();
     }
     let d = positions.size()[2];
-    let grid = positions.reshape([1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [1, D, h, w]
+    let grid = positions.reshape([-1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [L, D, h, w]
     let kind = grid.kind();
     let grid = grid.to_kind(Kind::Float);
     let resized = if antialias {
@@ -141,7 +141,7 @@ pub fn interpolate_grid(
     } else {
         grid.upsample_bicubic2d([to.0, to.1], false, None, None)
     };
-    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([1, to.0 * to.1, d])
+    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([-1, to.0 * to.1, d])
 }
 
 /// Patch positions [1, P, D] for an image of `size` (H, W) whose patches are a grid (h, w), as the

@@ -147,6 +147,17 @@ pub fn relative_index((height, width): (i64, i64), device: Device) -> Tensor {
     (differences(&rows) + (height - 1)) * (2 * width - 1) + differences(&columns) + (width - 1)
 }
 
+/// `relative_index` for a class token before h·w patches (BEiT): cls to patch, patch to cls and cls to
+/// cls take the three numbers after those of the patches. -> [1+hw, 1+hw]
+pub fn relative_index_with_cls(grid: (i64, i64), device: Device) -> Tensor {
+    let distances = (2 * grid.0 - 1) * (2 * grid.1 - 1);
+    let patches = relative_index(grid, device);
+    let p = patches.size()[0];
+    let fill = |size: [i64; 2], n: i64| Tensor::full(size, distances + n, (Kind::Int64, device));
+    let first = Tensor::cat(&[fill([1, 1], 2), fill([1, p], 0)], 1);
+    Tensor::cat(&[first, Tensor::cat(&[fill([p, 1], 1), patches], 1)], 0)
+}
+
 /// A bias of attention scores from a table [R, A] and the pairs' numbers [S, S]. -> [1, A, S, S]
 pub fn relative_bias(table: &Tensor, index: &Tensor) -> Tensor {
     let s = index.size()[0];
@@ -179,6 +190,22 @@ mod tests {
         ];
         assert_eq!(rows(&relative_index((2, 2), CPU)), expected);
         assert_eq!(rows(&relative_index((1, 2), CPU)), [[1.0, 0.0], [2.0, 1.0]]);
+    }
+
+    #[test]
+    fn cls_has_three_numbers_of_its_own() {
+        let square: &[&[i64]] = &[
+            &[11, 9, 9, 9, 9],
+            &[10, 4, 3, 1, 0],
+            &[10, 5, 4, 2, 1],
+            &[10, 7, 6, 4, 3],
+            &[10, 8, 7, 5, 4],
+        ];
+        let row: &[&[i64]] = &[&[5, 3, 3], &[4, 1, 0], &[4, 2, 1]];
+        for (grid, expected) in [((2, 2), square), ((1, 2), row)] {
+            let found: Vec<Vec<i64>> = Vec::try_from(relative_index_with_cls(grid, CPU)).unwrap();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
