@@ -7,6 +7,7 @@
 mod beam;
 pub mod config;
 pub mod logits;
+mod read;
 mod resolve;
 mod rng;
 mod session;
