@@ -233,6 +233,8 @@ def random_case(r, groups):
             continue
         if key.startswith("min_") and "exponential_decay_length_penalty" in config:
             continue
+        if key.startswith("forced") and mode == "contrastive":
+            continue  # The reference may choose a forbidden token.
         config[key] = options[key]()
     if r.random() < 0.3:
         config["max_new_tokens"] = r.choice([1, 3, 6, 10])

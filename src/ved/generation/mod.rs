@@ -6,6 +6,8 @@
 
 mod beam;
 pub mod config;
+mod contrastive;
+mod group;
 pub mod logits;
 mod read;
 mod resolve;
@@ -107,11 +109,9 @@ pub fn generate(
         let session = Session::new(decoder, encoder_hidden_states, prompt, config);
         match config.mode() {
             GenerationMode::Greedy | GenerationMode::Sample => step::run(&run, session),
-            GenerationMode::Contrastive => {
-                bail!("contrastive search (penalty_alpha) is not supported")
-            }
+            GenerationMode::Contrastive => contrastive::run(&run, session),
             GenerationMode::Beam | GenerationMode::BeamSample => beam::run(&run, session),
-            GenerationMode::GroupBeam => bail!("beam groups (num_beam_groups) are not supported"),
+            GenerationMode::GroupBeam => group::run(&run, session),
         }
     })
 }

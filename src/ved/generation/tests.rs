@@ -210,3 +210,8 @@ fn check(text: &str) {
 fn greedy_and_beam_search_are_the_reference_s() {
     check(include_str!("../../../tests/fixtures/generation/search.jsonl"));
 }
+
+#[test]
+fn beam_groups_and_contrastive_search_are_the_reference_s() {
+    check(include_str!("../../../tests/fixtures/generation/groups.jsonl"));
+}
