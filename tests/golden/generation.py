@@ -4,7 +4,7 @@
     python tests/golden/generation.py groups      # with transformers 4.46.3: group beams, contrastive
 
 The model is a hash: its state is mixed from the image's number and the ids so far, its logits and
-hidden states from the state. src/ved/generation/tests.rs computes the same.
+hidden states from the state. src/ved/generation/tests/mod.rs computes the same.
 """
 
 import json
@@ -371,6 +371,79 @@ def resolutions():
     write("resolve.jsonl", lines)
 
 
+def rules():
+    """Scores after all rules of a config, at some lengths."""
+    size, rows = 20, 3
+    table = [
+        {"repetition_penalty": 1.7},
+        {"repetition_penalty": 0.4},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3},
+        {"no_repeat_ngram_size": 9},
+        {"bad_words_ids": [[4], [2], [5, 6], [6, 5, 6], [5, 6, 5, 6, 5, 6, 5, 6]]},
+        {"sequence_bias": [[[4], 1.5], [[5, 6], -3.0], [[6, 5, 6], 2.0], [[5, 6], 1.0], [[7, 6], 9.0]]},
+        {"min_length": 6},
+        {"min_new_tokens": 3},
+        {"forced_bos_token_id": 9},
+        {"forced_eos_token_id": [2, 3]},
+        {"exponential_decay_length_penalty": [1, 1.4]},
+        {"exponential_decay_length_penalty": [9, 1.4]},
+        {"suppress_tokens": [3, 4, 99]},
+        {"begin_suppress_tokens": [2, 7]},
+        {"begin_suppress_tokens": [2, 7], "forced_bos_token_id": 9},
+        {"renormalize_logits": True},
+        {"suppress_tokens": [3, 4], "remove_invalid_values": True},
+        {"no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "min_length": 4, "renormalize_logits": True},
+        {"do_sample": True, "top_k": 0, "temperature": 0.6},
+        {"do_sample": True, "top_k": 0, "temperature": 1.9},
+        {"do_sample": True, "top_k": 3},
+        {"do_sample": True, "top_k": 1},
+        {"do_sample": True, "top_k": 500},
+        {"do_sample": True, "top_k": 0, "top_p": 0.8},
+        {"do_sample": True, "top_k": 0, "top_p": 0.0},
+        {"do_sample": True, "top_k": 0, "min_p": 0.2},
+        {"do_sample": True, "top_k": 0, "min_p": 1.0},
+        {"do_sample": True, "top_k": 0, "typical_p": 0.3},
+        {"do_sample": True, "top_k": 0, "typical_p": 0.9},
+        {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.03},
+        {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.9},
+        {"do_sample": True, "top_k": 0, "eta_cutoff": 0.1},
+        {"do_sample": True, "top_k": 0, "eta_cutoff": 0.002},
+        {"do_sample": True, "top_k": 8, "top_p": 0.9, "typical_p": 0.95, "temperature": 1.5, "renormalize_logits": True},
+        {"do_sample": True, "top_k": 8, "eta_cutoff": 0.2, "suppress_tokens": [3, 4, 5]},
+        {"do_sample": True, "num_beams": 3, "top_k": 1},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "top_p": 0.1, "eos_token_id": [2, 3]},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "min_p": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "typical_p": 0.1},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "epsilon_cutoff": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "eta_cutoff": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 4, "temperature": 0.5, "renormalize_logits": True},
+    ]
+    lines = []
+    for number, settings in enumerate(table):
+        lengths = [3] if settings.get("do_sample") else [1, 3, 7]
+        for length in lengths:
+            prompt = min(length, 2)
+            config = GenerationConfig(**{"eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 1, **settings})
+            model = Scripted(size, [])
+            model._prepare_special_tokens(config, True, device="cpu")
+            config.max_length = 8
+            if config.min_new_tokens is not None:
+                config.min_length = config.min_new_tokens + prompt
+            processors = model._get_logits_processor(config, prompt, torch.zeros(1, 3, 8, 8), device="cpu")
+            ids = [[1, 5, 6, 5, 6, 5, 6][:length], [1, 5, 6, 7, 2, 5, 6][:length], [1] + [9] * (length - 1)]
+            states = [mix(100 * number + row) for row in range(rows)]
+            scores = torch.tensor([logits_of(state, [], size) for state in states])
+            scores = processors(torch.tensor(ids), scores)
+            keep = lambda x: None if x == -float("inf") else float(f"{x:.6g}")
+            expected = [[keep(x) for x in row] for row in scores.tolist()]
+            settings = {"eos_token_id": 2, **settings}
+            line = {"config": settings, "prompt": prompt, "ids": ids, "states": states, "expected": expected}
+            lines.append(json.dumps(line, separators=(",", ":")))
+    write("rules.jsonl", lines)
+
+
 def write(name, lines):
     os.makedirs(OUT, exist_ok=True)
     with open(os.path.join(OUT, name), "w") as file:
@@ -383,5 +456,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "search":
         cases("search.jsonl", 400, False)
         resolutions()
+        rules()
     else:
         cases("groups.jsonl", 150, True)

@@ -36,54 +36,18 @@ struct Search {
 }
 
 pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>> {
-    let config = run.config;
-    let (beams, groups) = (config.num_beams, config.num_beam_groups);
-    ensure!(
-        beams % groups == 0,
-        "num_beams is {beams}, no multiple of num_beam_groups, which is {groups}"
-    );
-    let size = beams / groups;
-    let mut searches: Vec<Search> = (0..run.prompts.len())
-        .map(|image| Search {
-            image,
-            groups: (0..groups).map(|_| Group::new(size as usize)).collect(),
-        })
-        .collect();
+    let beams = run.config.num_beams;
+    let mut searches: Vec<Search> =
+        (0..run.prompts.len()).map(|image| Search::new(image, run)).collect();
     let mut results: Vec<Vec<Generated>> = run.prompts.iter().map(|_| Vec::new()).collect();
     let mut logits = session.next_logits(); // [B, V]
     session.repeat(beams);
     logits = logits.repeat_interleave_self_int(beams, 0, None); // [B·K, V]
     loop {
         run.check_interrupt()?;
+        let (parents, tokens) = step(&session.ids, &logits, &mut searches, run)?;
         let time_is_up = run.stopping.time_is_up();
-        let b = searches.len() as i64;
-        let logprobs = logits.log_softmax(-1, Kind::Float).reshape([b, groups, size, -1]);
-        let ids = session.ids.reshape([b, groups, size, -1]);
-        // Of each image: the beams that go on (numbered in their image), and their tokens.
-        let mut parents: Vec<Vec<i64>> = searches.iter().map(|_| Vec::new()).collect();
-        let mut tokens: Vec<Vec<i64>> = searches.iter().map(|_| Vec::new()).collect();
-        for g in 0..groups {
-            let logprobs = logprobs.select(1, g).flatten(0, 1); // [B·k, V]
-            let ids = ids.select(1, g).flatten(0, 1); // [B·k, L]
-            let penalty = penalty(&tokens, run, size, &logprobs);
-            let logprobs = run.processors.apply_around(&ids, logprobs, |scores| match &penalty {
-                Some(penalty) => scores - penalty,
-                None => scores,
-            });
-            let candidates = candidates(&logprobs, &searches, g as usize, run)?;
-            for (image, candidates) in candidates.iter().enumerate() {
-                let group = &mut searches[image].groups[g as usize];
-                // A group that was done before this step says padding.
-                let done = group.done.then(|| config.pad_token().unwrap_or(0));
-                let continued = group.advance(candidates, run);
-                parents[image].extend(continued.iter().map(|beam| g * size + *beam as i64));
-                let said = |beam: &Beam| done.or(beam.ids.last().copied());
-                tokens[image].extend(group.running.iter().filter_map(said));
-            }
-        }
-        let mut images = Vec::new();
-        let mut rows = Vec::new();
-        let mut next = Vec::new();
+        let (mut images, mut rows, mut next) = (Vec::new(), Vec::new(), Vec::new());
         let mut going = Vec::new();
         for (b, search) in searches.into_iter().enumerate() {
             if search.over(time_is_up, run) {
@@ -93,7 +57,7 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
             }
             images.push(b as i64);
             rows.extend(parents[b].iter().map(|beam| b as i64 * beams + beam));
-            let v = logprobs.size()[3];
+            let v = logits.size()[1];
             next.extend(tokens[b].iter().map(|token| (*token).clamp(0, v - 1)));
             going.push(search);
         }
@@ -105,6 +69,39 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         session.append(&next);
         logits = session.next_logits();
     }
+}
+
+/// Of each image: the beams that go on (numbered in their image), and a token for each.
+type Step = (Vec<Vec<i64>>, Vec<Vec<i64>>);
+
+/// All groups, one after the other. ids [B·K, L], logits [B·K, V]
+fn step(ids: &Tensor, logits: &Tensor, searches: &mut [Search], run: &Run) -> Result<Step> {
+    let (groups, b) = (run.config.num_beam_groups, searches.len() as i64);
+    let size = run.config.num_beams / groups;
+    let logprobs = logits.log_softmax(-1, Kind::Float).reshape([b, groups, size, -1]);
+    let ids = ids.reshape([b, groups, size, -1]);
+    let mut parents: Vec<Vec<i64>> = searches.iter().map(|_| Vec::new()).collect();
+    let mut tokens: Vec<Vec<i64>> = searches.iter().map(|_| Vec::new()).collect();
+    for g in 0..groups {
+        let logprobs = logprobs.select(1, g).flatten(0, 1); // [B·k, V]
+        let ids = ids.select(1, g).flatten(0, 1); // [B·k, L]
+        let penalty = penalty(&tokens, run, size, &logprobs);
+        let logprobs = run.processors.apply_around(&ids, logprobs, |scores| match &penalty {
+            Some(penalty) => scores - penalty,
+            None => scores,
+        });
+        let candidates = candidates(&logprobs, searches, g as usize, run)?;
+        for (image, candidates) in candidates.iter().enumerate() {
+            let group = &mut searches[image].groups[g as usize];
+            // A group that was done before this step says padding.
+            let done = group.done.then(|| run.config.pad_token().unwrap_or(0));
+            let continued = group.advance(candidates, run);
+            parents[image].extend(continued.iter().map(|beam| g * size + *beam as i64));
+            let said = |beam: &Beam| done.or(beam.ids.last().copied());
+            tokens[image].extend(group.running.iter().filter_map(said));
+        }
+    }
+    Ok((parents, tokens))
 }
 
 /// Hamming diversity: what a group's scores lose by the tokens of the groups before it.
@@ -237,6 +234,12 @@ impl Group {
 }
 
 impl Search {
+    fn new(image: usize, run: &Run) -> Self {
+        let size = run.config.num_beams / run.config.num_beam_groups;
+        let groups = (0..run.config.num_beam_groups).map(|_| Group::new(size as usize));
+        Search { image, groups: groups.collect() }
+    }
+
     /// All groups are done, or every row meets a condition.
     fn over(&self, time_is_up: bool, run: &Run) -> bool {
         let longest =

@@ -160,6 +160,11 @@ impl<'a> Run<'a> {
                 || (images == 1 && config.num_beams == 1 && config.num_return_sequences == 1),
             "tokens can be streamed for one image, without beams, one sequence"
         );
+        let (beams, groups) = (config.num_beams, config.num_beam_groups);
+        ensure!(
+            beams % groups.max(1) == 0,
+            "num_beams is {beams}, no multiple of num_beam_groups, which is {groups}"
+        );
         let setting = Setting {
             prompt: p,
             max_length,
