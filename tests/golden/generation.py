@@ -4,18 +4,26 @@
     python tests/golden/generation.py groups      # with transformers 4.46.3: group beams, contrastive
 
 The model is a hash: its state is mixed from the image's number and the ids so far, its logits and
-hidden states from the state. src/ved/generation/tests.rs computes the same.
+hidden states from the state. src/ved/generation/tests/mod.rs computes the same.
 """
 
 import json
 import os
 import random
 import sys
+import tempfile
 import warnings
 
 import torch
 import transformers
-from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    GenerationMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+    VisionEncoderDecoderConfig,
+)
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -225,6 +233,8 @@ def random_case(r, groups):
             continue
         if key.startswith("min_") and "exponential_decay_length_penalty" in config:
             continue
+        if key.startswith("forced") and mode == "contrastive":
+            continue  # The reference may choose a forbidden token.
         config[key] = options[key]()
     if r.random() < 0.3:
         config["max_new_tokens"] = r.choice([1, 3, 6, 10])
@@ -257,6 +267,183 @@ def cases(name, count, groups):
     write(name, lines)
 
 
+def resolved(decoder, top, nested, file, flags, prompt):
+    """What generate() works with: the settings, and what it makes of them for a prompt."""
+    config = {"model_type": "vision-encoder-decoder", "encoder": {"model_type": "vit"}, **top}
+    config["decoder"] = {"model_type": decoder, **nested}
+    model = type("Model", (GenerationMixin,), {})()
+    model.config = VisionEncoderDecoderConfig.from_dict(json.loads(json.dumps(config)))
+    model.generation_config = GenerationConfig.from_model_config(model.config)
+    if file is not None:
+        with tempfile.TemporaryDirectory() as directory:
+            with open(os.path.join(directory, "generation_config.json"), "w") as out:
+                json.dump(file, out)
+            model.generation_config = GenerationConfig.from_pretrained(directory)
+    settings, rest = model._prepare_generation_config(None, **flags)
+    written = json.loads(model.generation_config.to_json_string())
+    assert not rest
+    model._prepare_special_tokens(settings, True, device="cpu")
+    mode = settings.get_generation_mode().value
+    model._prepare_generated_length(
+        settings,
+        flags.get("max_length") is None and settings.max_length is not None,
+        flags.get("min_length") is None and settings.min_length is not None,
+        "pixel_values",
+        prompt,
+        None,
+    )
+    number = lambda tensor: None if tensor is None else tensor.item()
+    result = {
+        "mode": mode,
+        "total_length": settings.max_length,
+        "total_min_length": settings.min_length,
+        "pad": number(settings._pad_token_tensor),
+        "start": number(settings._decoder_start_token_tensor),
+        "eos": [] if settings._eos_token_tensor is None else settings._eos_token_tensor.tolist(),
+    }
+    for key in ("forced_eos_token_id", "no_repeat_ngram_size", "num_beams", "length_penalty", "use_cache", "early_stopping"):
+        result[key] = getattr(settings, key)
+    return config, result, written
+
+
+def resolutions():
+    ids = {"decoder_start_token_id": 2, "eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 0}
+    derived = {**ids, "_from_model_config": True}
+    table = [
+        # decoder, top level, nested, generation_config.json, flags
+        ("bert", {"max_length": 20, **ids}, {"max_length": 12}, None, {}),
+        ("bert", ids, {"max_length": 12}, None, {}),
+        ("bert", ids, {"num_beams": 4}, None, {}),
+        ("bert", {"num_beams": 1, **ids}, {"num_beams": 4}, None, {}),
+        ("bert", {"num_beams": 3, "max_length": 9, **ids}, {"max_length": 12}, None, {}),
+        ("bert", {"max_length": 20, **ids}, {"max_length": 12}, ids, {}),
+        ("bert", {"max_length": 8, **ids}, {"max_length": 12}, {**ids, "max_length": 30}, {}),
+        ("bert", ids, {"max_length": 12}, derived, {}),
+        ("bert", {"num_beams": 3, "max_length": 9, **ids}, {}, derived, {}),
+        ("bert", {"num_beams": 3, "max_length": 9, **ids}, {}, ids, {}),
+        ("bert", {"num_beams": 3, "max_length": 9, **ids}, {"no_repeat_ngram_size": 3}, derived, {"num_beams": 2}),
+        ("bert", ids, {}, {**ids, "max_length": 20}, {}),
+        ("bert", ids, {}, ids, {"max_length": 20}),
+        ("bert", ids, {}, {**ids, "max_new_tokens": 7}, {}),
+        ("bert", ids, {}, {**ids, "max_new_tokens": 7}, {"max_length": 12}),
+        ("bert", ids, {}, {**ids, "max_length": 9}, {"max_new_tokens": 4}),
+        ("bert", ids, {}, {**ids, "min_length": 9}, {"min_new_tokens": 4}),
+        ("bert", ids, {}, {**ids, "min_new_tokens": 3}, {"min_length": 8}),
+        ("bert", {"decoder_start_token_id": 101}, {}, None, {}),
+        ("bert", {"eos_token_id": 102, "bos_token_id": 101}, {}, None, {}),
+        ("gpt2", {}, {}, None, {}),
+        ("gpt2", {}, {"eos_token_id": [50256, 198]}, None, {}),
+        ("gpt2", {"eos_token_id": 5, "pad_token_id": 6}, {"pad_token_id": 7}, None, {}),
+        ("gpt2", {"decoder_start_token_id": 50256, "eos_token_id": 50256}, {"bos_token_id": 1, "eos_token_id": None}, None, {}),
+        ("gpt2", {}, {"use_cache": False}, None, {}),
+        ("gpt2", {}, {"task_specific_params": {"text-generation": {"max_length": 50}}}, None, {}),
+        ("gpt2", {"max_length": 16, "num_beams": 4}, {}, {"eos_token_id": 50256, "bos_token_id": 50256}, {}),
+        ("bart", {}, {}, None, {}),
+        ("bart", {}, {"forced_eos_token_id": None}, None, {}),
+        ("bart", {"forced_eos_token_id": 5}, {}, None, {}),
+        ("bart", {}, {}, {"eos_token_id": 2, "decoder_start_token_id": 2}, {}),
+        ("mbart", {"decoder_start_token_id": 57525, "pad_token_id": 1}, {"max_length": 768}, None, {}),
+        ("mbart", {"pad_token_id": 1}, {"max_length": 768}, {"bos_token_id": 0, "eos_token_id": 2, "forced_eos_token_id": 2, "pad_token_id": 1, "max_length": 768}, {}),
+        ("trocr", {"decoder_start_token_id": 2, "early_stopping": True, "length_penalty": 2.0, "max_length": 64, "no_repeat_ngram_size": 3, "num_beams": 4}, {}, None, {}),
+        ("trocr", {"early_stopping": True, "length_penalty": 2.0, "max_length": 64, "no_repeat_ngram_size": 3, "num_beams": 4}, {}, derived, {"num_beams": 1, "early_stopping": False}),
+        ("trocr", {}, {"use_cache": False}, {"decoder_start_token_id": 2, "eos_token_id": 2, "use_cache": False, "pad_token_id": 1}, {}),
+        ("roberta", {}, {"eos_token_id": [2, 3]}, None, {"eos_token_id": [7]}),
+        ("roberta", {}, {"do_sample": True, "temperature": 0.7, "top_k": 5}, None, {}),
+        ("roberta", {}, {}, {"penalty_alpha": 0.6, "eos_token_id": 2, "bos_token_id": 0}, {"top_k": 4}),
+        ("roberta", {}, {}, {"penalty_alpha": 0.6, "eos_token_id": 2, "bos_token_id": 0}, {"num_beams": 4, "num_beam_groups": 2}),
+        ("marian", {}, {}, None, {}),
+        ("opt", {}, {}, None, {}),
+        ("blenderbot", {}, {}, None, {}),
+        ("blenderbot", {}, {}, derived, {}),
+        ("bert", ids, {}, {**ids, "my_own_key": {"a": [1]}, "length_penalty": 1, "early_stopping": "never", "num_beams": 2, "suppress_tokens": [3, 4], "forced_eos_token_id": [2], "top_k": 50, "cache_implementation": "static", "bad_words_ids": [[5]]}, {}),
+    ]
+    lines = []
+    for decoder, top, nested, file, flags in table:
+        config, result, written = resolved(decoder, top, nested, file, flags, 1)
+        _, longer, _ = resolved(decoder, top, nested, file, flags, 3)
+        for key in ("total_length", "total_min_length"):
+            result[key] = [result[key], longer[key]]  # for a prompt of 1 and of 3 tokens
+        known = GenerationConfig().to_dict()
+        defaults = type(AutoConfig.for_model(decoder))().to_dict()
+        defaults = {k: v for k, v in defaults.items() if k in known and v != known[k] and k != "transformers_version"}
+        line = {"config": config, "defaults": defaults, "file": file, "flags": flags}
+        lines.append(json.dumps({**line, "expected": result, "written": written}, separators=(",", ":")))
+    write("resolve.jsonl", lines)
+
+
+def rules():
+    """Scores after all rules of a config, at some lengths."""
+    size, rows = 20, 3
+    table = [
+        {"repetition_penalty": 1.7},
+        {"repetition_penalty": 0.4},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3},
+        {"no_repeat_ngram_size": 9},
+        {"bad_words_ids": [[4], [2], [5, 6], [6, 5, 6], [5, 6, 5, 6, 5, 6, 5, 6]]},
+        {"sequence_bias": [[[4], 1.5], [[5, 6], -3.0], [[6, 5, 6], 2.0], [[5, 6], 1.0], [[7, 6], 9.0]]},
+        {"min_length": 6},
+        {"min_new_tokens": 3},
+        {"forced_bos_token_id": 9},
+        {"forced_eos_token_id": [2, 3]},
+        {"exponential_decay_length_penalty": [1, 1.4]},
+        {"exponential_decay_length_penalty": [9, 1.4]},
+        {"suppress_tokens": [3, 4, 99]},
+        {"begin_suppress_tokens": [2, 7]},
+        {"begin_suppress_tokens": [2, 7], "forced_bos_token_id": 9},
+        {"renormalize_logits": True},
+        {"suppress_tokens": [3, 4], "remove_invalid_values": True},
+        {"no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "min_length": 4, "renormalize_logits": True},
+        {"do_sample": True, "top_k": 0, "temperature": 0.6},
+        {"do_sample": True, "top_k": 0, "temperature": 1.9},
+        {"do_sample": True, "top_k": 3},
+        {"do_sample": True, "top_k": 1},
+        {"do_sample": True, "top_k": 500},
+        {"do_sample": True, "top_k": 0, "top_p": 0.8},
+        {"do_sample": True, "top_k": 0, "top_p": 0.0},
+        {"do_sample": True, "top_k": 0, "min_p": 0.2},
+        {"do_sample": True, "top_k": 0, "min_p": 1.0},
+        {"do_sample": True, "top_k": 0, "typical_p": 0.3},
+        {"do_sample": True, "top_k": 0, "typical_p": 0.9},
+        {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.03},
+        {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.9},
+        {"do_sample": True, "top_k": 0, "eta_cutoff": 0.1},
+        {"do_sample": True, "top_k": 0, "eta_cutoff": 0.002},
+        {"do_sample": True, "top_k": 8, "top_p": 0.9, "typical_p": 0.95, "temperature": 1.5, "renormalize_logits": True},
+        {"do_sample": True, "top_k": 8, "eta_cutoff": 0.2, "suppress_tokens": [3, 4, 5]},
+        {"do_sample": True, "num_beams": 3, "top_k": 1},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "top_p": 0.1, "eos_token_id": [2, 3]},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "min_p": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "typical_p": 0.1},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "epsilon_cutoff": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 0, "eta_cutoff": 0.9},
+        {"do_sample": True, "num_beams": 3, "top_k": 4, "temperature": 0.5, "renormalize_logits": True},
+    ]
+    lines = []
+    for number, settings in enumerate(table):
+        lengths = [3] if settings.get("do_sample") else [1, 3, 7]
+        for length in lengths:
+            prompt = min(length, 2)
+            config = GenerationConfig(**{"eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 1, **settings})
+            model = Scripted(size, [])
+            model._prepare_special_tokens(config, True, device="cpu")
+            config.max_length = 8
+            if config.min_new_tokens is not None:
+                config.min_length = config.min_new_tokens + prompt
+            processors = model._get_logits_processor(config, prompt, torch.zeros(1, 3, 8, 8), device="cpu")
+            ids = [[1, 5, 6, 5, 6, 5, 6][:length], [1, 5, 6, 7, 2, 5, 6][:length], [1] + [9] * (length - 1)]
+            states = [mix(100 * number + row) for row in range(rows)]
+            scores = torch.tensor([logits_of(state, [], size) for state in states])
+            scores = processors(torch.tensor(ids), scores)
+            keep = lambda x: None if x == -float("inf") else float(f"{x:.6g}")
+            expected = [[keep(x) for x in row] for row in scores.tolist()]
+            settings = {"eos_token_id": 2, **settings}
+            line = {"config": settings, "prompt": prompt, "ids": ids, "states": states, "expected": expected}
+            lines.append(json.dumps(line, separators=(",", ":")))
+    write("rules.jsonl", lines)
+
+
 def write(name, lines):
     os.makedirs(OUT, exist_ok=True)
     with open(os.path.join(OUT, name), "w") as file:
@@ -268,5 +455,7 @@ if __name__ == "__main__":
     assert transformers.__version__ == {"search": "4.57.6", "groups": "4.46.3"}[sys.argv[1]]
     if sys.argv[1] == "search":
         cases("search.jsonl", 400, False)
+        resolutions()
+        rules()
     else:
         cases("groups.jsonl", 150, True)

@@ -325,3 +325,56 @@ fn draw(scores: &Tensor, m: i64, streams: &mut [&mut Stream]) -> Result<Tensor> 
     }
     Ok(Tensor::from_slice(&drawn.concat()).reshape([-1, m]).to_device(scores.device()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn rows(places: &Tensor) -> Vec<Vec<i64>> {
+        let width = places.size()[1] as usize;
+        let flat: Vec<i64> = Vec::try_from(places.flatten(0, -1)).unwrap();
+        flat.chunks(width).map(<[i64]>::to_vec).collect()
+    }
+
+    #[test]
+    fn draws_without_replacement_follow_the_probabilities() {
+        let p = [0.5f64, 0.25, 0.15, 0.08, 0.02];
+        let n = 20_000;
+        let scores: Vec<f32> = p.iter().map(|p| p.ln() as f32).collect();
+        let scores = Tensor::from_slice(&scores).repeat([n, 1]);
+        let mut streams: Vec<Stream> = (0..n as u64).map(|i| Stream::new(3, i, 0)).collect();
+        let mut streams: Vec<&mut Stream> = streams.iter_mut().collect();
+        let drawn = rows(&draw(&scores, 2, &mut streams).unwrap());
+        let mut chi_square = 0.0;
+        for i in 0..5usize {
+            for j in (0..5usize).filter(|j| *j != i) {
+                let pair = [i as i64, j as i64];
+                let found = drawn.iter().filter(|drawn| **drawn == pair).count() as f64;
+                let expected = n as f64 * p[i] * p[j] / (1.0 - p[i]);
+                chi_square += (found - expected).powi(2) / expected;
+            }
+        }
+        // 19 degrees of freedom, probability 0.9999.
+        assert!(chi_square < 50.8, "{chi_square}");
+    }
+
+    #[test]
+    fn where_probabilities_end_the_best_of_the_others_follow() {
+        let inf = f32::NEG_INFINITY;
+        let scores = Tensor::from_slice(&[inf, -1e9, 0.0, inf, -1e9 - 64.0, -2.0]).unsqueeze(0);
+        let mut stream = Stream::new(1, 0, 0);
+        let mut drawn = rows(&draw(&scores, 5, &mut [&mut stream]).unwrap()).remove(0);
+        drawn[..2].sort();
+        assert_eq!(drawn, [2, 5, 1, 4, 0]);
+    }
+
+    #[test]
+    fn equal_scores_come_in_the_order_of_their_places() {
+        let logprobs = Tensor::from_slice(&[1f32, 3.0, 3.0, 2.0, 3.0, 2.0, 2.0, 1.0]);
+        let logprobs = logprobs.reshape([2, 4]);
+        let found = top(&logprobs.reshape([1, 8]), &logprobs, 5).unwrap().remove(0);
+        let found: Vec<(usize, i64)> = found.iter().map(|c| (c.beam, c.token)).collect();
+        assert_eq!(found, [(0, 1), (0, 2), (1, 0), (0, 3), (1, 1)]);
+    }
+}

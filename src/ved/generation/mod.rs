@@ -6,8 +6,11 @@
 
 mod beam;
 pub mod config;
+mod contrastive;
 mod forced;
+mod group;
 pub mod logits;
+mod read;
 mod resolve;
 mod rng;
 mod session;
@@ -108,11 +111,9 @@ pub fn generate(
         let session = Session::new(decoder, encoder_hidden_states, prompt, config);
         match config.mode() {
             GenerationMode::Greedy | GenerationMode::Sample => step::run(&run, session),
-            GenerationMode::Contrastive => {
-                bail!("contrastive search (penalty_alpha) is not supported")
-            }
+            GenerationMode::Contrastive => contrastive::run(&run, session),
             GenerationMode::Beam | GenerationMode::BeamSample => beam::run(&run, session),
-            GenerationMode::GroupBeam => bail!("beam groups (num_beam_groups) are not supported"),
+            GenerationMode::GroupBeam => group::run(&run, session),
         }
     })
 }
@@ -160,6 +161,11 @@ impl<'a> Run<'a> {
             hooks.on_token.is_none()
                 || (images == 1 && config.num_beams == 1 && config.num_return_sequences == 1),
             "tokens can be streamed for one image, without beams, one sequence"
+        );
+        let (beams, groups) = (config.num_beams, config.num_beam_groups);
+        ensure!(
+            beams % groups.max(1) == 0,
+            "num_beams is {beams}, no multiple of num_beam_groups, which is {groups}"
         );
         let setting = Setting {
             prompt: p,

@@ -1,9 +1,10 @@
 //! Where the settings come from: flags, generation_config.json, config.json, defaults.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
-use super::config::{EarlyStopping, GenerationConfig, LengthRule};
+use super::config::{GenerationConfig, LengthRule};
+use super::read::read;
 use super::validate;
 
 /// The places that settings are read from, strongest first.
@@ -29,7 +30,7 @@ const DEFAULT_LENGTH: i64 = 256;
 
 /// Fields of the reference's class that have none here, with their defaults. The first group would
 /// change the text and is refused by `validate`; the others change nothing.
-fn without_field() -> Map<String, Value> {
+pub(super) fn without_field() -> Map<String, Value> {
     let defaults = json!({
         "constraints": null, "force_words_ids": null, "dola_layers": null, "guidance_scale": null,
         "watermarking_config": null, "token_healing": false,
@@ -198,174 +199,12 @@ fn length_rule(sources: &Sources, config: &GenerationConfig) -> LengthRule {
     if sources.reference_length || chosen { LengthRule::New } else { LengthRule::Unset }
 }
 
-/// The typed settings. A null counts as absent; unknown keys are kept.
-fn read(values: &Map<String, Value>) -> Result<GenerationConfig> {
-    let r = Reader { values };
-    let d = GenerationConfig::default();
-    let known = d.fields();
-    let ignored = without_field();
-    let other = values
-        .iter()
-        .filter(|(key, _)| known.iter().all(|(name, _)| name != key))
-        .filter(|(key, value)| ignored.get(*key).is_none_or(|default| !same(value, default)))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    Ok(GenerationConfig {
-        max_length: r.int("max_length")?.unwrap_or(d.max_length),
-        length: d.length,
-        max_new_tokens: r.int("max_new_tokens")?,
-        min_length: r.int("min_length")?.unwrap_or(d.min_length),
-        min_new_tokens: r.int("min_new_tokens")?,
-        early_stopping: r.early_stopping()?,
-        max_time: r.float("max_time")?,
-        stop_strings: r.strings("stop_strings")?,
-        do_sample: r.boolean("do_sample")?.unwrap_or(d.do_sample),
-        num_beams: r.int("num_beams")?.unwrap_or(d.num_beams),
-        num_beam_groups: r.int("num_beam_groups")?.unwrap_or(d.num_beam_groups),
-        diversity_penalty: r.float("diversity_penalty")?.unwrap_or(d.diversity_penalty),
-        penalty_alpha: r.float("penalty_alpha")?,
-        use_cache: r.boolean("use_cache")?.unwrap_or(d.use_cache),
-        temperature: r.float("temperature")?.unwrap_or(d.temperature),
-        // The reference switches top-k off by 0 and by null.
-        top_k: if r.values.get("top_k").is_some_and(Value::is_null) {
-            0
-        } else {
-            r.int("top_k")?.unwrap_or(d.top_k)
-        },
-        top_p: r.float("top_p")?.unwrap_or(d.top_p),
-        min_p: r.float("min_p")?,
-        typical_p: r.float("typical_p")?.unwrap_or(d.typical_p),
-        epsilon_cutoff: r.float("epsilon_cutoff")?.unwrap_or(d.epsilon_cutoff),
-        eta_cutoff: r.float("eta_cutoff")?.unwrap_or(d.eta_cutoff),
-        repetition_penalty: r.float("repetition_penalty")?.unwrap_or(d.repetition_penalty),
-        length_penalty: r.float("length_penalty")?.unwrap_or(d.length_penalty),
-        no_repeat_ngram_size: r.int("no_repeat_ngram_size")?.unwrap_or(d.no_repeat_ngram_size),
-        bad_words_ids: r.id_lists("bad_words_ids")?,
-        renormalize_logits: r.boolean("renormalize_logits")?.unwrap_or(d.renormalize_logits),
-        forced_bos_token_id: r.id("forced_bos_token_id")?,
-        forced_eos_token_id: r.ids("forced_eos_token_id")?,
-        remove_invalid_values: r
-            .boolean("remove_invalid_values")?
-            .unwrap_or(d.remove_invalid_values),
-        exponential_decay_length_penalty: r.decay()?,
-        suppress_tokens: r.ids("suppress_tokens")?,
-        begin_suppress_tokens: r.ids("begin_suppress_tokens")?,
-        sequence_bias: r.sequence_bias()?,
-        num_return_sequences: r.int("num_return_sequences")?.unwrap_or(d.num_return_sequences),
-        pad_token_id: r.id("pad_token_id")?,
-        bos_token_id: r.id("bos_token_id")?,
-        eos_token_id: r.ids("eos_token_id")?,
-        decoder_start_token_id: r.id("decoder_start_token_id")?,
-        other,
-    })
-}
-
-/// Typed access; an error names the setting and shows the value.
-struct Reader<'a> {
-    values: &'a Map<String, Value>,
-}
-
-impl Reader<'_> {
-    fn get<T>(
-        &self,
-        key: &str,
-        what: &str,
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> Result<Option<T>> {
-        match self.values.get(key).filter(|value| !value.is_null()) {
-            None => Ok(None),
-            Some(value) => match read(value) {
-                Some(read) => Ok(Some(read)),
-                None => bail!("{key} must be {what}, not {value}"),
-            },
-        }
-    }
-
-    fn int(&self, key: &str) -> Result<Option<i64>> {
-        self.get(key, "an integer", Value::as_i64)
-    }
-
-    fn float(&self, key: &str) -> Result<Option<f64>> {
-        self.get(key, "a number", Value::as_f64)
-    }
-
-    fn boolean(&self, key: &str) -> Result<Option<bool>> {
-        self.get(key, "true or false", Value::as_bool)
-    }
-
-    /// One id; some files write it as a list of one.
-    fn id(&self, key: &str) -> Result<Option<i64>> {
-        self.get(key, "one token id", |value| match value.as_array().map(Vec::as_slice) {
-            Some([only]) => only.as_i64(),
-            Some(_) => None,
-            None => value.as_i64(),
-        })
-    }
-
-    /// One id or a list of them.
-    fn ids(&self, key: &str) -> Result<Vec<i64>> {
-        let found = self.get(key, "a token id or a list of token ids", |value| {
-            value.as_i64().map(|id| vec![id]).or_else(|| ids(value))
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-
-    fn id_lists(&self, key: &str) -> Result<Vec<Vec<i64>>> {
-        let found = self.get(key, "a list of lists of token ids", |value| {
-            value.as_array()?.iter().map(ids).collect()
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-
-    fn strings(&self, key: &str) -> Result<Vec<String>> {
-        let found = self.get(key, "a string or a list of strings", |value| match value {
-            Value::String(one) => Some(vec![one.clone()]),
-            _ => value.as_array()?.iter().map(|s| s.as_str().map(str::to_string)).collect(),
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-
-    fn early_stopping(&self) -> Result<EarlyStopping> {
-        let found =
-            self.get("early_stopping", "true, false or \"never\"", |value| match value {
-                Value::Bool(true) => Some(EarlyStopping::True),
-                Value::Bool(false) => Some(EarlyStopping::False),
-                _ => (value.as_str()? == "never").then_some(EarlyStopping::Never),
-            })?;
-        Ok(found.unwrap_or(EarlyStopping::False))
-    }
-
-    fn decay(&self) -> Result<Option<(i64, f64)>> {
-        self.get("exponential_decay_length_penalty", "[first token, factor]", |value| {
-            match value.as_array()?.as_slice() {
-                [start, factor] => Some((start.as_i64()?, factor.as_f64()?)),
-                _ => None,
-            }
-        })
-    }
-
-    fn sequence_bias(&self) -> Result<Vec<(Vec<i64>, f64)>> {
-        let found = self.get("sequence_bias", "a list of [[token ids], bias]", |value| {
-            let pairs = value.as_array()?.iter().map(|pair| match pair.as_array()?.as_slice() {
-                [sequence, bias] => Some((ids(sequence)?, bias.as_f64()?)),
-                _ => None,
-            });
-            pairs.collect()
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-}
-
-fn ids(value: &Value) -> Option<Vec<i64>> {
-    value.as_array()?.iter().map(Value::as_i64).collect()
-}
-
-fn object(value: &Value) -> Map<String, Value> {
+pub(super) fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }
 
 /// Python's `==` on JSON values: numbers by value, true is 1.
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     let number = |value: &Value| value.as_f64().or(value.as_bool().map(f64::from));
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a == b,
@@ -379,4 +218,122 @@ fn truthy(value: &Value) -> bool {
 
 fn has(value: &Value, key: &str) -> bool {
     value.get(key).is_some_and(|value| !value.is_null())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::ved::generation::GenerationMode;
+
+    const EMPTY: Value = Value::Null;
+
+    fn resolve(
+        file: Option<&Value>,
+        flags: &Value,
+        positions: Option<i64>,
+    ) -> Result<(GenerationConfig, Vec<String>)> {
+        GenerationConfig::resolve(&Sources {
+            overrides: &object(flags),
+            generation_config: file,
+            config: &EMPTY,
+            decoder_defaults: &EMPTY,
+            max_positions: positions,
+            reference_length: false,
+        })
+    }
+
+    fn mode(name: &str) -> GenerationMode {
+        match name {
+            "greedy_search" => GenerationMode::Greedy,
+            "sample" => GenerationMode::Sample,
+            "contrastive_search" => GenerationMode::Contrastive,
+            "beam_search" => GenerationMode::Beam,
+            "group_beam_search" => GenerationMode::GroupBeam,
+            _ => GenerationMode::BeamSample,
+        }
+    }
+
+    #[test]
+    fn settings_come_from_where_the_reference_takes_them() {
+        let text = include_str!("../../../tests/fixtures/generation/resolve.jsonl");
+        for (line, text) in text.lines().enumerate() {
+            let case: Value = serde_json::from_str(text).unwrap();
+            let file = Some(&case["file"]).filter(|file| !file.is_null());
+            let resolve = |flags: &Value| {
+                GenerationConfig::resolve(&Sources {
+                    overrides: &object(flags),
+                    generation_config: file,
+                    config: &case["config"],
+                    decoder_defaults: &case["defaults"],
+                    max_positions: None,
+                    reference_length: true,
+                })
+            };
+            let expected = &case["expected"];
+            let at = format!("line {}: {text}", line + 1);
+            let (config, _) = match resolve(&case["flags"]) {
+                Ok(resolved) => resolved,
+                // Since 4.47 the reference no longer checks the settings of beam groups.
+                Err(error) => {
+                    assert_eq!(expected["mode"], "group_beam_search", "{error} {at}");
+                    continue;
+                }
+            };
+            assert_eq!(config.mode(), mode(expected["mode"].as_str().unwrap()), "{at}");
+            let found = json!({
+                "total_length": [config.total_length(1), config.total_length(3)],
+                "total_min_length": [config.total_min_length(1), config.total_min_length(3)],
+                "pad": config.pad_token(), "start": config.start_token().unwrap(),
+                "eos": config.eos_token_id, "no_repeat_ngram_size": config.no_repeat_ngram_size,
+                "num_beams": config.num_beams, "use_cache": config.use_cache,
+            });
+            for (key, found) in found.as_object().unwrap() {
+                assert_eq!(found, &expected[key], "{key} in {at}");
+            }
+            assert_eq!(config.length_penalty, expected["length_penalty"].as_f64().unwrap(), "{at}");
+            let fields = config.fields();
+            for key in ["forced_eos_token_id", "early_stopping"] {
+                let (_, found) = fields.iter().find(|(name, _)| *name == key).unwrap();
+                let one = match expected[key].as_array().map(Vec::as_slice) {
+                    Some([one]) => one,
+                    _ => &expected[key],
+                };
+                assert_eq!(found, one, "{key} in {at}");
+            }
+            let mut written = resolve(&json!({})).unwrap().0.to_json();
+            if let Some([one]) =
+                case["written"]["forced_eos_token_id"].as_array().map(Vec::as_slice)
+            {
+                // The reference keeps a list of one.
+                assert_eq!(&written["forced_eos_token_id"], one);
+                written["forced_eos_token_id"] = json!([one]);
+            }
+            assert_eq!(written, case["written"], "{at}");
+        }
+    }
+
+    #[test]
+    fn without_any_length_positions_decide() {
+        let twenty = json!({"max_length": 20});
+        let new = json!({"max_new_tokens": 30});
+        let table = [
+            (None, json!({}), Some(1024), 256),
+            (None, json!({}), Some(128), 128),
+            (None, json!({}), None, 256),
+            (Some(&twenty), json!({}), Some(1024), 21),
+            (None, twenty.clone(), Some(1024), 20),
+            (Some(&new), json!({}), Some(1024), 31),
+            // A flag beats the file.
+            (Some(&new), json!({"max_length": 8}), Some(1024), 8),
+            // One token more than positions: the last one is not read.
+            (None, json!({"max_length": 500}), Some(128), 129),
+            (None, json!({"max_new_tokens": 500}), Some(128), 129),
+            (None, json!({"max_new_tokens": 500, "penalty_alpha": 0.5}), Some(128), 128),
+        ];
+        for (file, flags, positions, expected) in table {
+            let (config, _) = resolve(file, &flags, positions).unwrap();
+            assert_eq!(config.total_length(1), expected, "{file:?} {flags}");
+        }
+    }
 }

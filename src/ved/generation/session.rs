@@ -85,8 +85,12 @@ impl<'a> Session<'a> {
 
     /// Appends one token to each row.
     pub(super) fn append(&mut self, tokens: &[i64]) {
-        let tokens = self.index(tokens).unsqueeze(1);
-        self.ids = Tensor::cat(&[&self.ids, &tokens], 1);
+        self.append_column(&self.index(tokens).unsqueeze(1));
+    }
+
+    /// Appends a column, [N, 1].
+    pub(super) fn append_column(&mut self, tokens: &Tensor) {
+        self.ids = Tensor::cat(&[&self.ids, tokens], 1);
     }
 
     fn is_identity(&self, rows: &[i64]) -> bool {

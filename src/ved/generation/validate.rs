@@ -231,3 +231,107 @@ pub(super) fn clamp(config: &mut GenerationConfig, positions: i64, warnings: &mu
 pub(super) fn longest(config: &GenerationConfig, positions: i64) -> i64 {
     positions + i64::from(config.mode() != GenerationMode::Contrastive)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::ved::generation::Sources;
+
+    fn resolve(
+        file: Option<&Value>,
+        flags: &Value,
+        positions: Option<i64>,
+    ) -> Result<(GenerationConfig, Vec<String>)> {
+        GenerationConfig::resolve(&Sources {
+            overrides: flags.as_object().unwrap(),
+            generation_config: file,
+            config: &Value::Null,
+            decoder_defaults: &Value::Null,
+            max_positions: positions,
+            reference_length: false,
+        })
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_by_name() {
+        let table = [
+            (json!({"num_beam": 2}), "\"num_beam\" is not a generation setting"),
+            (json!({"num_beams": 0}), "num_beams must be at least 1, not 0"),
+            (json!({"num_beams": "4"}), "num_beams must be an integer, not \"4\""),
+            (json!({"num_beams": 2.5}), "num_beams must be an integer, not 2.5"),
+            (json!({"max_new_tokens": 0}), "max_new_tokens must be at least 1, not 0"),
+            (json!({"top_p": 1.5}), "top_p must be between 0 and 1, not 1.5"),
+            (json!({"do_sample": true, "temperature": 0}), "temperature must be greater than 0"),
+            (
+                json!({"early_stopping": "sometimes"}),
+                "early_stopping must be true, false or \"never\", not \"sometimes\"",
+            ),
+            (json!({"num_return_sequences": 2}), "num_return_sequences is 2, but without beams"),
+            (
+                json!({"num_return_sequences": 3, "num_beams": 2}),
+                "num_return_sequences is 3, more than num_beams, which is 2",
+            ),
+            (
+                json!({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}),
+                "num_beams is 4, no multiple of num_beam_groups, which is 3",
+            ),
+            (
+                json!({"num_beams": 4, "num_beam_groups": 2}),
+                "num_beam_groups is 2, but diversity_penalty is 0, so the groups would be \
+                 identical; set it greater than 0",
+            ),
+            (
+                json!({"num_beams": 4, "diversity_penalty": 0.5}),
+                "diversity_penalty is 0.5, but there is one beam group",
+            ),
+            (
+                json!({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0,
+                       "do_sample": true}),
+                "beam groups can't sample",
+            ),
+            (json!({"penalty_alpha": 1.5}), "penalty_alpha must be between 0 and 1"),
+            (json!({"bad_words_ids": [3]}), "bad_words_ids must be a list of lists of token ids"),
+            (json!({"bad_words_ids": [[]]}), "bad_words_ids must hold non-empty lists"),
+            (json!({"eos_token_id": [2, "x"]}), "eos_token_id must be a token id or a list"),
+            (json!({"pad_token_id": [1, 2]}), "pad_token_id must be one token id, not [1,2]"),
+            (json!({"stop_strings": [""]}), "stop_strings must not hold an empty string"),
+            (
+                json!({"exponential_decay_length_penalty": [3]}),
+                "exponential_decay_length_penalty must be [first token, factor], not [3]",
+            ),
+            (json!({"guidance_scale": 1.5}), "guidance_scale = 1.5 is not supported"),
+            (json!({"force_words_ids": [[1]]}), "force_words_ids = [[1]] is not supported"),
+        ];
+        for (flags, sentence) in table {
+            let error = resolve(None, &flags, None).unwrap_err().to_string();
+            assert!(error.starts_with(sentence), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_told() {
+        let table = [
+            (json!({"temperature": 0.5}), "temperature has no effect without do_sample"),
+            (json!({"top_k": 5}), "top_k has no effect without do_sample"),
+            (json!({"length_penalty": 2.0}), "length_penalty has no effect without num_beams"),
+            (json!({"early_stopping": true}), "early_stopping has no effect without num_beams"),
+            (json!({"encoder_no_repeat_ngram_size": 3}), "encoder_no_repeat_ngram_size needs"),
+            (json!({"max_length": 9, "max_new_tokens": 5}), "max_new_tokens and max_length are"),
+            (json!({"min_length": 9, "max_length": 5}), "at least 9 tokens are asked for"),
+            (
+                json!({"max_length": 600}),
+                "max_length is 600, but the decoder has 512 positions; taking 513",
+            ),
+        ];
+        for (flags, sentence) in table {
+            let (_, warnings) = resolve(None, &flags, Some(512)).unwrap();
+            assert_eq!(warnings.len(), 1, "{flags}: {warnings:?}");
+            assert!(warnings[0].starts_with(sentence), "{flags}: {warnings:?}");
+        }
+        // What a file says is its author's affair.
+        let file = json!({"temperature": 0.5, "length_penalty": 2.0, "top_p": 7});
+        let (config, warnings) = resolve(Some(&file), &json!({"top_k": 50}), Some(512)).unwrap();
+        assert_eq!((config.temperature, warnings.len()), (0.5, 0));
+    }
+}
