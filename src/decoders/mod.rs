@@ -2,8 +2,11 @@
 //! One file a family, one row an architecture.
 
 mod bart;
+mod bart_layer;
 mod bert;
+mod bert_embeddings;
 mod bert_generation;
+mod bert_layer;
 mod bigbird_pegasus;
 mod blenderbot;
 mod electra;
