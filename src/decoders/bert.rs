@@ -7,15 +7,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
+use super::bert_embeddings::{Embeddings, Positions};
+use super::bert_layer::Layer;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
-use crate::nn::attention::CrossKv;
 use crate::nn::linear::product;
 use crate::nn::params::{Init, ZEROS};
-use crate::nn::position::{Relative, RelativeKey, Rotary, plain, skipping_padding};
-use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerNorm, Linear,
-    Params, Projection, Qkv, config, dropout,
-};
+use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config};
 
 pub(super) const BERT: DecoderArch = DecoderArch {
     model_type: "bert",
@@ -159,37 +156,6 @@ pub(super) struct Bert {
     pub limits: Limits,
 }
 
-/// Sum of a token's vectors, normalised.
-pub(super) struct Embeddings {
-    pub word: Embedding,
-    pub positions: Positions,
-    /// [types, E]
-    pub token_type: Option<Tensor>,
-    pub layer_norm: Option<LayerNorm>,
-    pub dropout: f64,
-}
-
-/// Which vectors tell the place of a token.
-pub(super) enum Positions {
-    /// Self-attention alone knows.
-    None,
-    /// Rows 0, 1, ..
-    Plain(Embedding),
-    /// RoBERTa's: padding keeps its own row, the others count on from there.
-    SkippingPadding(Embedding, i64),
-}
-
-/// A post-norm layer.
-pub(super) struct Layer {
-    attention: Attention,
-    attention_norm: LayerNorm,
-    crossattention: CrossAttention,
-    cross_norm: LayerNorm,
-    feed_forward: FeedForward,
-    output_norm: LayerNorm,
-    hidden_dropout: f64,
-}
-
 /// The output layer, behind a dense layer with a norm where the family has one.
 pub(super) struct Head {
     pub transform: Option<Transform>,
@@ -267,195 +233,6 @@ impl Decoder for Bert {
     fn limits(&self) -> Limits {
         self.limits
     }
-}
-
-impl Embeddings {
-    /// Keys `token_type_embeddings` and `LayerNorm` below `p`; the words are the caller's, because
-    /// the head may share them.
-    pub(super) fn new(
-        p: &Params,
-        config: &Config,
-        word: Tensor,
-        positions: Positions,
-    ) -> Result<Self> {
-        let size = word.size()[1];
-        Ok(Embeddings {
-            word: Embedding::new(word, config.pad_token_id),
-            positions,
-            token_type: Some(Embeddings::token_type(p, config, size)?),
-            layer_norm: Some(p.layer_norm("LayerNorm", size, config.layer_norm_eps)?),
-            dropout: config.hidden_dropout_prob,
-        })
-    }
-
-    /// Key `token_type_embeddings.weight`. -> [types, E]
-    pub(super) fn token_type(p: &Params, config: &Config, size: i64) -> Result<Tensor> {
-        ensure!(
-            config.type_vocab_size > 0,
-            "type_vocab_size {} is no size",
-            config.type_vocab_size
-        );
-        let shape = [config.type_vocab_size, size];
-        (p / "token_type_embeddings").var("weight", &shape, config.init())
-    }
-
-    /// ids [N, t] -> [N, t, E]
-    pub(super) fn forward(&self, ids: &Tensor, cache: &mut Cache, train: bool) -> Tensor {
-        let mut xs = self.word.forward(ids);
-        if let Some(types) = &self.token_type {
-            xs += types.get(0); // captions have one segment
-        }
-        if let Some(positions) = self.positions.forward(ids, cache) {
-            xs += positions;
-        }
-        let xs = match &self.layer_norm {
-            Some(norm) => norm.forward(&xs),
-            None => xs,
-        };
-        dropout(&xs, self.dropout, train)
-    }
-}
-
-/// From embeddings of size `e` to `hidden_size`, where they differ: keys `name.{weight,bias}`.
-pub(super) fn project(p: &Params, name: &str, e: i64, config: &Config) -> Result<Option<Linear>> {
-    if e == config.hidden_size {
-        return Ok(None);
-    }
-    p.linear(name, e, config.hidden_size, config.init()).map(Some)
-}
-
-impl Positions {
-    /// Key `position_embeddings.weight` [P, E], whatever self-attention knows.
-    pub(super) fn absolute(p: &Params, config: &Config, size: i64) -> Result<Self> {
-        let rows = config.max_position_embeddings;
-        Ok(Positions::Plain(p.embedding("position_embeddings", rows, size, config.init())?))
-    }
-
-    /// `absolute`, but only a spare table where self-attention has relative keys.
-    pub(super) fn plain(p: &Params, config: &Config, size: i64) -> Result<Self> {
-        let (rows, init) = (config.max_position_embeddings, config.init());
-        if config.position_embedding_type == PositionType::Absolute {
-            return Positions::absolute(p, config, size);
-        }
-        (p / "position_embeddings").spare("weight", &[rows, size], init)?;
-        Ok(Positions::None)
-    }
-
-    /// ids [N, t] -> [t, E] or [N, t, E]
-    fn forward(&self, ids: &Tensor, cache: &mut Cache) -> Option<Tensor> {
-        match self {
-            Positions::None => None,
-            Positions::Plain(table) => {
-                Some(table.forward(&plain(ids.size()[1], cache.past(), ids.device())))
-            }
-            Positions::SkippingPadding(table, padding_idx) => {
-                Some(table.forward(&skipping_padding(ids, *padding_idx, cache)))
-            }
-        }
-    }
-}
-
-impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config) -> Result<Vec<Self>> {
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config)).collect()
-    }
-
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let norm = |p: &Params| {
-            (p / "output").layer_norm("LayerNorm", config.hidden_size, config.layer_norm_eps)
-        };
-        let (own, cross) = (p / "attention", p / "crossattention");
-        Ok(Layer {
-            attention: self_attention(&own, config)?,
-            attention_norm: norm(&own)?,
-            crossattention: cross_attention(&cross, config)?,
-            cross_norm: norm(&cross)?,
-            feed_forward: feed_forward(p, config)?,
-            output_norm: norm(p)?,
-            hidden_dropout: config.hidden_dropout_prob,
-        })
-    }
-
-    /// Turns the queries and keys of self-attention (RoFormer).
-    pub(super) fn rotate(&mut self, rotary: Rotary) {
-        self.attention.relative = Some(Relative::Rotary(rotary));
-    }
-
-    /// xs [N, t, D], states [B, S, D] -> [N, t, D]
-    fn forward(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut Cache,
-        index: usize,
-        train: bool,
-    ) -> Tensor {
-        let (cache, past) = cache.layer(index);
-        let p = self.hidden_dropout;
-        let own = self.attention.decode(xs, cache, past, train);
-        let xs = self.attention_norm.forward(&(dropout(&own, p, train) + xs));
-        let cross = self.crossattention.forward(&xs, states, cache, train);
-        let xs = self.cross_norm.forward(&(dropout(&cross, p, train) + &xs));
-        let fed = self.feed_forward.forward(&xs, train);
-        self.output_norm.forward(&(dropout(&fed, p, train) + &xs))
-    }
-}
-
-/// Keys `self.{query,key,value}` and `output.dense` below `p`.
-pub(super) fn self_attention(p: &Params, config: &Config) -> Result<Attention> {
-    let (d, heads, init) = (config.hidden_size, config.num_attention_heads, config.init());
-    let own = p / "self";
-    let relative = match config.position_embedding_type {
-        PositionType::Absolute => None,
-        kind => Some(Relative::Key(RelativeKey {
-            distance_embedding: (&own / "distance_embedding").var(
-                "weight",
-                &[2 * config.max_position_embeddings - 1, d / heads],
-                init,
-            )?,
-            with_key: kind == PositionType::RelativeKeyQuery,
-        })),
-    };
-    Ok(Attention {
-        qkv: Qkv::Separate {
-            query: own.linear("query", d, d, init)?,
-            key: own.linear("key", d, d, init)?,
-            value: own.linear("value", d, d, init)?,
-        },
-        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
-        heads,
-        scale: ((d / heads) as f64).powf(-0.5),
-        dropout: config.attention_probs_dropout_prob,
-        relative,
-    })
-}
-
-/// Keys `self.{query,key,value}` and `output.dense` below `p`; never relative positions.
-pub(super) fn cross_attention(p: &Params, config: &Config) -> Result<CrossAttention> {
-    let (d, heads, init) = (config.hidden_size, config.num_attention_heads, config.init());
-    let own = p / "self";
-    Ok(CrossAttention {
-        query: Projection::Linear(own.linear("query", d, d, init)?),
-        key_value: CrossKv::Separate {
-            key: own.linear("key", d, d, init)?,
-            value: own.linear("value", d, d, init)?,
-        },
-        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
-        heads,
-        scale: ((d / heads) as f64).powf(-0.5),
-        dropout: config.attention_probs_dropout_prob,
-    })
-}
-
-/// Keys `intermediate.dense` and `output.dense` below `p`.
-pub(super) fn feed_forward(p: &Params, config: &Config) -> Result<FeedForward> {
-    let (d, inner, init) = (config.hidden_size, config.intermediate_size, config.init());
-    Ok(FeedForward {
-        up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
-        activation: Activation::from_name(&config.hidden_act)?,
-        activation_dropout: 0.0,
-        down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
-    })
 }
 
 impl Head {

@@ -5,7 +5,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::DecoderArch;
-use super::bert::{self, Bert, Config, Embeddings, Head, Layer, Positions};
+use super::bert::{self, Bert, Config, Head};
+use super::bert_embeddings::{Embeddings, Positions};
+use super::bert_layer::Layer;
 use crate::nn::{Embedding, Params};
 
 pub(super) const BERT_GENERATION: DecoderArch = DecoderArch {

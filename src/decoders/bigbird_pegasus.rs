@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bart::{self, Config, Core, EPS, IGNORE, Layer};
+use super::bart::{self, Config, EPS, IGNORE};
+use super::bart_layer::{Core, Layer};
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::plain;
 use crate::nn::{Cache, Embedding, LayerNorm, Params};

@@ -5,7 +5,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::DecoderArch;
-use super::bert::{self, Bert, Config, Embeddings, Head, Layer, Positions, Transform};
+use super::bert::{self, Bert, Config, Head, Transform};
+use super::bert_embeddings::{Embeddings, Positions, project};
+use super::bert_layer::Layer;
 use crate::nn::params::ZEROS;
 use crate::nn::{Activation, Params};
 
@@ -41,7 +43,7 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
     let predictions = p / "generator_predictions";
     Ok(Bert {
         embeddings: Embeddings::new(&(&base / "embeddings"), config, word, positions)?,
-        project: bert::project(&base, "embeddings_project", e, config)?,
+        project: project(&base, "embeddings_project", e, config)?,
         layers: Layer::stack(&(&base / "encoder" / "layer"), config)?,
         head: Head {
             transform: Some(Transform {

@@ -5,7 +5,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bart::{self, ALIASES, Config, Core, IGNORE, Layer};
+use super::bart::{self, ALIASES, Config, IGNORE};
+use super::bart_layer::{Core, Layer};
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::{plain, sinusoidal_marian};
 use crate::nn::{Cache, Embedding, Params};

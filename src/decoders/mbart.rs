@@ -5,7 +5,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bart::{self, ALIASES, Config, Core, EPS, IGNORE, Layer, OFFSET};
+use super::bart::{self, ALIASES, Config, EPS, IGNORE, OFFSET};
+use super::bart_layer::{Core, Layer};
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::plain;
 use crate::nn::{Cache, Embedding, LayerCache, LayerNorm, Params, dropout};

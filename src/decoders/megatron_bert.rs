@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bert::{self, Config, Embeddings, Head, PositionType, Positions, Transform};
-use super::{Decoder, DecoderArch, Limits, roberta};
+use super::bert::{self, Config, Head, PositionType, Transform};
+use super::bert_embeddings::{Embeddings, Positions};
+use super::{Decoder, DecoderArch, Limits, bert_layer, roberta};
 use crate::nn::{
     Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerNorm, Params,
     dropout,
@@ -203,11 +204,11 @@ impl Layer {
         let (own, cross) = (p / "attention", p / "crossattention");
         Ok(Layer {
             attention_norm: norm(&own, norms.0)?,
-            attention: bert::self_attention(&own, config)?,
+            attention: bert_layer::self_attention(&own, config)?,
             cross_norm: norm(&cross, norms.0)?,
-            crossattention: bert::cross_attention(&cross, config)?,
+            crossattention: bert_layer::cross_attention(&cross, config)?,
             inner_norm: norm(p, norms.1)?,
-            feed_forward: bert::feed_forward(p, config)?,
+            feed_forward: bert_layer::feed_forward(p, config)?,
             dropout: (config.hidden_dropout_prob, config.hidden_dropout_prob),
         })
     }

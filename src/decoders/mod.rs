@@ -2,8 +2,11 @@
 //! One file a family, one row an architecture.
 
 mod bart;
+mod bart_layer;
 mod bert;
+mod bert_embeddings;
 mod bert_generation;
+mod bert_layer;
 mod bigbird_pegasus;
 mod blenderbot;
 mod electra;
@@ -115,14 +118,55 @@ pub fn find(model_type: &str) -> Result<&'static DecoderArch> {
     if let Some(arch) = DECODERS.iter().find(|arch| arch.model_type == model_type) {
         return Ok(arch);
     }
-    match model_type {
-        "distilbert" => bail!(
-            "decoder type \"distilbert\" has no cross-attention, and the reference refuses it too; \
-             `vedm init --decoder` takes its weights into a \"bert\" decoder"
-        ),
-        _ => bail!("decoder type {model_type:?} is not supported (supported: {})", names()),
+    match REFUSED.iter().find(|(types, _)| types.contains(&model_type)) {
+        Some((_, reason)) => bail!("decoder type {model_type:?} {reason}"),
+        None => bail!("decoder type {model_type:?} is not supported (supported: {})", names()),
     }
 }
+
+/// Types that people try, and why they can't be used.
+const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &["distilbert"],
+        "has no cross-attention, and the reference refuses it too; `vedm init --decoder` takes its \
+         weights into a \"bert\" decoder",
+    ),
+    (
+        &[
+            "opt",
+            "llama",
+            "mistral",
+            "mixtral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "phi",
+            "phi3",
+            "gpt_neo",
+            "gptj",
+            "gpt_neox",
+            "openai-gpt",
+            "ctrl",
+            "codegen",
+            "bloom",
+            "xlnet",
+            "stablelm",
+            "olmo",
+            "falcon",
+            "mpt",
+            "whisper",
+        ],
+        "has no cross-attention to the states of another model, so it could not see the image; the \
+         reference fails on it too",
+    ),
+    (&["biogpt"], "has no cross-attention; the reference runs it and ignores the image"),
+    (&["gpt_bigcode"], "has no cross-attention: the reference lacks it for multi-query attention"),
+    (
+        &["t5", "mt5", "albert", "deberta", "deberta-v2", "nezha", "longformer", "led"],
+        "is no causal language model in the reference",
+    ),
+];
 
 /// The supported types, for messages and help.
 pub fn names() -> String {
@@ -160,3 +204,10 @@ fn check_padding(pad_token_id: Option<i64>, rows: i64) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_config;

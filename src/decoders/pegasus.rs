@@ -5,7 +5,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bart::{self, ALIASES, Config, Core, EPS, IGNORE, Layer};
+use super::bart::{self, ALIASES, Config, EPS, IGNORE};
+use super::bart_layer::{Core, Layer};
 use super::marian::fixed_positions;
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::plain;

@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::DecoderArch;
-use super::bert::{self, Bert, Config, Embeddings, Head, Layer, Positions, Transform};
+use super::bert::{self, Bert, Config, Head, Transform};
+use super::bert_embeddings::{Embeddings, Positions};
+use super::bert_layer::Layer;
 use crate::nn::params::ZEROS;
 use crate::nn::{Activation, Params, config};
 

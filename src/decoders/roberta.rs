@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::DecoderArch;
-use super::bert::{
-    self, Bert, Config, Embeddings, Head, Layer, PositionType, Positions, Transform,
-};
+use super::bert::{self, Bert, Config, Head, PositionType, Transform};
+use super::bert_embeddings::{Embeddings, Positions};
+use super::bert_layer::Layer;
 use crate::nn::params::Init;
 use crate::nn::{Activation, Embedding, Params};
 

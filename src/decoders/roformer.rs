@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::DecoderArch;
-use super::bert::{self, Bert, Config, Embeddings, Head, Layer, Positions, Transform};
+use super::bert::{self, Bert, Config, Head, Transform};
+use super::bert_embeddings::{Embeddings, Positions, project};
+use super::bert_layer::Layer;
 use crate::nn::position::{Rotary, sinusoidal_marian};
 use crate::nn::{Activation, Params, config};
 
@@ -52,7 +54,7 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
     )?;
     let base = p / "roformer";
     let embeddings = Embeddings::new(&(&base / "embeddings"), config, word, Positions::None)?;
-    let project = bert::project(&base, "embeddings_project", e, config)?;
+    let project = project(&base, "embeddings_project", e, config)?;
     let mut layers = Layer::stack(&(&base / "encoder" / "layer"), config)?;
     turn(&mut layers, &(&base / "encoder"), config, rotary_value)?;
     let head = p / "cls" / "predictions";

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use super::bart::{Config, Core, EPS, Layer, OFFSET};
+use super::bart::{Config, EPS, OFFSET};
+use super::bart_layer::{Core, Layer};
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::params::ZEROS;
 use crate::nn::position::{plain, sinusoidal_fairseq, skipping_padding};

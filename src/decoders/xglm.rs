@@ -5,7 +5,8 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use super::bart::{Config, Core, EPS, Layer, OFFSET};
+use super::bart::{Config, EPS, OFFSET};
+use super::bart_layer::{Core, Layer};
 use super::{Decoder, DecoderArch, Limits, check_cross_attention};
 use crate::nn::position::sinusoidal_fairseq;
 use crate::nn::{Cache, LayerNorm, Params, config};

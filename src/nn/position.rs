@@ -195,7 +195,7 @@ mod tests {
         for (counts_padding, expected) in [(true, 3), (false, 2)] {
             let mut cache = Cache::new(0);
             cache.counts_padding = counts_padding;
-            skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
+            let _ = skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
             cache.advance(1);
             let next = skipping_padding(&Tensor::from_slice(&[9i64]).unsqueeze(0), 1, &mut cache);
             assert_eq!(i64::try_from(next.squeeze()).expect("id"), expected);
