@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::assemble::{Half, Source, assemble};
 use super::config::{read_json, read_json_if_there};
-use super::save::{WeightFormat, WeightOptions, dtype_name, write_json};
+use super::save::{WeightFormat, WeightOptions, dtype_name, with_aliases, write_json};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{self, Checkpoint};
 use crate::nn::store::{Missing, Store};
@@ -39,13 +39,21 @@ pub fn split(
         let mut config = config.clone();
         config["torch_dtype"] = json!(dtype_name(kind));
         write_json(&folder.join("config.json"), &config)?;
-        let tensors = tensors_under(model, &format!("{}.", half.name()), kind);
+        let prefix = format!("{}.", half.name());
+        let tensors = tensors_under(model, &prefix, kind);
         match options.format {
             WeightFormat::Safetensors => {
                 checkpoint::save_safetensors(&folder, &tensors, Some(options.max_shard_size))?;
             }
             WeightFormat::Pytorch => {
-                bail!("pytorch_model.bin cannot be written yet");
+                let inside = |name: &str| name.strip_prefix(&prefix).map(str::to_string);
+                let aliases = model.store().aliases();
+                let aliases = aliases
+                    .iter()
+                    .filter_map(|(alias, name)| Some((inside(alias)?, inside(name)?)))
+                    .collect();
+                let tensors = with_aliases(tensors, aliases);
+                checkpoint::save_pytorch(&folder, &tensors, Some(options.max_shard_size))?;
             }
         }
     }

@@ -133,9 +133,25 @@ pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptio
             checkpoint::save_safetensors(dir, &tensors, Some(options.max_shard_size))
         }
         WeightFormat::Pytorch => {
-            bail!("pytorch_model.bin can't be written yet")
+            let tensors = with_aliases(tensors, model.store().aliases());
+            checkpoint::save_pytorch(dir, &tensors, Some(options.max_shard_size))
         }
     }
+}
+
+/// The tensors under all of their names: `pytorch_model.bin` holds both names of a tied tensor, which
+/// share one storage there.
+pub(super) fn with_aliases(
+    mut tensors: Vec<(String, Tensor)>,
+    aliases: Vec<(String, String)>,
+) -> Vec<(String, Tensor)> {
+    for (alias, name) in aliases {
+        let shared = tensors.iter().find(|(key, _)| *key == name);
+        if let Some(tensor) = shared.map(|(_, tensor)| tensor.shallow_clone()) {
+            tensors.push((alias, tensor));
+        }
+    }
+    tensors
 }
 
 /// The reference's name of a number type.

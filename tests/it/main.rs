@@ -1,5 +1,5 @@
 //! The one integration test binary: libtorch is linked once.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod commands;
 mod completions;

@@ -144,9 +144,7 @@ impl Case {
         let logits = self.model.logits(&states, &ids, false);
         let expected = self.tensors["logits"].shallow_clone();
         self.compare("logits", &logits, &expected, LOGITS);
-        let loss = ved::loss(&logits, &labels);
-        let expected = self.tensors["loss"].shallow_clone();
-        self.compare("loss", &loss, &expected, LOSS);
+        let loss = self.loss(&logits, &labels);
 
         if let Some(expected) = self.tensors.get("grad_norm") {
             let expected = f64::try_from(expected).unwrap();
@@ -163,6 +161,22 @@ impl Case {
             let _ = variable.set_requires_grad(false);
         }
         self.token_by_token(&states.detach(), &ids);
+    }
+
+    /// The loss for aligned labels; or, if that is not what the case holds, the one of transformers
+    /// 4.57.6, which by mistake shifts the labels of this model once more (its issue 42740).
+    fn loss(&mut self, logits: &Tensor, labels: &Tensor) -> Tensor {
+        let expected = self.tensors["loss"].shallow_clone();
+        let error = |loss: &Tensor| f64::try_from((loss.detach() - &expected).abs()).unwrap();
+        let aligned = ved::loss(logits, labels);
+        if error(&aligned) <= LOSS {
+            self.within("loss", error(&aligned), LOSS);
+            return aligned;
+        }
+        let t = labels.size()[1] - 1;
+        let shifted = ved::loss(&logits.narrow(1, 0, t), &labels.narrow(1, 1, t));
+        self.within("loss(shifted)", error(&shifted), LOSS);
+        shifted
     }
 
     fn token_by_token(&mut self, states: &Tensor, ids: &Tensor) {
@@ -271,7 +285,9 @@ impl Case {
             if let Some(scores) = one["sequences_scores"].as_array() {
                 for (row, expected) in rows.iter().zip(scores) {
                     let found = row.sequences_score.unwrap_or(f64::NAN);
-                    let error = (found - expected.as_f64().unwrap()).abs();
+                    let expected = expected.as_f64().unwrap();
+                    // A negative length penalty multiplies: f32 has seven digits whatever the size.
+                    let error = (found - expected).abs() / expected.abs().max(10.0) * 10.0;
                     self.quietly_within(&format!("{what} {way} score"), error, SCORES);
                 }
             }

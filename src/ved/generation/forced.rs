@@ -1,7 +1,7 @@
 //! A search whose tokens are given: what it would have chosen from, step by step.
 
 use anyhow::Result;
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::session::Session;
 use super::{GenerationConfig, Hooks, Run};
@@ -24,8 +24,12 @@ pub fn processed_scores(
         let mut session = Session::new(decoder, encoder_hidden_states, prompt, config);
         let mut steps = Vec::with_capacity(path.len());
         for token in path {
-            let logits = session.next_logits();
-            steps.push(run.processors.apply(&session.ids, logits));
+            let mut scores = session.next_logits();
+            if config.num_beams > 1 {
+                // Rules act on log-probabilities there.
+                scores = scores.log_softmax(-1, Kind::Float);
+            }
+            steps.push(run.processors.apply(&session.ids, scores));
             session.append(&[*token]);
         }
         Ok(Tensor::cat(&steps, 0))
