@@ -13,7 +13,7 @@ use crate::{decoders, device, encoders, models, native};
 #[derive(Args)]
 pub(super) struct DoctorArgs {
     /// Open this model as well, and account for its tensors, its tokenizer and its image processor
-    #[arg(short, long, env = "VEDM_MODEL", hide_env_values = true)]
+    #[arg(short, long, env = "VEDM_MODEL", hide_env = true)]
     pub model: Option<String>,
 }
 

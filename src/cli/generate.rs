@@ -10,22 +10,22 @@ use crate::text::Tokenizer;
 #[command(next_help_heading = "Generation (defaults come from the checkpoint)")]
 pub(super) struct GenerateArgs {
     /// Beams of beam search; 1 is greedy
-    #[arg(long, env = "VEDM_NUM_BEAMS", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "VEDM_NUM_BEAMS", hide_env = true, value_name = "N")]
     pub num_beams: Option<i64>,
 
     /// At most so many tokens after the prompt
-    #[arg(long, env = "VEDM_MAX_NEW_TOKENS", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "VEDM_MAX_NEW_TOKENS", hide_env = true, value_name = "N")]
     pub max_new_tokens: Option<i64>,
 
     /// At most so many tokens, start token and prompt included
-    #[arg(long, env = "VEDM_MAX_LENGTH", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "VEDM_MAX_LENGTH", hide_env = true, value_name = "N")]
     pub max_length: Option<i64>,
 
     /// At least so many tokens after the prompt
     #[arg(
         long,
         env = "VEDM_MIN_NEW_TOKENS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "N",
         hide_short_help = true
     )]
@@ -35,7 +35,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_MIN_LENGTH",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "N",
         hide_short_help = true
     )]
@@ -45,71 +45,59 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_LENGTH_PENALTY",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "X",
         allow_negative_numbers = true
     )]
     pub length_penalty: Option<f64>,
 
     /// When beam search ends: true, false or never
-    #[arg(long, env = "VEDM_EARLY_STOPPING", hide_env_values = true, value_name = "WHEN", value_parser = ["true", "false", "never"], hide_short_help = true)]
+    #[arg(long, env = "VEDM_EARLY_STOPPING", hide_env = true, value_name = "WHEN", value_parser = ["true", "false", "never"], hide_short_help = true)]
     pub early_stopping: Option<String>,
 
     /// No sequence of so many tokens occurs twice
-    #[arg(long, env = "VEDM_NO_REPEAT_NGRAM_SIZE", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "VEDM_NO_REPEAT_NGRAM_SIZE", hide_env = true, value_name = "N")]
     pub no_repeat_ngram_size: Option<i64>,
 
     /// Above 1: tokens that occurred become less likely
     #[arg(
         long,
         env = "VEDM_REPETITION_PENALTY",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "X",
         hide_short_help = true
     )]
     pub repetition_penalty: Option<f64>,
 
     /// Draw tokens at random instead of taking the best
-    #[arg(long, env = "VEDM_DO_SAMPLE", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "VEDM_DO_SAMPLE", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub do_sample: Option<bool>,
 
     /// Sampling: divide logits by this
-    #[arg(long, env = "VEDM_TEMPERATURE", hide_env_values = true, value_name = "X")]
+    #[arg(long, env = "VEDM_TEMPERATURE", hide_env = true, value_name = "X")]
     pub temperature: Option<f64>,
 
     /// Sampling: only the K best tokens (also the candidates of contrastive search)
-    #[arg(long, env = "VEDM_TOP_K", hide_env_values = true, value_name = "K")]
+    #[arg(long, env = "VEDM_TOP_K", hide_env = true, value_name = "K")]
     pub top_k: Option<i64>,
 
     /// Sampling: only the best tokens that together have this probability
-    #[arg(long, env = "VEDM_TOP_P", hide_env_values = true, value_name = "P")]
+    #[arg(long, env = "VEDM_TOP_P", hide_env = true, value_name = "P")]
     pub top_p: Option<f64>,
 
     /// Sampling: only tokens with this share of the best one's probability
-    #[arg(
-        long,
-        env = "VEDM_MIN_P",
-        hide_env_values = true,
-        value_name = "P",
-        hide_short_help = true
-    )]
+    #[arg(long, env = "VEDM_MIN_P", hide_env = true, value_name = "P", hide_short_help = true)]
     pub min_p: Option<f64>,
 
     /// Sampling: locally typical sampling with this mass
-    #[arg(
-        long,
-        env = "VEDM_TYPICAL_P",
-        hide_env_values = true,
-        value_name = "P",
-        hide_short_help = true
-    )]
+    #[arg(long, env = "VEDM_TYPICAL_P", hide_env = true, value_name = "P", hide_short_help = true)]
     pub typical_p: Option<f64>,
 
     /// Sampling: only tokens at least this probable
     #[arg(
         long,
         env = "VEDM_EPSILON_CUTOFF",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "P",
         hide_short_help = true
     )]
@@ -119,7 +107,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_ETA_CUTOFF",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "P",
         hide_short_help = true
     )]
@@ -129,7 +117,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_NUM_BEAM_GROUPS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "N",
         hide_short_help = true
     )]
@@ -139,7 +127,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_DIVERSITY_PENALTY",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "X",
         hide_short_help = true
     )]
@@ -149,21 +137,21 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_PENALTY_ALPHA",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "X",
         hide_short_help = true
     )]
     pub penalty_alpha: Option<f64>,
 
     /// Texts an image
-    #[arg(long, env = "VEDM_NUM_RETURN_SEQUENCES", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "VEDM_NUM_RETURN_SEQUENCES", hide_env = true, value_name = "N")]
     pub num_return_sequences: Option<i64>,
 
     /// Words that must not occur; may be given several times
     #[arg(
         long,
         env = "VEDM_BAD_WORDS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "WORD",
         value_delimiter = ',',
         hide_short_help = true
@@ -174,7 +162,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_FORCED_BOS_TOKEN_ID",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "ID",
         hide_short_help = true
     )]
@@ -184,7 +172,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_FORCED_EOS_TOKEN_ID",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "ID",
         value_delimiter = ',',
         hide_short_help = true
@@ -195,7 +183,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_SUPPRESS_TOKENS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "ID",
         value_delimiter = ',',
         hide_short_help = true
@@ -206,7 +194,7 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_BEGIN_SUPPRESS_TOKENS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "ID",
         value_delimiter = ',',
         hide_short_help = true
@@ -217,21 +205,21 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_EXPONENTIAL_DECAY_LENGTH_PENALTY",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "START,FACTOR",
         hide_short_help = true
     )]
     pub exponential_decay_length_penalty: Option<String>,
 
     /// Renormalise the log-probabilities after all rules
-    #[arg(long, env = "VEDM_RENORMALIZE_LOGITS", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_short_help = true)]
+    #[arg(long, env = "VEDM_RENORMALIZE_LOGITS", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_short_help = true)]
     pub renormalize_logits: Option<bool>,
 
     /// Generation ends where this string occurs; may be given several times
     #[arg(
         long,
         env = "VEDM_STOP_STRINGS",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "TEXT",
         hide_short_help = true
     )]
@@ -241,18 +229,18 @@ pub(super) struct GenerateArgs {
     #[arg(
         long,
         env = "VEDM_MAX_TIME",
-        hide_env_values = true,
+        hide_env = true,
         value_name = "SECONDS",
         hide_short_help = true
     )]
     pub max_time: Option<f64>,
 
     /// Seed of sampling
-    #[arg(long, env = "VEDM_SEED", hide_env_values = true, value_name = "N", default_value_t = 0)]
+    #[arg(long, env = "VEDM_SEED", hide_env = true, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
     /// The text begins with this
-    #[arg(long, env = "VEDM_PROMPT", hide_env_values = true, value_name = "TEXT")]
+    #[arg(long, env = "VEDM_PROMPT", hide_env = true, value_name = "TEXT")]
     pub prompt: Option<String>,
 }
 

@@ -44,11 +44,11 @@ pub(super) struct InitArgs {
     pub set: Vec<String>,
 
     /// Seed of the random weights
-    #[arg(long, env = "VEDM_SEED", hide_env_values = true, default_value_t = 0)]
+    #[arg(long, env = "VEDM_SEED", hide_env = true, default_value_t = 0)]
     pub seed: i64,
 
     /// Number type of the weights in the file
-    #[arg(long, env = "VEDM_DTYPE", hide_env_values = true, default_value = "f32")]
+    #[arg(long, env = "VEDM_DTYPE", hide_env = true, default_value = "f32")]
     pub dtype: FileDtype,
 
     /// Replace OUT if it exists

@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod config;
+mod distilbert;
 pub mod generation;
 pub mod load;
 pub mod parts;
