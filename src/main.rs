@@ -1,1 +1,3 @@
-fn main(){ println!("{:?}", tch::Tensor::from_slice(&[1f32,2.]).sum(None)); }
+fn main() {
+    println!("{:?}", tch::Tensor::from_slice(&[1f32, 2.]).sum(None));
+}
