@@ -1,157 +1,219 @@
-//! Cropping, padding, turning: the moves of the reference's processors on 8-bit pictures.
+//! The steps of image processors that move pixels about, all on 8 bits.
+//!
+//! The formulas are those of transformers' slow image processors, integer truncations included.
+
+use anyhow::{Result, ensure};
 
 use super::Rgb8;
-use super::resample::{Filter, resize_with_gap};
+use super::resample::{
+    Filter, Window, gap_factors, reduce, resize, resize_reduced, resize_window, resize_with_gap,
+};
 
-/// A part of a picture that lies inside it.
-fn cut(image: &Rgb8, top: usize, left: usize, height: usize, width: usize) -> Rgb8 {
-    let data = (top..top + height)
-        .flat_map(|y| {
-            let start = (y * image.width + left) * 3;
-            &image.data[start..start + width * 3]
-        })
-        .copied()
-        .collect();
-    Rgb8 { width, height, data }
+/// The most pixels that an intermediate image may have before it is made in bands.
+const MAX_WHOLE: usize = 64 << 20;
+
+/// The most pixels of an intermediate image at all. A page a thousand times longer than wide would
+/// be enlarged to thousands of millions.
+const MAX_PIXELS: usize = 2 << 30;
+
+/// The size (height, width) at which the shorter side of `image` is `edge` long
+/// (`get_resize_output_image_size`, not to a square).
+pub fn shortest_edge_size(image: &Rgb8, edge: usize) -> (usize, usize) {
+    let (height, width) = (image.height, image.width);
+    let (short, long) = if width <= height { (width, height) } else { (height, width) };
+    let long = scale(edge, long, short);
+    if width <= height { (long, edge) } else { (edge, long) }
 }
 
-/// A picture in a larger black one.
-fn place(image: &Rgb8, top: usize, left: usize, height: usize, width: usize) -> Rgb8 {
-    let mut data = vec![0u8; height * width * 3];
-    for y in 0..image.height {
-        let from = &image.data[y * image.width * 3..(y + 1) * image.width * 3];
-        let start = ((top + y) * width + left) * 3;
-        data[start..start + from.len()].copy_from_slice(from);
-    }
-    Rgb8 { width, height, data }
+/// `int(a * b / c)` of Python.
+fn scale(a: usize, b: usize, c: usize) -> usize {
+    ((a * b) as f64 / c as f64) as usize
 }
 
-/// The middle of a picture; what a small one lacks is black (`image_transforms.center_crop`).
-pub(super) fn center_crop(image: &Rgb8, height: usize, width: usize) -> Rgb8 {
-    // Python's floor division also rounds negative halves down.
-    let top = (image.height as i64 - height as i64).div_euclid(2);
-    let left = (image.width as i64 - width as i64).div_euclid(2);
-    if top >= 0 && left >= 0 {
-        return cut(image, top as usize, left as usize, height, width);
-    }
-    let (new_height, new_width) = (height.max(image.height), width.max(image.width));
-    let (top_pad, left_pad) =
-        ((new_height - image.height).div_ceil(2), (new_width - image.width).div_ceil(2));
-    let padded = place(image, top_pad, left_pad, new_height, new_width);
-    let bounds = |start: i64, pad: usize, length: usize, limit: usize| {
-        let start = start + pad as i64;
-        let end = (start + length as i64).min(limit as i64);
-        (start.max(0) as usize, (end - start.max(0)).max(0) as usize)
+/// Resizes to `size` (height, width) and crops the centre of `crop` (height, width) out of it;
+/// black borders where the resized image is smaller than the crop.
+pub fn resize_and_center_crop(
+    image: &Rgb8,
+    size: (usize, usize),
+    filter: Filter,
+    crop: (usize, usize),
+) -> Result<Rgb8> {
+    // Along one side: where the part to keep begins, its length, and the border before it. The
+    // larger half of an odd border comes first.
+    let part = |size: usize, crop: usize| {
+        if crop <= size {
+            ((size - crop) / 2, crop, 0)
+        } else {
+            (0, size, (crop - size).div_ceil(2))
+        }
     };
-    let (top, rows) = bounds(top, top_pad, height, new_height);
-    let (left, columns) = bounds(left, left_pad, width, new_width);
-    cut(&padded, top, left, rows, columns)
+    let (top, height, above) = part(size.0, crop.0);
+    let (left, width, before) = part(size.1, crop.1);
+    let window = Window { left, top, width, height };
+    let kept = resize_window(image, size.1, size.0, filter, window)?;
+    Ok(place(kept, crop, above, before))
 }
 
-/// Black around a picture, the odd pixel below and right (Donut's `pad_image`).
-pub(super) fn pad(image: &Rgb8, height: usize, width: usize) -> Rgb8 {
-    let (height, width) = (height.max(image.height), width.max(image.width));
-    place(image, (height - image.height) / 2, (width - image.width) / 2, height, width)
-}
-
-/// A quarter turn clockwise if the long sides of picture and size differ (Donut).
-pub(super) fn align_long_axis(image: Rgb8, height: usize, width: usize) -> Rgb8 {
-    let tall_wanted = width < height && image.width > image.height;
-    let wide_wanted = width > height && image.width < image.height;
-    if !tall_wanted && !wide_wanted {
+/// Puts `image` on a black page of `size` (height, width), `top` and `left` pixels from its corner.
+fn place(image: Rgb8, size: (usize, usize), top: usize, left: usize) -> Rgb8 {
+    let (height, width) = size;
+    if (image.height, image.width) == size {
         return image;
     }
-    // numpy's rot90 with k = 3.
-    let mut data = Vec::with_capacity(image.data.len());
-    for x in 0..image.width {
-        for y in (0..image.height).rev() {
-            let at = (y * image.width + x) * 3;
-            data.extend_from_slice(&image.data[at..at + 3]);
+    let mut data = vec![0; height * width * 3];
+    let rows = data.chunks_exact_mut(width * 3).skip(top);
+    for (row, source) in rows.zip(image.data.chunks_exact(image.width * 3)) {
+        row[left * 3..(left + image.width) * 3].copy_from_slice(source);
+    }
+    Rgb8 { width, height, data }
+}
+
+/// Pads with black to `size` (height, width), the image in the middle (`pad_image`).
+///
+/// Fails when the image is larger than that.
+pub fn pad(image: Rgb8, size: (usize, usize)) -> Result<Rgb8> {
+    ensure!(
+        image.height <= size.0 && image.width <= size.1,
+        "an image of {}x{} pixels cannot be padded to {}x{}",
+        image.width,
+        image.height,
+        size.1,
+        size.0
+    );
+    let (top, left) = ((size.0 - image.height) / 2, (size.1 - image.width) / 2);
+    Ok(place(image, size, top, left))
+}
+
+/// Turns an image by 90 degrees clockwise if it lies and `size` (height, width) stands, or the
+/// other way round (`align_long_axis`).
+pub fn align_long_axis(image: &Rgb8, size: (usize, usize)) -> Option<Rgb8> {
+    let (height, width) = size;
+    let turn = (width < height && image.width > image.height)
+        || (width > height && image.width < image.height);
+    turn.then(|| {
+        let mut data = Vec::with_capacity(image.data.len());
+        for x in 0..image.width {
+            for y in (0..image.height).rev() {
+                let at = (y * image.width + x) * 3;
+                data.extend_from_slice(&image.data[at..at + 3]);
+            }
         }
-    }
-    Rgb8 { width: image.height, height: image.width, data }
+        Rgb8 { width: image.height, height: image.width, data }
+    })
 }
 
-/// Shrinks a picture that exceeds the size, keeping its aspect; bicubic with a reducing gap, whatever
-/// `resample` says (Donut's `thumbnail`).
-pub(super) fn thumbnail(image: Rgb8, height: usize, width: usize) -> Rgb8 {
-    let (mut height, mut width) = (height.min(image.height), width.min(image.width));
-    if (height, width) == (image.height, image.width) {
-        return image;
-    }
-    if image.height > image.width {
-        width = (image.width * height / image.height).max(1);
-    } else if image.width > image.height {
-        height = (image.height * width / image.width).max(1);
-    }
-    resize_with_gap(&image, width, height, Filter::Bicubic, 2.0)
-}
-
-/// Cuts away the light margin of a page (Nougat's `crop_margin`): what is darker than 200 of 255, after
-/// stretching the greys, stays.
-pub(super) fn crop_margin(image: Rgb8) -> Rgb8 {
-    let grey: Vec<u8> = image
-        .data
-        .chunks_exact(3)
-        .map(|p| {
-            let sum = u32::from(p[0]) * 19595 + u32::from(p[1]) * 38470 + u32::from(p[2]) * 7471;
-            ((sum + 0x8000) >> 16) as u8
-        })
-        .collect();
-    let (min, max) = grey.iter().fold((255, 0), |(min, max), g| (min.min(*g), max.max(*g)));
+/// Cuts off the margin: what lies outside the box of all pixels that are dark once the image's
+/// greys are stretched to 0..255 (`crop_margin`). None where there is nothing to cut.
+pub fn crop_margin(image: &Rgb8) -> Option<Rgb8> {
+    let greys: Vec<u8> = image.data.chunks_exact(3).map(luma).collect();
+    let (min, max) = (*greys.iter().min()?, *greys.iter().max()?);
     if min == max {
-        return image;
+        return None;
     }
-    let dark = |g: u8| f64::from(g - min) / f64::from(max - min) * 255.0 < 200.0;
-    let (mut top, mut bottom, mut left, mut right) = (usize::MAX, 0, usize::MAX, 0);
-    for (at, _) in grey.iter().enumerate().filter(|(_, g)| dark(**g)) {
-        let (y, x) = (at / image.width, at % image.width);
-        (top, bottom) = (top.min(y), bottom.max(y));
-        (left, right) = (left.min(x), right.max(x));
+    let range = f64::from(max - min);
+    let dark: Vec<bool> = (0..=255u8)
+        .map(|grey| f64::from(grey.saturating_sub(min)) / range * 255.0 < 200.0)
+        .collect();
+    let (mut left, mut right, mut top, mut bottom) = (image.width, 0, image.height, 0);
+    for (y, row) in greys.chunks_exact(image.width).enumerate() {
+        let is_dark = |&grey: &u8| dark[usize::from(grey)];
+        let Some(first) = row.iter().position(is_dark) else { continue };
+        let last = row.iter().rposition(is_dark).unwrap_or(first);
+        left = left.min(first);
+        right = right.max(last + 1);
+        top = top.min(y);
+        bottom = y + 1;
     }
-    cut(&image, top, left, bottom - top + 1, right - left + 1)
+    let rows = image.data.chunks_exact(image.width * 3).take(bottom).skip(top);
+    let data = rows.flat_map(|row| &row[left * 3..right * 3]).copied().collect();
+    Some(Rgb8 { width: right - left, height: bottom - top, data })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Pillow's conversion to grey: ITU-R 601 in 16 bits of fixed point.
+fn luma(pixel: &[u8]) -> u8 {
+    let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+    ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16) as u8
+}
 
-    fn numbered(width: usize, height: usize) -> Rgb8 {
-        let data = (0..width * height).flat_map(|i| [i as u8 + 1; 3]).collect();
-        Rgb8 { width, height, data }
+/// Scales the shortest edge of a page to the smaller side of `size` (height, width); then, if
+/// `shrink`, makes it fit `size`.
+///
+/// Both at once, since between the two a long strip of an image is far larger than before or after.
+pub fn resize_page(
+    image: &Rgb8,
+    size: (usize, usize),
+    filter: Filter,
+    shrink: bool,
+) -> Result<Rgb8> {
+    let (height, width) = shortest_edge_size(image, size.0.min(size.1));
+    ensure!(
+        height.saturating_mul(width) <= MAX_PIXELS,
+        "an image of {}x{} pixels is too narrow: enlarged to its page it would have {width}x{height}",
+        image.width,
+        image.height
+    );
+    if !shrink || height * width <= MAX_WHOLE {
+        let resized = resize(image, width, height, filter)?;
+        return if shrink { thumbnail(resized, size) } else { Ok(resized) };
     }
+    let to = thumbnail_size((height, width), size);
+    ensure!(to.0 > 0 && to.1 > 0, "{}", too_narrow(image));
+    resize_in_bands(image, [width, height], filter, [to.1, to.0])
+}
 
-    fn first_channel(image: &Rgb8) -> Vec<u8> {
-        image.data.iter().step_by(3).copied().collect()
+/// Resizes to `between` and from there to `to` (`[width, height]`) as [`thumbnail`] does, without
+/// ever holding the image between: bands of it are reduced as they are made.
+fn resize_in_bands(
+    image: &Rgb8,
+    between: [usize; 2],
+    filter: Filter,
+    to: [usize; 2],
+) -> Result<Rgb8> {
+    let [width, height] = between;
+    let factors = gap_factors(between, to, GAP);
+    // Whole blocks only, or the means would differ.
+    let step = factors[1] * (MAX_WHOLE / 4 / width / factors[1]).max(1);
+    let mut reduced = Rgb8 {
+        width: width.div_ceil(factors[0]),
+        height: height.div_ceil(factors[1]),
+        data: vec![],
+    };
+    for top in (0..height).step_by(step) {
+        let window = Window { left: 0, top, width, height: step.min(height - top) };
+        let band = resize_window(image, width, height, filter, window)?;
+        reduced.data.extend(reduce(&band, factors).data);
     }
+    resize_reduced(&reduced, between, factors, to, Filter::Bicubic)
+}
 
-    #[test]
-    fn the_middle_is_cut_or_padded() {
-        assert_eq!(first_channel(&center_crop(&numbered(3, 3), 1, 2)), [4, 5]);
-        // The reference pads the odd pixel before, then cuts by the floored offset.
-        assert_eq!(first_channel(&center_crop(&numbered(2, 1), 1, 3)), [0, 1, 2]);
-        assert_eq!(first_channel(&center_crop(&numbered(1, 2), 3, 1)), [0, 1, 2]);
+fn too_narrow(image: &Rgb8) -> String {
+    format!("an image of {}x{} pixels is too narrow for its page", image.width, image.height)
+}
+
+/// Shrinks an image to fit `size` (height, width), the aspect ratio kept (`thumbnail`): bicubic
+/// whatever `resample` says, with a reducing gap of 2.
+pub fn thumbnail(image: Rgb8, size: (usize, usize)) -> Result<Rgb8> {
+    let (height, width) = thumbnail_size((image.height, image.width), size);
+    if (height, width) == (image.height, image.width) {
+        return Ok(image);
     }
+    ensure!(height > 0 && width > 0, "{}", too_narrow(&image));
+    resize_with_gap(&image, width, height, Filter::Bicubic, GAP)
+}
 
-    #[test]
-    fn turning_is_clockwise() {
-        let turned = align_long_axis(numbered(3, 2), 30, 20);
-        assert_eq!((turned.width, turned.height), (2, 3));
-        assert_eq!(first_channel(&turned), [4, 1, 5, 2, 6, 3]);
-    }
+/// `reducing_gap` of the thumbnail.
+const GAP: f64 = 2.0;
 
-    #[test]
-    fn padding_puts_the_odd_pixel_after() {
-        assert_eq!(first_channel(&pad(&numbered(1, 1), 1, 4)), [0, 1, 0, 0]);
-    }
-
-    #[test]
-    fn margins_go() {
-        let mut page = Rgb8 { width: 4, height: 3, data: vec![250; 36] };
-        for at in [5, 6] {
-            page.data[at * 3..at * 3 + 3].fill(10);
-        }
-        let cropped = crop_margin(page);
-        assert_eq!((cropped.width, cropped.height), (2, 1));
+/// The size (height, width) of the thumbnail of an image of size `from` within `size`.
+fn thumbnail_size(from: (usize, usize), size: (usize, usize)) -> (usize, usize) {
+    let (height, width) = (from.0.min(size.0), from.1.min(size.1));
+    if (height, width) == from {
+        from
+    } else if from.0 > from.1 {
+        (height, scale(from.1, height, from.0))
+    } else if from.1 > from.0 {
+        (scale(from.0, width, from.1), width)
+    } else {
+        (height, width)
     }
 }

@@ -1,36 +1,36 @@
-//! Images: decoding and the Hugging Face image processors. No tensors here.
+//! Images: from the bytes of a file to the `pixel_values` of a model. No tensors here.
 //!
-//! `decode` turns a file's bytes into an upright 8-bit RGB picture; `ImageProcessor` turns that into the
-//! `Pixels` a model was trained on, with Pillow's own arithmetic (`resample`) and the order of operations of
-//! the reference's slow processors.
+//! ```text
+//! bytes ─ decode ─▶ Rgb8 ─ ImageProcessor::process ─▶ Pixels
+//! ```
+//!
+//! * [`decode()`] finds the format by content (`sniff`), refuses what is too large, not an image or
+//!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
+//!   (`color`).
+//! * [`ImageProcessor`] is preprocessor_config.json: one fixed order of steps (`processor`), whose
+//!   defaults and spellings depend on the class (`class`, `size`). The steps on 8-bit pixels are in
+//!   `geometry` and `resample`, the latter with Pillow's own arithmetic.
+//! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
 
-mod classes;
-mod decode;
-mod geometry;
-mod magic;
-mod processor;
-mod resample;
-mod size;
+pub mod class;
+mod color;
+pub mod decode;
+pub mod geometry;
+pub mod processor;
+pub mod resample;
+pub mod size;
+mod sniff;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{Background, DecodeOptions, Decoded, decode};
-pub use processor::ImageProcessor;
-pub use resample::{Filter, resize, resize_with_gap};
+pub use processor::{ImageProcessor, Pixels};
 
-/// An upright picture: rows from the top, three bytes a pixel.
+/// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel
+/// (`[height, width, 3]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb8 {
     pub width: usize,
     pub height: usize,
-    /// height · width · 3 bytes
     pub data: Vec<u8>,
-}
-
-/// What a model sees; the only thing that crosses threads.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pixels {
-    pub channels: usize,
-    pub height: usize,
-    pub width: usize,
-    /// [C, H, W]
-    pub data: Vec<f32>,
 }

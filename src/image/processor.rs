@@ -1,251 +1,344 @@
-//! preprocessor_config.json and what it does to a picture (the reference's slow image processors).
+//! preprocessor_config.json, and what it makes of an image.
+
+use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use super::classes::Class;
-use super::geometry::{align_long_axis, center_crop, crop_margin, pad, thumbnail};
+use super::Rgb8;
+use super::class::Class;
+use super::geometry::{
+    align_long_axis, crop_margin, pad, resize_and_center_crop, resize_page, shortest_edge_size,
+    thumbnail,
+};
 use super::resample::{Filter, resize};
-use super::size::{Size, shortest_edge};
-use super::{Pixels, Rgb8};
+use super::size::{Size, Spelling};
 
-/// The steps from a picture to a model's pixels.
+/// What a model sees of one image: `[channels, height, width]` floats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pixels {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    pub data: Vec<f32>,
+}
+
+/// An image processor, field by field as in preprocessor_config.json; what the file leaves out has
+/// the default of its class.
+///
+/// Follows the slow (Pillow) processors of transformers. Each `do_` flag guards its step; steps
+/// that the class does not have are off.
 #[derive(Clone, Debug)]
 pub struct ImageProcessor {
-    class: Class,
-    size: Size,
-    resample: Filter,
-    /// (height, width)
-    crop_size: Option<(usize, usize)>,
-    do_resize: bool,
-    do_rescale: bool,
-    do_normalize: bool,
-    do_crop_margin: bool,
-    do_align_long_axis: bool,
-    do_thumbnail: bool,
-    do_pad: bool,
-    rescale_factor: f64,
-    mean: [f32; 3],
-    std: [f32; 3],
-    /// The file, for writing back.
+    pub class: &'static Class,
+    pub do_crop_margin: bool,
+    pub do_align_long_axis: bool,
+    pub do_resize: bool,
+    /// None only where no step reads it.
+    pub size: Option<Size>,
+    pub resample: Filter,
+    pub do_thumbnail: bool,
+    pub do_pad: bool,
+    pub do_center_crop: bool,
+    /// Height and width of the centre crop.
+    pub crop_size: (usize, usize),
+    pub do_rescale: bool,
+    pub rescale_factor: f64,
+    pub do_normalize: bool,
+    pub image_mean: [f64; 3],
+    pub image_std: [f64; 3],
+    /// The file as it was read, with the keys that are not known here.
     raw: Map<String, Value>,
 }
 
 impl ImageProcessor {
-    /// Reads a parsed preprocessor_config.json. If it names no class, that of the encoder's type counts.
-    pub fn from_json(json: &Value, fallback_model_type: Option<&str>) -> Result<Self> {
-        let Value::Object(raw) = json else { bail!("not a JSON object") };
-        let name = ["image_processor_type", "feature_extractor_type"]
-            .iter()
-            .find_map(|key| raw.get(*key).and_then(Value::as_str));
-        let class = match (name, fallback_model_type) {
-            (Some(name), _) => Class::from_name(name)?,
-            (None, Some(model_type)) => Class::from_model_type(model_type)?,
-            (None, None) => bail!("it has neither image_processor_type nor feature_extractor_type"),
+    /// Reads the content of preprocessor_config.json, or of `image_processor` in
+    /// processor_config.json. `fallback_model_type` is the encoder's `model_type`; it decides the
+    /// class of a file that does not name one.
+    ///
+    /// Fails on a class that is not known and on settings that the class cannot follow.
+    pub fn from_json(config: &Value, fallback_model_type: Option<&str>) -> Result<Self> {
+        let raw =
+            config.as_object().context("the image processor's settings are no JSON object")?;
+        let fields = Fields(raw);
+        let class = match (fields.get("image_processor_type"), fields.get("feature_extractor_type"))
+        {
+            (Some(name), _) | (None, Some(name)) => Class::from_name(
+                name.as_str()
+                    .with_context(|| format!("{name} is not an image processor's name"))?,
+            )?,
+            (None, None) => Class::from_model_type(fallback_model_type.context(
+                "the image processor is not named; \"image_processor_type\" is missing",
+            )?)?,
         };
-        Self::new(class, raw.clone())
-    }
-
-    /// What checkpoints of this encoder type usually do.
-    pub fn default_for(model_type: &str) -> Result<Self> {
-        let class = Class::from_model_type(model_type)?;
-        match Class::published(model_type) {
-            Value::Object(raw) => Self::new(class, raw),
-            _ => Self::new(class, Map::new()),
-        }
-    }
-
-    fn new(class: Class, raw: Map<String, Value>) -> Result<Self> {
-        let Value::Object(mut all) = class.defaults() else { bail!("no defaults") };
-        for (key, value) in raw.iter().filter(|(_, value)| !value.is_null()) {
-            all.insert(key.clone(), value.clone());
-        }
-        let flag = |name: &str| match all.get(name) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => bail!("{name} is {other}, expected true or false"),
-        };
-        let get = |name: &str| all.get(name).with_context(|| format!("{name} is missing"));
-        let size = Size::parse(get("size")?, class.spelling()).context("size")?;
-        ensure!(
-            class.takes_shortest_edge() || matches!(size, Size::Exact { .. }),
-            "size: {} needs height and width, not shortest_edge",
-            class.name()
-        );
-        let crop_size = if flag("do_center_crop")? && all.contains_key("crop_size") {
-            // Whatever the class: a lone number is a square here.
-            match Size::parse(get("crop_size")?, super::size::Spelling::Square)
-                .context("crop_size")?
-            {
-                Size::Exact { height, width } => Some((height, width)),
-                Size::ShortestEdge { .. } => bail!("crop_size needs height and width"),
-            }
-        } else {
-            None
-        };
-        let resample = get("resample")?;
-        let resample = resample.as_i64().with_context(|| format!("resample is {resample}"))?;
-        let rescale_factor = get("rescale_factor")?;
-        Ok(ImageProcessor {
+        let is_document = class.is_document;
+        let do_resize = fields.flag("do_resize", true)?;
+        let mut processor = ImageProcessor {
             class,
-            size,
-            resample: Filter::from_code(resample)?,
-            crop_size,
-            do_resize: flag("do_resize")?,
-            do_rescale: flag("do_rescale")?,
-            do_normalize: flag("do_normalize")?,
-            do_crop_margin: flag("do_crop_margin")?,
-            do_align_long_axis: flag("do_align_long_axis")?,
-            do_thumbnail: flag("do_thumbnail")?,
-            do_pad: flag("do_pad")?,
-            rescale_factor: rescale_factor
-                .as_f64()
-                .with_context(|| format!("rescale_factor is {rescale_factor}"))?,
-            mean: channels(get("image_mean")?).context("image_mean")?,
-            std: channels(get("image_std")?).context("image_std")?,
-            raw,
-        })
-    }
-
-    /// Picture to pixels, in the class's order.
-    pub fn process(&self, image: &Rgb8) -> Result<Pixels> {
-        let picture = match self.class {
-            Class::Donut | Class::Nougat => self.page(image),
-            _ => self.resized_and_cropped(image),
+            do_crop_margin: class.do_crop_margin && fields.flag("do_crop_margin", true)?,
+            do_align_long_axis: is_document && fields.flag("do_align_long_axis", false)?,
+            do_resize,
+            size: None,
+            resample: if do_resize { fields.resample(class)? } else { class.resample },
+            do_thumbnail: is_document && fields.flag("do_thumbnail", true)?,
+            do_pad: is_document && fields.flag("do_pad", true)?,
+            do_center_crop: class.crop_size.is_some() && fields.flag("do_center_crop", true)?,
+            crop_size: class.crop_size.unwrap_or_default(),
+            do_rescale: fields.flag("do_rescale", true)?,
+            rescale_factor: fields.rescale_factor()?,
+            do_normalize: fields.flag("do_normalize", true)?,
+            image_mean: fields.channels("image_mean", class.image_mean)?,
+            image_std: fields.channels("image_std", class.image_std)?,
+            raw: raw.clone(),
         };
-        Ok(self.normalized(&picture))
+        if processor.reads_size() {
+            processor.size = Some(fields.size(class)?);
+        }
+        if let (true, Some(value)) = (processor.do_center_crop, fields.get("crop_size")) {
+            processor.crop_size = crop_size(value)?;
+        }
+        ensure!(
+            !processor.do_normalize || processor.image_std.iter().all(|&std| std != 0.0),
+            "image_std has a 0, and images are divided by it"
+        );
+        Ok(processor)
     }
 
-    fn resized_and_cropped(&self, image: &Rgb8) -> Rgb8 {
-        let mut picture = std::borrow::Cow::Borrowed(image);
-        if self.do_resize {
-            let (height, width) = self.size.of(picture.height, picture.width);
-            picture = std::borrow::Cow::Owned(resize(&picture, width, height, self.resample));
-        }
-        if let Some((height, width)) = self.crop_size {
-            picture = std::borrow::Cow::Owned(center_crop(&picture, height, width));
-        }
-        picture.into_owned()
+    /// The processor of a checkpoint that has no preprocessor file: the defaults of the class that
+    /// goes with encoders of `model_type`.
+    pub fn default_for(model_type: &str) -> Result<Self> {
+        Self::from_json(&json!({}), Some(model_type))
     }
 
-    /// Donut's and Nougat's steps.
-    fn page(&self, image: &Rgb8) -> Rgb8 {
-        let Size::Exact { height, width } = self.size else { return image.clone() };
-        let mut picture = image.clone();
-        if self.do_crop_margin {
-            picture = crop_margin(picture);
+    /// The content of a preprocessor_config.json that gives this processor: today's keys with
+    /// their values, after whatever else the file held.
+    pub fn to_json(&self) -> Value {
+        let mut map = self.raw.clone();
+        map.shift_remove("feature_extractor_type");
+        map.shift_remove("use_square_size");
+        // A file that names the fast twin of the class keeps that name.
+        if !map.get("image_processor_type").is_some_and(Value::is_string) {
+            map.insert("image_processor_type".to_owned(), json!(self.class.name));
         }
-        if self.do_align_long_axis {
-            picture = align_long_axis(picture, height, width);
+        let mut set = |key: &str, value: Value| map.insert(key.to_owned(), value);
+        if self.class.do_crop_margin {
+            set("do_crop_margin", json!(self.do_crop_margin));
         }
-        if self.do_resize {
-            let (h, w) = shortest_edge(picture.height, picture.width, height.min(width), None);
-            picture = resize(&picture, w, h, self.resample);
+        set("do_resize", json!(self.do_resize));
+        if let Some(size) = self.size {
+            set("size", size.to_json());
         }
-        if self.do_thumbnail {
-            picture = thumbnail(picture, height, width);
+        set("resample", json!(self.resample.code()));
+        if self.class.is_document {
+            set("do_thumbnail", json!(self.do_thumbnail));
+            set("do_align_long_axis", json!(self.do_align_long_axis));
+            set("do_pad", json!(self.do_pad));
         }
-        if self.do_pad {
-            picture = pad(&picture, height, width);
+        if self.class.crop_size.is_some() {
+            let (height, width) = self.crop_size;
+            set("do_center_crop", json!(self.do_center_crop));
+            set("crop_size", json!({ "height": height, "width": width }));
         }
-        picture
+        set("do_rescale", json!(self.do_rescale));
+        set("rescale_factor", json!(self.rescale_factor));
+        set("do_normalize", json!(self.do_normalize));
+        set("image_mean", json!(self.image_mean));
+        set("image_std", json!(self.image_std));
+        Value::Object(map)
     }
 
-    /// 8-bit HWC to f32 CHW: scaled in f64, then normalised in f32, as numpy does it there.
-    fn normalized(&self, picture: &Rgb8) -> Pixels {
-        let (height, width) = (picture.height, picture.width);
-        let mut data = vec![0f32; 3 * height * width];
-        for (channel, plane) in data.chunks_exact_mut(height * width).enumerate() {
-            // 256 values are all there are.
-            let table: Vec<f32> = (0..256u32).map(|value| self.value(value, channel)).collect();
-            let values = picture.data.iter().skip(channel).step_by(3);
-            for (out, value) in plane.iter_mut().zip(values) {
-                *out = table[usize::from(*value)];
-            }
-        }
-        Pixels { channels: 3, height, width, data }
-    }
-
-    fn value(&self, value: u32, channel: usize) -> f32 {
-        let value = if self.do_rescale {
-            (f64::from(value) * self.rescale_factor) as f32
+    /// The same processor for images of another height and width; where it crops, the ratio of what
+    /// is resized to what is cropped stays.
+    pub fn with_size(&self, height: usize, width: usize) -> Result<Self> {
+        let mut other = self.clone();
+        let exact = Size::Exact { height, width };
+        if !self.do_center_crop {
+            other.size = Some(exact);
         } else {
-            value as f32
-        };
-        if self.do_normalize { (value - self.mean[channel]) / self.std[channel] } else { value }
+            let (old_height, old_width) = (self.crop_size.0.max(1), self.crop_size.1.max(1));
+            other.crop_size = (height, width);
+            other.size = self.size.map(|size| match size {
+                Size::ShortestEdge(edge) => Size::ShortestEdge(
+                    (edge * height.min(width)).div_ceil(old_height.min(old_width)),
+                ),
+                Size::Exact { height: h, width: w } => Size::Exact {
+                    height: (h * height).div_ceil(old_height),
+                    width: (w * width).div_ceil(old_width),
+                },
+            });
+        }
+        Self::from_json(&other.to_json(), None)
     }
 
-    /// (height, width) of what `process` gives; None where it depends on the picture.
+    /// The height and width that every image comes out with; None when it depends on the image.
     pub fn output_size(&self) -> Option<(usize, usize)> {
         let exact = match self.size {
-            Size::Exact { height, width } => Some((height, width)),
-            Size::ShortestEdge { .. } => None,
+            Some(Size::Exact { height, width }) => Some((height, width)),
+            _ => None,
         };
-        match self.class {
-            Class::Donut | Class::Nougat => exact.filter(|_| self.do_pad),
-            _ => self.crop_size.or(exact.filter(|_| self.do_resize)),
+        if self.class.is_document {
+            exact.filter(|_| self.do_pad)
+        } else if self.do_center_crop {
+            Some(self.crop_size)
+        } else {
+            exact.filter(|_| self.do_resize)
         }
     }
 
-    /// The same processor for another size: crops keep the ratio of resize to crop.
-    pub fn with_size(&self, height: usize, width: usize) -> Result<Self> {
-        let mut raw = self.raw.clone();
-        let exact = json!({"height": height, "width": width});
-        match (self.crop_size, self.size) {
-            (Some((old, _)), Size::ShortestEdge { edge, .. }) => {
-                let edge = (edge * height.min(width)).div_ceil(old.max(1));
-                raw.insert("size".into(), json!({"shortest_edge": edge}));
-                raw.insert("crop_size".into(), exact);
-            }
-            (Some((old_height, old_width)), Size::Exact { height: h, width: w }) => {
-                let scaled =
-                    |side: usize, new: usize, old: usize| (side * new).div_ceil(old.max(1));
-                let size = json!({
-                    "height": scaled(h, height, old_height), "width": scaled(w, width, old_width),
-                });
-                raw.insert("size".into(), size);
-                raw.insert("crop_size".into(), exact);
-            }
-            (None, _) => {
-                raw.insert("size".into(), exact);
-            }
-        }
-        Self::new(self.class, raw)
+    /// Takes `image` through the steps: `[height, width, 3]` bytes to `[3, h, w]` floats.
+    ///
+    /// Fails where a step cannot be done, such as a page so narrow that nothing of it is left.
+    pub fn process(&self, image: &Rgb8) -> Result<Pixels> {
+        ensure!(image.width > 0 && image.height > 0, "the image is empty");
+        let image = if self.class.is_document {
+            self.lay_out_page(image)?
+        } else {
+            self.resize_and_crop(image)?
+        };
+        Ok(self.to_floats(&image))
     }
 
-    /// preprocessor_config.json, complete, unknown keys kept.
-    pub fn to_json(&self) -> Value {
-        let Value::Object(mut json) = self.class.defaults() else { return Value::Null };
-        for (key, value) in &self.raw {
-            json.insert(key.clone(), value.clone());
+    /// Whether any step needs `size`.
+    fn reads_size(&self) -> bool {
+        self.do_resize || self.do_align_long_axis || self.do_thumbnail || self.do_pad
+    }
+
+    fn resize_and_crop<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
+        let size = match self.size {
+            Some(Size::Exact { height, width }) if self.do_resize => (height, width),
+            Some(Size::ShortestEdge(edge)) if self.do_resize => shortest_edge_size(image, edge),
+            _ => (image.height, image.width),
+        };
+        if self.do_center_crop {
+            let crop = self.crop_size;
+            Ok(Cow::Owned(resize_and_center_crop(image, size, self.resample, crop)?))
+        } else if size == (image.height, image.width) {
+            Ok(Cow::Borrowed(image))
+        } else {
+            Ok(Cow::Owned(resize(image, size.1, size.0, self.resample)?))
         }
-        // The reference would swap a list of Donut's once more; the long form is clear.
-        json.insert(
-            "size".into(),
-            match self.size {
-                Size::Exact { height, width } => json!({"height": height, "width": width}),
-                Size::ShortestEdge { edge, longest: None } => json!({"shortest_edge": edge}),
-                Size::ShortestEdge { edge, longest: Some(longest) } => {
-                    json!({"shortest_edge": edge, "longest_edge": longest})
-                }
-            },
-        );
-        json.shift_remove("feature_extractor_type");
-        json.insert("image_processor_type".into(), json!(self.class.name()));
-        Value::Object(json)
+    }
+
+    /// The steps of Donut and Nougat.
+    fn lay_out_page<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
+        let mut image = Cow::Borrowed(image);
+        if let (true, Some(cut)) = (self.do_crop_margin, crop_margin(&image)) {
+            image = Cow::Owned(cut);
+        }
+        let Some(Size::Exact { height, width }) = self.size else { return Ok(image) };
+        let size = (height, width);
+        if let (true, Some(turned)) = (self.do_align_long_axis, align_long_axis(&image, size)) {
+            image = Cow::Owned(turned);
+        }
+        if self.do_resize {
+            image = Cow::Owned(resize_page(&image, size, self.resample, self.do_thumbnail)?);
+        } else if self.do_thumbnail {
+            image = Cow::Owned(thumbnail(image.into_owned(), size)?);
+        }
+        if self.do_pad {
+            image = Cow::Owned(pad(image.into_owned(), size)?);
+        }
+        Ok(image)
+    }
+
+    /// Rescales and normalises, channel by channel: `[h, w, 3]` -> `[3, h, w]`.
+    fn to_floats(&self, image: &Rgb8) -> Pixels {
+        let area = image.width * image.height;
+        let mut data = vec![0f32; area * 3];
+        for (channel, plane) in data.chunks_exact_mut(area).enumerate() {
+            // A channel has 256 values: each goes once through the reference's arithmetic.
+            let values: [f32; 256] = std::array::from_fn(|value| self.to_float(value, channel));
+            for (out, pixel) in plane.iter_mut().zip(image.data.chunks_exact(3)) {
+                *out = values[usize::from(pixel[channel])];
+            }
+        }
+        Pixels { channels: 3, height: image.height, width: image.width, data }
+    }
+
+    /// One sample: rescaled in f64 and rounded to f32, then normalised in f32, in that order.
+    fn to_float(&self, value: usize, channel: usize) -> f32 {
+        let mut float = value as f32;
+        if self.do_rescale {
+            float = (value as f64 * self.rescale_factor) as f32;
+        }
+        if self.do_normalize {
+            float = (float - self.image_mean[channel] as f32) / self.image_std[channel] as f32;
+        }
+        float
     }
 }
 
-/// One number for all channels, or three.
-fn channels(value: &Value) -> Result<[f32; 3]> {
-    if let Some(number) = value.as_f64() {
-        return Ok([number as f32; 3]);
+fn crop_size(value: &Value) -> Result<(usize, usize)> {
+    let square = Spelling { by_shortest_edge: false, list_is_width_first: false };
+    match Size::from_json(value, "crop_size", square)? {
+        Size::Exact { height, width } => Ok((height, width)),
+        Size::ShortestEdge(_) => bail!("crop_size = {value} gives no \"height\" and \"width\""),
     }
-    let numbers: Option<Vec<f64>> =
-        value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-    match numbers.as_deref() {
-        Some([r, g, b]) => Ok([*r as f32, *g as f32, *b as f32]),
-        Some([grey]) => Ok([*grey as f32; 3]),
-        _ => bail!("{value} is neither a number nor three of them"),
+}
+
+/// The keys of a preprocessor file. As in the reference, a `size`, `crop_size`, `image_mean` or
+/// `image_std` that is null counts as missing, and a flag that is null as false.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.0.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => bail!("{key} = {other} is neither true nor false"),
+        }
+    }
+
+    fn size(&self, class: &Class) -> Result<Size> {
+        let Some(value) = self.get("size") else { return Ok(class.size) };
+        // A leftover of Kosmos-2 in CLIP's class.
+        let square = class.name == "CLIPImageProcessor" && self.flag("use_square_size", false)?;
+        let spelling = Spelling {
+            by_shortest_edge: class.by_shortest_edge,
+            list_is_width_first: class.size_list_is_width_first,
+        };
+        Ok(match Size::from_json(value, "size", spelling)? {
+            Size::ShortestEdge(edge) if square => Size::Exact { height: edge, width: edge },
+            size => size,
+        })
+    }
+
+    fn resample(&self, class: &Class) -> Result<Filter> {
+        match self.0.get("resample") {
+            None => Ok(class.resample),
+            Some(value) => {
+                let code = value.as_u64();
+                Filter::from_code(code.with_context(|| {
+                    format!("resample = {value} is not the number of a filter, 0 to 5")
+                })?)
+            }
+        }
+    }
+
+    fn rescale_factor(&self) -> Result<f64> {
+        match self.0.get("rescale_factor") {
+            None => Ok(1.0 / 255.0),
+            Some(value) => {
+                value.as_f64().with_context(|| format!("rescale_factor = {value} is not a number"))
+            }
+        }
+    }
+
+    /// One number for each of red, green and blue; a single number stands for all three.
+    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3]> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        if let Some(number) = value.as_f64() {
+            return Ok([number; 3]);
+        }
+        let numbers: Option<Vec<f64>> =
+            value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok()).with_context(|| {
+            format!("{key} = {value} is not three numbers, for red, green and blue")
+        })
     }
 }

@@ -1,136 +1,133 @@
-//! The spellings of `size` and `crop_size` in preprocessor_config.json (the reference's `get_size_dict`).
+//! `size` and `crop_size`, in all the spellings that preprocessor files have had.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// A size, once its spelling is forgotten.
+/// The size that images are resized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Size {
-    Exact {
-        height: usize,
-        width: usize,
-    },
-    /// The short side becomes `edge`; the long one keeps the aspect, at most `longest`.
-    ShortestEdge {
-        edge: usize,
-        longest: Option<usize>,
-    },
+pub enum Size {
+    /// To exactly this size; the aspect ratio is not kept.
+    Exact { height: usize, width: usize },
+    /// The shorter side becomes this long; the aspect ratio is kept.
+    ShortestEdge(usize),
 }
 
-/// What a lone number means, and how a list is ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spelling {
-    /// 224 is a square; a list is [height, width].
-    Square,
-    /// 224 is the short side; a list is [height, width].
-    Short,
-    /// 224 is a square; a list is [width, height] (Donut).
-    WidthFirst,
-}
-
-/// Sides beyond this are mistakes.
-const LARGEST: u64 = 16_384;
-
-fn side(value: &Value) -> Result<usize> {
-    // Some files write 224.0.
-    let side = value.as_u64().or_else(|| {
-        value.as_f64().filter(|side| side.fract() == 0.0 && *side >= 0.0).map(|side| side as u64)
-    });
-    let side = side.with_context(|| format!("{value} is no side"))?;
-    ensure!((1..=LARGEST).contains(&side), "{side} is no usable side (1 to {LARGEST} are)");
-    Ok(side as usize)
+/// What a class reads into a bare number and a list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spelling {
+    pub(super) by_shortest_edge: bool,
+    pub(super) list_is_width_first: bool,
 }
 
 impl Size {
-    pub(super) fn parse(value: &Value, spelling: Spelling) -> Result<Self> {
-        match value {
+    /// Reads the value of `key` (`get_size_dict` of transformers).
+    pub(super) fn from_json(value: &Value, key: &str, spelling: Spelling) -> Result<Self> {
+        let size = match value {
+            Value::Number(_) if spelling.by_shortest_edge => Size::ShortestEdge(side(value, key)?),
             Value::Number(_) => {
-                let side = side(value)?;
-                Ok(match spelling {
-                    Spelling::Short => Size::ShortestEdge { edge: side, longest: None },
-                    _ => Size::Exact { height: side, width: side },
-                })
+                let side = side(value, key)?;
+                Size::Exact { height: side, width: side }
             }
-            Value::Array(pair) if pair.len() == 2 => {
-                let (first, second) = (side(&pair[0])?, side(&pair[1])?);
-                Ok(match spelling {
-                    Spelling::WidthFirst => Size::Exact { height: second, width: first },
-                    _ => Size::Exact { height: first, width: second },
-                })
-            }
-            Value::Object(map) => {
-                let get = |name: &str| map.get(name).filter(|v| !v.is_null()).map(side).transpose();
-                match (get("height")?, get("width")?, get("shortest_edge")?) {
-                    (Some(height), Some(width), None) => Ok(Size::Exact { height, width }),
-                    (None, None, Some(edge)) => {
-                        Ok(Size::ShortestEdge { edge, longest: get("longest_edge")? })
-                    }
-                    _ => bail!("{value} has neither height and width nor shortest_edge"),
+            Value::Array(sides) => {
+                ensure!(sides.len() == 2, "{key} = {value} is not a size; a list has two numbers");
+                let (first, second) = (side(&sides[0], key)?, side(&sides[1], key)?);
+                if spelling.list_is_width_first {
+                    Size::Exact { height: second, width: first }
+                } else {
+                    Size::Exact { height: first, width: second }
                 }
             }
-            _ => bail!("{value} is no size"),
-        }
+            Value::Object(map) => {
+                let mut keys: Vec<_> = map.keys().map(String::as_str).collect();
+                keys.sort_unstable();
+                match keys[..] {
+                    ["height", "width"] => Size::Exact {
+                        height: side(&map["height"], key)?,
+                        width: side(&map["width"], key)?,
+                    },
+                    // The classes here read the shortest edge alone, whatever the longest.
+                    ["shortest_edge"] | ["longest_edge", "shortest_edge"] => {
+                        Size::ShortestEdge(side(&map["shortest_edge"], key)?)
+                    }
+                    _ => bail!(
+                        "{key} = {value} is not supported; it holds \"height\" and \"width\", \
+                         or \"shortest_edge\""
+                    ),
+                }
+            }
+            _ => bail!("{key} = {value} is not a size"),
+        };
+        ensure!(
+            spelling.by_shortest_edge || matches!(size, Size::Exact { .. }),
+            "{key} = {value} gives no \"height\" and \"width\", which this image processor needs"
+        );
+        Ok(size)
     }
 
-    /// (height, width) of a picture of this height and width after the resize.
-    pub(super) fn of(self, height: usize, width: usize) -> (usize, usize) {
+    /// The value as transformers writes it today.
+    pub(super) fn to_json(self) -> Value {
         match self {
-            Size::Exact { height, width } => (height, width),
-            Size::ShortestEdge { edge, longest } => shortest_edge(height, width, edge, longest),
+            Size::Exact { height, width } => json!({ "height": height, "width": width }),
+            Size::ShortestEdge(edge) => json!({ "shortest_edge": edge }),
         }
     }
 }
 
-/// The reference's `get_resize_output_image_size`, which truncates. -> (height, width)
-pub(super) fn shortest_edge(
-    height: usize,
-    width: usize,
-    edge: usize,
-    longest: Option<usize>,
-) -> (usize, usize) {
-    let (short, long) = if width <= height { (width, height) } else { (height, width) };
-    let scaled = |a: usize, b: usize, c: usize| (((a * b) as f64 / c as f64) as usize).max(1);
-    let (mut new_short, mut new_long) = (edge, scaled(edge, long, short));
-    if let Some(most) = longest.filter(|most| new_long > *most) {
-        (new_short, new_long) = (scaled(most, new_short, new_long), most);
-    }
-    if width <= height { (new_long, new_short) } else { (new_short, new_long) }
+/// A side in pixels.
+fn side(value: &Value, key: &str) -> Result<usize> {
+    let side = value.as_u64().and_then(|side| usize::try_from(side).ok());
+    let side = side.with_context(|| format!("{value} in {key} is not a number of pixels"))?;
+    // An image that large would not fit any model, and could not be held.
+    ensure!((1..=1 << 16).contains(&side), "{side} in {key} is not from 1 to 65536 pixels");
+    Ok(side)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    const SQUARE: Spelling = Spelling { by_shortest_edge: false, list_is_width_first: false };
+    const EDGE: Spelling = Spelling { by_shortest_edge: true, list_is_width_first: false };
+    const DONUT: Spelling = Spelling { by_shortest_edge: false, list_is_width_first: true };
 
     #[test]
-    fn spellings_are_understood() {
-        let exact = |height, width| Some(Size::Exact { height, width });
-        let table = [
-            (json!(224), Spelling::Square, exact(224, 224)),
-            (json!(224), Spelling::Short, Some(Size::ShortestEdge { edge: 224, longest: None })),
-            (json!([10, 20]), Spelling::Square, exact(10, 20)),
-            (json!([1920, 2560]), Spelling::WidthFirst, exact(2560, 1920)),
-            (json!({"height": 3, "width": 4}), Spelling::Short, exact(3, 4)),
-            (
-                json!({"shortest_edge": 8, "longest_edge": 9}),
-                Spelling::Square,
-                Some(Size::ShortestEdge { edge: 8, longest: Some(9) }),
-            ),
-            (json!({"longest_edge": 9}), Spelling::Square, None),
-            (json!(0), Spelling::Square, None),
-            (json!("224"), Spelling::Square, None),
-            (json!([1, 2, 3]), Spelling::Square, None),
+    fn all_spellings_are_read() {
+        let exact = |height, width| Size::Exact { height, width };
+        let cases = [
+            (json!(224), SQUARE, exact(224, 224)),
+            (json!(224), EDGE, Size::ShortestEdge(224)),
+            (json!(224), DONUT, exact(224, 224)),
+            (json!([30, 40]), SQUARE, exact(30, 40)),
+            (json!([30, 40]), EDGE, exact(30, 40)),
+            (json!([1920, 2560]), DONUT, exact(2560, 1920)),
+            (json!({"height": 30, "width": 40}), SQUARE, exact(30, 40)),
+            (json!({"width": 40, "height": 30}), DONUT, exact(30, 40)),
+            (json!({"shortest_edge": 7}), EDGE, Size::ShortestEdge(7)),
+            (json!({"shortest_edge": 7, "longest_edge": 9}), EDGE, Size::ShortestEdge(7)),
         ];
-        for (value, spelling, expected) in table {
-            assert_eq!(Size::parse(&value, spelling).ok(), expected, "{value}");
+        for (value, spelling, size) in cases {
+            assert_eq!(Size::from_json(&value, "size", spelling).unwrap(), size, "{value}");
         }
     }
 
     #[test]
-    fn the_long_side_is_cut_off() {
-        assert_eq!(shortest_edge(500, 3, 224, None), (37333, 224));
-        assert_eq!(shortest_edge(480, 640, 256, None), (256, 341));
-        assert_eq!(shortest_edge(480, 640, 256, Some(300)), (225, 300));
+    fn what_the_class_cannot_do_is_refused() {
+        let cases = [
+            (json!({"shortest_edge": 7}), SQUARE, "gives no \"height\" and \"width\""),
+            (json!({"longest_edge": 7}), EDGE, "is not supported"),
+            (json!({"max_height": 7, "max_width": 7}), SQUARE, "is not supported"),
+            (json!({"height": 7}), SQUARE, "is not supported"),
+            (json!([7]), SQUARE, "a list has two numbers"),
+            (json!(0), SQUARE, "is not from 1 to 65536 pixels"),
+            (json!(1_000_000), SQUARE, "is not from 1 to 65536 pixels"),
+            (json!(-3), SQUARE, "is not a number of pixels"),
+            (json!(2.5), SQUARE, "is not a number of pixels"),
+            (json!("224"), SQUARE, "is not a size"),
+        ];
+        for (value, spelling, says) in cases {
+            let error = Size::from_json(&value, "size", spelling).unwrap_err().to_string();
+            assert!(error.contains(says), "{value}: {error}");
+        }
     }
 }
