@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Format, pytorch};
+use super::{Format, hdf5, pytorch};
 
 /// Bytes read to recognise a file.
 const HEAD: u64 = 512;
@@ -31,12 +31,16 @@ fn recognise(head: &[u8], extension: &str) -> Result<Format> {
     let text = head.trim_ascii_start().to_ascii_lowercase();
     let page = text.starts_with(b"<!doctype html") || text.starts_with(b"<html");
     ensure!(!page, "a web page, not weights: download the file itself");
-    if extension == "safetensors" {
-        return Ok(Format::Safetensors);
+    match extension {
+        "safetensors" => return Ok(Format::Safetensors),
+        "msgpack" => return Ok(Format::Flax),
+        _ if hdf5::is_hdf5(head) => return Ok(Format::Tensorflow),
+        _ => {}
     }
     if pytorch::is_torch(head) || matches!(extension, "bin" | "pt" | "pth" | "ckpt") {
         return Ok(Format::Pytorch);
     }
+    ensure!(!matches!(extension, "h5" | "hdf5"), "not an HDF5 file");
     if head.get(8) == Some(&b'{') {
         return Ok(Format::Safetensors);
     }
@@ -61,6 +65,8 @@ mod tests {
         let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
         check(magic, "", Format::Pytorch);
         check(b"anything", "bin", Format::Pytorch);
+        check(b"anything", "msgpack", Format::Flax);
+        check(b"\x89HDF\r\n\x1a\n\0", "bin", Format::Tensorflow);
     }
 
     #[test]
@@ -72,6 +78,7 @@ mod tests {
         check(b"", "bin", "the file is empty");
         check(b"version https://git-lfs.github.com/spec/v1\n", "bin", "a pointer of Git LFS");
         check(b"\n<!DOCTYPE html><html>", "safetensors", "a web page, not weights");
+        check(b"hello there", "h5", "not an HDF5 file");
         check(b"hello there", "txt", "not a file of weights that is known");
     }
 }

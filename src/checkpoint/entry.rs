@@ -55,6 +55,9 @@ impl Mapped {
 pub(super) enum Layout {
     /// Row-major bytes, in pieces that follow one another.
     Dense(Vec<Range<usize>>),
+    /// Chunks of this shape: the first element of each in every dimension, and its place. Those
+    /// at the far edges are padded.
+    Chunked { shape: Vec<usize>, chunks: Vec<(Vec<usize>, usize)> },
     /// A view of a one-dimensional storage; offset and strides count elements.
     Strided { storage: Range<usize>, offset: usize, stride: Vec<usize>, big_endian: bool },
 }
@@ -81,6 +84,7 @@ impl Entry {
         let stored = self.stored_shape();
         let tensor = match &self.layout {
             Layout::Dense(pieces) => self.read_dense(pieces, &stored)?,
+            Layout::Chunked { shape, chunks } => self.read_chunked(shape, chunks, &stored)?,
             Layout::Strided { storage, offset, stride, big_endian } => {
                 self.read_strided(storage, *offset, stride, *big_endian, &stored)?
             }
@@ -141,6 +145,30 @@ impl Entry {
         Ok(flat.f_as_strided(shape, &stride, 0)?.f_contiguous()?)
     }
 
+    /// Puts the rows of every chunk, as far as they lie inside the array, where they belong.
+    fn read_chunked(
+        &self,
+        chunk: &[usize],
+        chunks: &[(Vec<usize>, usize)],
+        shape: &[i64],
+    ) -> Result<Tensor> {
+        let size = self.info.kind.elt_size_in_bytes();
+        let sizes: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+        let mut whole = vec![0; checked_bytes(shape, self.info.kind)?];
+        let row = chunk.last().copied().unwrap_or(1);
+        let rows: usize = chunk.iter().rev().skip(1).product();
+        for (first, place) in chunks {
+            let bytes = self.slice(&(*place..*place + rows * row * size))?;
+            for (number, bytes) in bytes.chunks_exact(row * size).enumerate() {
+                if let Some((at, length)) = place_of_row(number, first, chunk, &sizes) {
+                    let (at, length) = (at * size, length * size);
+                    whole[at..at + length].copy_from_slice(&bytes[..length]);
+                }
+            }
+        }
+        from_bytes(&whole, shape, self.info.kind)
+    }
+
     fn slice(&self, range: &Range<usize>) -> Result<&[u8]> {
         self.file.bytes().get(range.clone()).context("a tensor reaches beyond the end of its file")
     }
@@ -156,6 +184,28 @@ pub(super) fn span(shape: &[i64], stride: &[usize]) -> Option<usize> {
         last = last.checked_add(usize::try_from(size - 1).ok()?.checked_mul(step)?)?;
     }
     last.checked_add(1)
+}
+
+/// Where row `number` of a chunk begins in the row-major array, and how much of it lies inside;
+/// `None` where it is padding.
+fn place_of_row(
+    number: usize,
+    first: &[usize],
+    chunk: &[usize],
+    shape: &[usize],
+) -> Option<(usize, usize)> {
+    let Some(last) = chunk.len().checked_sub(1) else { return Some((0, 1)) };
+    let (mut number, mut at, mut stride) = (number, first[last], shape[last]);
+    for axis in (0..last).rev() {
+        let position = first[axis] + number % chunk[axis];
+        if position >= shape[axis] {
+            return None;
+        }
+        number /= chunk[axis];
+        at += position * stride;
+        stride *= shape[axis];
+    }
+    Some((at, chunk[last].min(shape[last] - first[last])))
 }
 
 /// A tensor of its own from row-major little-endian bytes.

@@ -5,10 +5,14 @@
 //! strangers: each length and offset is checked, and nothing in a file is ever executed.
 
 mod atomic;
+mod bytes;
 mod detect;
 mod entry;
+mod flax;
+mod hdf5;
 mod index;
 mod json;
+mod msgpack;
 mod pickle;
 mod pytorch;
 mod pytorch_write;
@@ -16,6 +20,7 @@ mod rename;
 mod safetensors;
 mod safetensors_write;
 mod shards;
+mod tf;
 mod weights;
 mod zip;
 mod zip_write;
@@ -40,11 +45,13 @@ pub use weights::{Weights, first_of_shared};
 compile_error!("weights are little endian and are copied as they lie");
 
 /// File names `Checkpoint::open` looks for, in this order.
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
 ];
 
 /// The kind of file a checkpoint was read from.
@@ -53,6 +60,10 @@ pub enum Format {
     Safetensors,
     /// `torch.save`, either of its formats.
     Pytorch,
+    /// The HDF5 of Keras.
+    Tensorflow,
+    /// The MessagePack of Flax.
+    Flax,
 }
 
 impl fmt::Display for Format {
@@ -60,6 +71,8 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
             Format::Pytorch => "pytorch",
+            Format::Tensorflow => "tensorflow",
+            Format::Flax => "flax",
         })
     }
 }
@@ -130,6 +143,12 @@ impl Checkpoint {
                 let state_dict = pytorch::open(path)?;
                 self.skipped.extend(state_dict.skipped);
                 Ok(state_dict.entries)
+            }
+            Format::Tensorflow => tf::open(path),
+            Format::Flax => {
+                let (entries, skipped) = flax::open(path)?;
+                self.skipped.extend(skipped);
+                Ok(entries)
             }
         }
     }
@@ -263,6 +282,23 @@ pub(crate) mod tests {
             assert_eq!((found.kind(), found.size()), (expected.kind(), expected.size()), "{key}");
             assert_eq!(found, expected, "{key}");
         }
+    }
+
+    /// Opens a fixture and compares it with the `expected.safetensors` beside it.
+    pub(super) fn check_expected(name: &str) -> Checkpoint {
+        let dir = fixture(name);
+        let found = Checkpoint::open(&dir).unwrap();
+        let expected = Checkpoint::open_file(&dir.join("expected.safetensors")).unwrap();
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let in_order = found.keys().map(|key| (key.to_owned(), expected.tensor(key).unwrap()));
+        assert_same(&read_all(&dir), &in_order.collect::<Vec<_>>());
+        for key in found.keys() {
+            let tensor = found.tensor(key).unwrap();
+            assert!(tensor.is_contiguous(), "{name} {key}");
+            let info = found.info(key).unwrap();
+            assert_eq!((info.kind, &info.shape), (tensor.kind(), &tensor.size()), "{name} {key}");
+        }
+        found
     }
 
     #[test]

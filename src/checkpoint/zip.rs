@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::bytes::{u16_at, u32_at, u64_at};
+
 /// More entries than any checkpoint has.
 const MAX_ENTRIES: u64 = 100_000;
 const END: &[u8] = b"PK\x05\x06";
@@ -183,23 +185,6 @@ fn check_overlap(entries: &[ZipEntry], directory: usize) -> Result<()> {
 
 fn add(a: usize, b: usize) -> Result<usize> {
     a.checked_add(b).context("an offset in the zip archive is impossible")
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
-    let field = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
-    field.copied().context("the zip archive is truncated or damaged")
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Result<u16> {
-    field(bytes, at).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
-    field(bytes, at).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
-    field(bytes, at).map(u64::from_le_bytes)
 }
 
 #[cfg(test)]
