@@ -86,6 +86,22 @@ impl Params {
         self.variable(name, shape, false, || init.draw(shape)).map(|_| ())
     }
 
+    /// Whole numbers that the reference's model stores although its sizes determine them (Swin's
+    /// `relative_position_index`): kept if the file has them, computed when a model is assembled,
+    /// never missed.
+    pub fn buffer(&self, name: &str, values: &Tensor) -> Result<()> {
+        let key = self.key(name);
+        if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
+            return Ok(());
+        }
+        self.table(name, &values.size(), || values.shallow_clone()).map(|_| ())
+    }
+
+    /// True if the source has this key: for families that were saved under two spellings.
+    pub fn has(&self, name: &str) -> bool {
+        self.store.has(&self.key(name))
+    }
+
     /// A key that may lie in old files and means nothing (buffers that are computed now).
     pub fn ignore(&self, name: &str) {
         self.store.note_spare(&self.key(name));
@@ -171,7 +187,9 @@ impl Params {
             }
             Missing::Initialize => {
                 self.store.note_made(&key);
-                make().to_device(self.device()).to_kind(self.kind())
+                let made = make();
+                let kind = if made.is_floating_point() { self.kind() } else { made.kind() };
+                made.to_device(self.device()).to_kind(kind)
             }
         };
         self.store.add(&key, value, trainable)

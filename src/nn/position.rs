@@ -133,7 +133,7 @@ pub fn interpolate_grid(
         return positions.shallow_clone();
     }
     let d = positions.size()[2];
-    let grid = positions.reshape([1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [1, D, h, w]
+    let grid = positions.reshape([-1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [L, D, h, w]
     let kind = grid.kind();
     let grid = grid.to_kind(Kind::Float);
     let resized = if antialias {
@@ -141,7 +141,30 @@ pub fn interpolate_grid(
     } else {
         grid.upsample_bicubic2d([to.0, to.1], false, None, None)
     };
-    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([1, to.0 * to.1, d])
+    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([-1, to.0 * to.1, d])
+}
+
+/// Patch positions [1, P, D] for an image of `size` (H, W) whose patches are a grid (h, w), as the
+/// reference's `interpolate_pos_encoding` has it: a square image of as many patches takes them as they
+/// are; for all others they are read as a square, whatever the config's image_size, and resized.
+/// `fits_square` says whether that works. -> [1, h·w, D]
+pub fn interpolate_square(
+    positions: &Tensor,
+    size: (i64, i64),
+    grid: (i64, i64),
+    antialias: bool,
+) -> Tensor {
+    let count = positions.size()[1];
+    if count == grid.0 * grid.1 && size.0 == size.1 {
+        return positions.shallow_clone();
+    }
+    let side = count.isqrt();
+    interpolate_grid(positions, (side, side), grid, antialias)
+}
+
+/// True if `interpolate_square` can fit `count` positions to this image.
+pub fn fits_square(count: i64, size: (i64, i64), grid: (i64, i64)) -> bool {
+    (count == grid.0 * grid.1 && size.0 == size.1) || count.isqrt().pow(2) == count
 }
 
 #[cfg(test)]
