@@ -15,6 +15,7 @@ mod marian;
 mod mbart;
 mod megatron_bert;
 mod pegasus;
+mod prophetnet;
 mod rembert;
 mod roberta;
 mod roformer;
@@ -111,6 +112,7 @@ pub const DECODERS: &[DecoderArch] = &[
     blenderbot::BLENDERBOT,
     blenderbot::BLENDERBOT_SMALL,
     xglm::XGLM,
+    prophetnet::PROPHETNET,
 ];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.

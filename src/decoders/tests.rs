@@ -16,10 +16,12 @@ const SIZES: &[(&str, i64)] = &[
     ("n_embd", 16),
     ("num_hidden_layers", 2),
     ("decoder_layers", 2),
+    ("num_decoder_layers", 2),
     ("n_layer", 2),
     ("num_layers", 2),
     ("num_attention_heads", 4),
     ("decoder_attention_heads", 4),
+    ("num_decoder_attention_heads", 4),
     ("attention_heads", 4),
     ("n_head", 4),
     ("intermediate_size", 24),
@@ -133,6 +135,7 @@ fn cases() -> Vec<(&'static str, Value, usize, [f64; 4])> {
         ("blenderbot", json!({}), 57, [0.125816, -0.004658, -0.129966, 0.940659]),
         ("blenderbot-small", json!({}), 57, [1.290396, -0.806623, 0.950180, 0.728696]),
         ("xglm", json!({}), 56, [2.157101, -0.851483, -1.268308, 1.271552]),
+        ("prophetnet", json!({"pad_token_id": 0}), 63, [1.992535, -0.825927, 0.522849, 0.912236]),
         (
             "bert",
             json!({"position_embedding_type": "relative_key"}),
@@ -197,6 +200,12 @@ fn cases() -> Vec<(&'static str, Value, usize, [f64; 4])> {
             [1.493719, -0.408354, 0.768854, 1.119420],
         ),
         ("xglm", json!({"scale_embedding": false}), 56, [2.037659, -0.833819, -1.348928, 1.281119]),
+        (
+            "prophetnet",
+            json!({"pad_token_id": 0, "ngram": 3, "num_buckets": 4, "relative_max_distance": 5, "tie_word_embeddings": false}),
+            63,
+            [1.391497, -0.108030, -0.418530, 0.866577],
+        ),
     ]
 }
 
@@ -299,6 +308,8 @@ fn limits_are_those_of_the_reference() {
             | "data2vec-text"
             | "xlm-roberta-xl"
             | "roberta-prelayernorm" => Some(18),
+            // One for the padding, one for the token after the last.
+            "prophetnet" => Some(18),
             "xglm" => None,
             _ => Some(20),
         };

@@ -53,6 +53,10 @@ fn unknown_values_are_refused_by_name() {
         ("ernie", json!({ "use_task_id": true }), "use_task_id = true is not supported"),
         ("mvp", json!({ "use_prompt": true }), "use_prompt = true is not supported"),
         ("roformer", json!({ "hidden_size": 12 }), "heads of even size"),
+        ("prophetnet", json!({ "ngram": 0 }), "leaves no stream that predicts"),
+        ("prophetnet", json!({ "num_decoder_attention_heads": 3 }), "no multiple of"),
+        ("prophetnet", json!({ "num_buckets": 1 }), "leave no room for far tokens"),
+        ("prophetnet", json!({ "max_position_embeddings": 3 }), "leaves no position"),
         ("megatron-bert", json!({ "position_embedding_type": "relative_key" }), "not supported"),
     ];
     for (model_type, changes, sentence) in table {

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::Div;
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
 use super::store::{Missing, Store};
@@ -143,6 +143,30 @@ impl Params {
         };
         self.store.note_alias(&second_key, &first_key);
         Ok((value.shallow_clone(), value))
+    }
+
+    /// Several names of one tensor, whatever the config says: the first that the file has gives it.
+    ///
+    /// If the file has more of them with other values, a warning says so.
+    pub fn shared(&self, names: &[&str], shape: &[i64], init: Init) -> Result<Tensor> {
+        let keys: Vec<String> = names.iter().map(|name| self.key(name)).collect();
+        let Some(first) = keys.first() else { bail!("a tensor needs a name") };
+        let source = keys.iter().find(|key| self.store.has(key)).unwrap_or(first);
+        let value = if source == first {
+            self.var(names[0], shape, init)?
+        } else {
+            self.load(first, source, shape, true)?
+        };
+        for key in &keys[1..] {
+            self.store.note_alias(key, first);
+            if let Some(Ok(other)) = self.store.take(key)
+                && other.size() == value.size()
+                && !other.equal(&value)
+            {
+                self.store.warn(format!("{key:?} differs from {source:?}, which is used instead"));
+            }
+        }
+        Ok(value)
     }
 
     fn variable(
