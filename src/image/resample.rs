@@ -2,9 +2,13 @@
 //!
 //! Hugging Face checkpoints were trained on images that Pillow resized, so its 8-bit arithmetic is
 //! followed exactly: weights in f64, turned into fixed point with 22 fractional bits, a horizontal
-//! pass rounded to u8, then a vertical pass. The filters widen when the image shrinks
-//! (antialiasing). [`resize_window`] computes a part of the result only, with the same bits:
-//! a resize followed by a crop costs no more than what is kept.
+//! and a vertical pass, each rounded to u8. Pillow 13 goes vertically first where the height
+//! shrinks much more than the width; Pillow up to 12 never does, and gives a level more or less in
+//! some pixels then. The filters widen when the image shrinks (antialiasing). [`resize_window`]
+//! computes a part of the result only, with the same bits: a resize followed by a crop costs no
+//! more than what is kept.
+
+use std::borrow::Cow;
 
 use anyhow::{Result, bail, ensure};
 
@@ -211,6 +215,7 @@ fn resize_area(
     window: Window,
 ) -> Result<Rgb8> {
     let [width, height] = size;
+    ensure!(window.width > 0 && window.height > 0, "the window {window:?} is empty");
     ensure!(
         width > 0 && height > 0 && image.width > 0 && image.height > 0,
         "cannot resize an image of {}x{} to {width}x{height} pixels",
@@ -226,18 +231,19 @@ fn resize_area(
     }
     let columns = Axis::new(image.width, area[0], width, filter, window.left, window.width);
     let rows = Axis::new(image.height, area[1], height, filter, window.top, window.height);
-    // The vertical pass reads these rows only; the horizontal pass need not make others.
-    let (first, last) = rows.span();
-    let source = &image.data[first * image.width * 3..last * image.width * 3];
-    let narrowed = match &columns {
-        Axis::Copied { start, len } => crop_columns(source, image.width, *start, *len),
-        Axis::Weighted(weights) => horizontal(source, image.width, weights),
+    // Only what the second pass reads is made by the first.
+    let done = if vertical_first([image.width, image.height], size) {
+        Grid::of(image, columns.span(), (0, image.height)).vertical(&rows).horizontal(&columns)
+    } else {
+        Grid::of(image, (0, image.width), rows.span()).horizontal(&columns).vertical(&rows)
     };
-    let data = match &rows {
-        Axis::Copied { .. } => narrowed,
-        Axis::Weighted(weights) => vertical(&narrowed, window.width, weights, first),
-    };
-    Ok(Rgb8 { width: window.width, height: window.height, data })
+    Ok(Rgb8 { width: window.width, height: window.height, data: done.pixels.into_owned() })
+}
+
+/// Whether Pillow 13 makes the vertical pass first.
+fn vertical_first(from: [usize; 2], to: [usize; 2]) -> bool {
+    let lost = |side: usize| from[side] as i64 - to[side] as i64;
+    lost(1) > 0 && lost(1) > 2 * lost(0)
 }
 
 /// What one side of the output is made of.
@@ -325,50 +331,87 @@ fn to_pixel(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn crop_columns(source: &[u8], width: usize, start: usize, len: usize) -> Vec<u8> {
-    if len == width {
-        return source.to_vec();
-    }
-    let rows = source.chunks_exact(width * 3);
-    rows.flat_map(|row| &row[start * 3..(start + len) * 3]).copied().collect()
+/// A part of an image on its way: rows of `width` pixels, the first of which lies at column `left`
+/// and row `top` of the image that the weights are for.
+struct Grid<'a> {
+    pixels: Cow<'a, [u8]>,
+    width: usize,
+    left: usize,
+    top: usize,
 }
 
-/// Each row of `source`, resampled.
-fn horizontal(source: &[u8], width: usize, weights: &Weights) -> Vec<u8> {
-    let rows = source.len() / (width * 3);
-    let mut data = vec![0; rows * weights.starts.len() * 3];
-    let out_rows = data.chunks_exact_mut((weights.starts.len() * 3).max(1));
-    for (row, out_row) in source.chunks_exact(width * 3).zip(out_rows) {
-        for ((start, taps), out) in weights.iter().zip(out_row.chunks_exact_mut(3)) {
-            let mut sums = [HALF; 3];
-            let pixels = row[start * 3..(start + taps.len()) * 3].chunks_exact(3);
-            for (&tap, pixel) in taps.iter().zip(pixels) {
-                sums[0] += tap * i32::from(pixel[0]);
-                sums[1] += tap * i32::from(pixel[1]);
-                sums[2] += tap * i32::from(pixel[2]);
-            }
-            out.copy_from_slice(&sums.map(to_pixel));
-        }
+impl<'a> Grid<'a> {
+    /// The columns and the rows of `image` from the first to one past the last.
+    fn of(image: &'a Rgb8, columns: (usize, usize), rows: (usize, usize)) -> Self {
+        let stride = image.width * 3;
+        let pixels = Cow::Borrowed(&image.data[rows.0 * stride..rows.1 * stride]);
+        let grid = Grid { pixels, width: image.width, left: 0, top: rows.0 };
+        grid.crop_columns(columns.0, columns.1 - columns.0)
     }
-    data
-}
 
-/// Each column of `source`, whose first row is row `first` of the image, resampled.
-fn vertical(source: &[u8], width: usize, weights: &Weights, first: usize) -> Vec<u8> {
-    let stride = width * 3;
-    let mut data = Vec::with_capacity(weights.starts.len() * stride);
-    let mut sums = vec![HALF; stride];
-    for (start, taps) in weights.iter() {
-        sums.fill(HALF);
-        let rows = source[(start - first) * stride..].chunks_exact(stride.max(1));
-        for (&tap, row) in taps.iter().zip(rows) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += tap * i32::from(value);
+    fn crop_columns(self, start: usize, len: usize) -> Self {
+        if len == self.width {
+            return self;
+        }
+        let rows = self.pixels.chunks_exact(self.width * 3);
+        let first = (start - self.left) * 3;
+        let pixels = rows.flat_map(|row| &row[first..first + len * 3]).copied().collect();
+        Grid { pixels, width: len, left: start, top: self.top }
+    }
+
+    /// Each row, resampled.
+    fn horizontal(self, columns: &Axis) -> Self {
+        let weights = match columns {
+            Axis::Copied { start, len } => return self.crop_columns(*start, *len),
+            Axis::Weighted(weights) => weights,
+        };
+        let (stride, width) = (self.width * 3, weights.starts.len());
+        let mut pixels = vec![0; self.pixels.len() / stride * width * 3];
+        let out_rows = pixels.chunks_exact_mut(width * 3);
+        for (row, out_row) in self.pixels.chunks_exact(stride).zip(out_rows) {
+            for ((start, taps), out) in weights.iter().zip(out_row.chunks_exact_mut(3)) {
+                let start = (start - self.left) * 3;
+                let mut sums = [HALF; 3];
+                let source = row[start..start + taps.len() * 3].chunks_exact(3);
+                for (&tap, pixel) in taps.iter().zip(source) {
+                    sums[0] += tap * i32::from(pixel[0]);
+                    sums[1] += tap * i32::from(pixel[1]);
+                    sums[2] += tap * i32::from(pixel[2]);
+                }
+                out.copy_from_slice(&sums.map(to_pixel));
             }
         }
-        data.extend(sums.iter().map(|&sum| to_pixel(sum)));
+        Grid { pixels: Cow::Owned(pixels), width, left: 0, top: self.top }
     }
-    data
+
+    /// Each column, resampled.
+    fn vertical(mut self, rows: &Axis) -> Self {
+        let stride = self.width * 3;
+        let weights = match rows {
+            Axis::Copied { start, len } => {
+                let kept = (start - self.top) * stride..(start - self.top + len) * stride;
+                self.pixels = match self.pixels {
+                    Cow::Borrowed(pixels) => Cow::Borrowed(&pixels[kept]),
+                    Cow::Owned(pixels) => Cow::Owned(pixels[kept].to_vec()),
+                };
+                return self;
+            }
+            Axis::Weighted(weights) => weights,
+        };
+        let mut pixels = Vec::with_capacity(weights.starts.len() * stride);
+        let mut sums = vec![HALF; stride];
+        for (start, taps) in weights.iter() {
+            sums.fill(HALF);
+            let source = self.pixels[(start - self.top) * stride..].chunks_exact(stride);
+            for (&tap, row) in taps.iter().zip(source) {
+                for (sum, &value) in sums.iter_mut().zip(row) {
+                    *sum += tap * i32::from(value);
+                }
+            }
+            pixels.extend(sums.iter().map(|&sum| to_pixel(sum)));
+        }
+        Grid { pixels: Cow::Owned(pixels), ..self }
+    }
 }
 
 /// Nearest neighbour. Pillow steps from centre to centre by adding, which is kept here: the sums
