@@ -163,9 +163,13 @@ const REFUSED: &[(&[&str], &str)] = &[
          reference fails on it too",
     ),
     (&["biogpt"], "has no cross-attention; the reference runs it and ignores the image"),
+    (
+        &["xlm-prophetnet", "speech_to_text_2", "qdqbert", "mega", "nezha"],
+        "is given up by the reference, whose last 4.x release can't decode with it",
+    ),
     (&["gpt_bigcode"], "has no cross-attention: the reference lacks it for multi-query attention"),
     (
-        &["t5", "mt5", "albert", "deberta", "deberta-v2", "nezha", "longformer", "led"],
+        &["t5", "mt5", "albert", "deberta", "deberta-v2", "longformer", "led"],
         "is no causal language model in the reference",
     ),
 ];

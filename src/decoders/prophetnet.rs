@@ -10,7 +10,7 @@
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::bart::EPS;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
@@ -317,7 +317,7 @@ impl NgramSelfAttention {
             None => scores,
         };
         let probabilities = |scores: Tensor| {
-            let p = scores.softmax(-1, xs.kind());
+            let p = scores.softmax(-1, Kind::Float).to_kind(xs.kind());
             dropout(&p, self.dropout, train)
         };
 

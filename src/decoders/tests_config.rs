@@ -90,6 +90,7 @@ fn refused_types_say_why() {
         ("biogpt", "ignores the image"),
         ("t5", "no causal language model"),
         ("gpt_bigcode", "multi-query"),
+        ("xlm-prophetnet", "given up by the reference"),
         ("grand-piano", "is not supported (supported: bert, roberta,"),
     ];
     for (model_type, sentence) in table {
@@ -130,4 +131,19 @@ fn new_variables_follow_their_familys_rule() {
     assert!((std("transformer.h.1.attn.c_attn.weight") - 0.02).abs() < 1e-3);
     assert!((std("transformer.h.1.crossattention.c_proj.weight") - 0.01).abs() < 5e-4);
     assert!((std("transformer.h.1.mlp.c_proj.weight") - 0.01).abs() < 5e-4);
+}
+
+#[test]
+fn layers_are_dropped_in_training_only() {
+    // With every layer dropped, the image has no way to the logits.
+    let json = tiny("bart", &json!({ "decoder_layerdrop": 1.0, "dropout": 0.0 }));
+    let (decoder, _) = build(&json);
+    let ids = Tensor::from_slice(&[2i64, 5, 6]).unsqueeze(0);
+    let logits = |states: f64, train| {
+        let states = Tensor::full([1, 5, 16], states, (Kind::Float, Device::Cpu));
+        let mut cache = decoder.limits().cache();
+        decoder.logits(&decoder.forward(&ids, &states, &mut cache, train))
+    };
+    assert!(logits(0.5, true).equal(&logits(-0.5, true)));
+    assert!(!logits(0.5, false).equal(&logits(-0.5, false)));
 }

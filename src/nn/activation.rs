@@ -51,6 +51,7 @@ impl Activation {
     }
 
     /// Elementwise; the shape stays.
+    #[allow(clippy::approx_constant)] // the reference's own digits
     pub fn forward(self, xs: &Tensor) -> Tensor {
         match self {
             Activation::Gelu => xs.gelu("none"),

@@ -252,7 +252,7 @@ impl Init {
             }
             // The constant undoes the loss of variance by the cut at two deviations (`variance_scaling_`).
             Init::LecunNormal => {
-                let std = (1.0 / fan_in()).sqrt() / 0.879_625_661_034_239_78;
+                let std = (1.0 / fan_in()).sqrt() / 0.879_625_661_034_239_8;
                 truncated_normal(shape, 1.0) * std
             }
             Init::NormalExceptRow(std, row) => {
@@ -278,4 +278,81 @@ fn truncated_normal(shape: &[i64], std: f64) -> Tensor {
         .uniform_(2.0 * low - 1.0, 2.0 * high - 1.0);
     let normal = uniform.erfinv() * (std * std::f64::consts::SQRT_2);
     normal.clamp(-2.0, 2.0).to_kind(Kind::Float)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Keys and values of one-element tensors.
+    type Source = &'static [(&'static str, f64)];
+
+    /// A store over them.
+    fn store(values: Source, missing: Missing) -> Rc<Store> {
+        let tensors: Vec<(String, f64)> =
+            values.iter().map(|(key, value)| (key.to_string(), *value)).collect();
+        let keys = tensors.iter().map(|(key, _)| key.clone()).collect();
+        let lookup = move |key: &str| {
+            let value = tensors.iter().find(|(known, _)| known == key).unwrap().1;
+            Ok(Tensor::from_slice(&[value as f32]))
+        };
+        Rc::new(Store::new(keys, Box::new(lookup), missing, Device::Cpu, Kind::Float))
+    }
+
+    #[test]
+    fn tied_names_hold_one_tensor_where_the_file_allows_it() {
+        // What the file has, whether the config ties, the two values, warnings.
+        let table: [(Source, bool, (f64, f64), usize); 5] = [
+            (&[("a", 1.0)], true, (1.0, 1.0), 0),
+            (&[("b", 2.0)], true, (2.0, 2.0), 0),
+            (&[("a", 3.0), ("b", 3.0)], true, (3.0, 3.0), 0),
+            (&[("a", 1.0), ("b", 2.0)], true, (1.0, 2.0), 1),
+            (&[("a", 1.0), ("b", 2.0)], false, (1.0, 2.0), 0),
+        ];
+        for (values, tie, expected, warnings) in table {
+            let store = store(values, Missing::Refuse);
+            let (a, b) =
+                Params::root(store.clone()).tied("a", "b", &[1], Init::Normal(1.0), tie).unwrap();
+            assert_eq!((a.double_value(&[0]), b.double_value(&[0])), expected, "{values:?}");
+            assert_eq!(store.warnings().len(), warnings, "{values:?}");
+            assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn shared_names_hold_one_tensor() {
+        let table: [(Source, f64, usize); 3] = [
+            (&[("a", 1.0)], 1.0, 0),
+            (&[("c", 2.0)], 2.0, 0),
+            (&[("a", 1.0), ("b", 1.0), ("c", 4.0)], 1.0, 1),
+        ];
+        for (values, expected, warnings) in table {
+            let store = store(values, Missing::Refuse);
+            let found = Params::root(store.clone()).shared(&["a", "b", "c"], &[1], ZEROS).unwrap();
+            assert_eq!(found.double_value(&[0]), expected, "{values:?}");
+            assert_eq!(store.warnings().len(), warnings, "{values:?}");
+            assert_eq!((store.variables().len(), store.aliases().len()), (1, 2));
+            assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
+        }
+        let empty = store(&[], Missing::Refuse);
+        let _ = Params::root(empty.clone()).shared(&["a", "b"], &[1], ZEROS).unwrap();
+        assert!(empty.check().unwrap_err().to_string().contains("\"a\""));
+    }
+
+    #[test]
+    fn spare_tensors_are_kept_but_neither_missed_nor_trained() {
+        let empty = store(&[], Missing::Refuse);
+        Params::root(empty.clone()).spare("a", &[1], ZEROS).unwrap();
+        assert!(empty.check().is_ok() && empty.variables().is_empty());
+        for (values, missing) in
+            [(&[("a", 1.0)] as Source, Missing::Refuse), (&[], Missing::Initialize)]
+        {
+            let store = store(values, missing);
+            Params::root(store.clone()).spare("a", &[1], ZEROS).unwrap();
+            let variables = store.variables();
+            assert_eq!(variables.len(), 1);
+            assert!(!variables[0].trainable);
+        }
+    }
 }
