@@ -81,6 +81,36 @@ pub fn sinusoidal_grid((height, width): (i64, i64), d: i64) -> Tensor {
     Tensor::from_slice(&table).reshape([height * width, d])
 }
 
+/// What self-attention knows of distances between tokens.
+pub enum Relative {
+    Key(RelativeKey),
+    Rotary(Rotary),
+}
+
+/// Rotary positions (Su et al. 2021): queries and keys are turned by an angle that grows with the
+/// position, so that their product depends on the distance alone.
+pub struct Rotary {
+    /// Sines and cosines of each position and pair of channels, [P, d/2] each.
+    pub sin: Tensor,
+    pub cos: Tensor,
+    /// True: values are turned too.
+    pub value: bool,
+}
+
+impl Rotary {
+    /// Turns the neighbouring channels (2i, 2i + 1) of tokens past, past+1, ..
+    /// [N, A, t, d] -> [N, A, t, d]
+    pub fn turn(&self, xs: &Tensor, past: i64) -> Tensor {
+        let size = xs.size();
+        let t = size[2];
+        let (sin, cos) = (self.sin.narrow(0, past, t), self.cos.narrow(0, past, t)); // [t, d/2]
+        let pairs = xs.unflatten(-1, [-1, 2]); // [N, A, t, d/2, 2]
+        let (even, odd) = (pairs.select(-1, 0), pairs.select(-1, 1));
+        let turned = [&even * &cos - &odd * &sin, &odd * &cos + &even * &sin];
+        Tensor::stack(&turned, -1).reshape(size)
+    }
+}
+
 /// BERT's `position_embedding_type` relative_key and relative_key_query (Shaw et al. 2018,
 /// Huang et al. 2020).
 pub struct RelativeKey {
@@ -183,7 +213,7 @@ mod tests {
         for (counts_padding, expected) in [(true, 3), (false, 2)] {
             let mut cache = Cache::new(0);
             cache.counts_padding = counts_padding;
-            skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
+            let _ = skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
             cache.advance(1);
             let next = skipping_padding(&Tensor::from_slice(&[9i64]).unsqueeze(0), 1, &mut cache);
             assert_eq!(i64::try_from(next.squeeze()).expect("id"), expected);

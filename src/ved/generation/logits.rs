@@ -1,0 +1,328 @@
+//! Rules that change the scores of the next token, one struct a rule, in the reference's order.
+
+use anyhow::{Result, ensure};
+use tch::{Device, Kind, Tensor};
+
+use super::config::{GenerationConfig, GenerationMode};
+use super::warpers;
+
+/// A rule. All rows at once.
+pub trait LogitsProcessor {
+    /// `ids` [N, L] are the tokens so far, prompt included; `scores` [N, V] f32 -> [N, V]
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor;
+}
+
+/// What the rules must know besides the settings.
+pub struct Setting<'a> {
+    /// Tokens of the prompt, start token included.
+    pub prompt: i64,
+    /// Total length at which a sequence ends.
+    pub max_length: i64,
+    pub vocab_size: i64,
+    pub device: Device,
+    /// [V] bool: the only tokens that may be written, besides eos.
+    pub allowed: Option<&'a Tensor>,
+}
+
+/// The rules of a config, in order.
+pub struct Processors {
+    /// Applied before the beam groups are told apart.
+    before: Vec<Box<dyn LogitsProcessor>>,
+    after: Vec<Box<dyn LogitsProcessor>>,
+}
+
+impl Processors {
+    /// Errors where a setting does not fit the vocabulary.
+    pub fn new(config: &GenerationConfig, setting: &Setting) -> Result<Self> {
+        let (v, device) = (setting.vocab_size, setting.device);
+        let eos = config.eos_token_id.as_slice();
+        let mut before: Vec<Box<dyn LogitsProcessor>> = Vec::new();
+        let mut after: Vec<Box<dyn LogitsProcessor>> = Vec::new();
+        if !config.sequence_bias.is_empty() {
+            before.push(Box::new(SequenceBias::new(
+                "sequence_bias",
+                &config.sequence_bias,
+                v,
+                device,
+            )?));
+        }
+        // Hamming diversity comes here: group beam search applies it between the two lists.
+        if config.repetition_penalty != 1.0 {
+            after.push(Box::new(RepetitionPenalty { penalty: config.repetition_penalty }));
+        }
+        if config.no_repeat_ngram_size > 0 {
+            after.push(Box::new(NoRepeatNgram { size: config.no_repeat_ngram_size }));
+        }
+        if !config.bad_words_ids.is_empty() {
+            // An eos alone can't be a bad word.
+            let words = config.bad_words_ids.iter();
+            let words = words.filter(|word| !matches!(word.as_slice(), [id] if eos.contains(id)));
+            let bias: Vec<_> = words.map(|word| (word.clone(), f64::NEG_INFINITY)).collect();
+            after.push(Box::new(SequenceBias::new("bad_words_ids", &bias, v, device)?));
+        }
+        let min_length = config.total_min_length(setting.prompt);
+        if min_length > 0 && !eos.is_empty() {
+            after.push(Box::new(MinLength { min_length, eos: Mask::of(eos, v, device) }));
+        }
+        if let Some(allowed) = setting.allowed {
+            let found = allowed.size();
+            ensure!(found == [v], "the allowed tokens are {found:?}, the vocabulary is {v}");
+            let allowed = allowed.to_device(device).to_kind(Kind::Bool);
+            let allowed = allowed.logical_or(&Mask::of(eos, v, device).0);
+            after.push(Box::new(Suppress { tokens: Mask(allowed.logical_not()) }));
+        }
+        if let Some(id) = config.forced_bos_token_id {
+            let forced = Forced::new("forced_bos_token_id", &[id], 1, v, device)?;
+            after.push(Box::new(forced));
+        }
+        if !config.forced_eos_token_id.is_empty() {
+            let (ids, at) = (&config.forced_eos_token_id, setting.max_length - 1);
+            after.push(Box::new(Forced::new("forced_eos_token_id", ids, at, v, device)?));
+        }
+        if config.remove_invalid_values {
+            after.push(Box::new(RemoveInvalid));
+        }
+        if let Some((start, factor)) = config.exponential_decay_length_penalty {
+            let start = start + setting.prompt;
+            after.push(Box::new(ExponentialDecay { start, factor, eos: Mask::of(eos, v, device) }));
+        }
+        if !config.suppress_tokens.is_empty() {
+            after.push(Box::new(Suppress { tokens: Mask::of(&config.suppress_tokens, v, device) }));
+        }
+        if !config.begin_suppress_tokens.is_empty() {
+            // A forced first token moves the beginning on.
+            let forced = setting.prompt == 1 && config.forced_bos_token_id.is_some();
+            let begin = setting.prompt + i64::from(forced);
+            let tokens = Mask::of(&config.begin_suppress_tokens, v, device);
+            after.push(Box::new(SuppressAtBegin { tokens, begin }));
+        }
+        if config.do_sample {
+            let beams = config.mode() == GenerationMode::BeamSample;
+            warpers::push(config, beams, &mut after);
+        }
+        if config.renormalize_logits {
+            after.push(Box::new(Renormalize));
+        }
+        Ok(Processors { before, after })
+    }
+
+    /// ids [N, L], scores [N, V] -> [N, V]
+    pub fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        self.apply_around(ids, scores, |scores| scores)
+    }
+
+    /// `between` is applied where the reference has Hamming diversity.
+    pub(super) fn apply_around(
+        &self,
+        ids: &Tensor,
+        mut scores: Tensor,
+        between: impl FnOnce(Tensor) -> Tensor,
+    ) -> Tensor {
+        for processor in &self.before {
+            scores = processor.apply(ids, scores);
+        }
+        scores = between(scores);
+        for processor in &self.after {
+            scores = processor.apply(ids, scores);
+        }
+        scores
+    }
+}
+
+/// A set of tokens, [V] bool. Ids outside the vocabulary are not in it.
+pub(super) struct Mask(pub(super) Tensor);
+
+impl Mask {
+    pub(super) fn of(ids: &[i64], vocab_size: i64, device: Device) -> Self {
+        let vocabulary = Tensor::arange(vocab_size, (Kind::Int64, device));
+        let ids = Tensor::from_slice(ids).to_device(device);
+        Mask(Tensor::isin(&vocabulary, &ids, false, false))
+    }
+
+    fn forbid(&self, scores: &Tensor) -> Tensor {
+        scores.masked_fill(&self.0, f64::NEG_INFINITY)
+    }
+}
+
+/// `sequence_bias` and `bad_words_ids`: a bias on the token that would complete a sequence.
+pub struct SequenceBias {
+    /// [V], of the sequences of one token.
+    single: Tensor,
+    longer: Vec<(Vec<i64>, f64)>,
+}
+
+impl SequenceBias {
+    fn new(key: &str, biases: &[(Vec<i64>, f64)], vocab_size: i64, device: Device) -> Result<Self> {
+        let mut single = vec![0f32; vocab_size as usize];
+        let mut longer: Vec<(Vec<i64>, f64)> = Vec::new();
+        for (ids, bias) in biases {
+            if let Some(id) = ids.iter().find(|id| **id >= vocab_size) {
+                anyhow::bail!("{key} has the token id {id}, the vocabulary ends at {vocab_size}");
+            }
+            match ids.as_slice() {
+                [id] => single[*id as usize] = *bias as f32,
+                // A sequence named twice keeps its last bias.
+                _ => match longer.iter_mut().find(|(known, _)| known == ids) {
+                    Some(known) => known.1 = *bias,
+                    None => longer.push((ids.clone(), *bias)),
+                },
+            }
+        }
+        Ok(SequenceBias { single: Tensor::from_slice(&single).to_device(device), longer })
+    }
+}
+
+impl LogitsProcessor for SequenceBias {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        let length = ids.size()[1];
+        let bias = scores.zeros_like() + &self.single; // [N, V]
+        for (sequence, by) in &self.longer {
+            let n = sequence.len() as i64;
+            if n > length {
+                continue;
+            }
+            let prefix =
+                Tensor::from_slice(&sequence[..sequence.len() - 1]).to_device(ids.device());
+            let matches =
+                ids.narrow(1, length - (n - 1), n - 1).eq_tensor(&prefix).all_dim(1, false);
+            let added = bias.zeros_like().select(1, 0).masked_fill(&matches, *by); // [N]
+            let mut column = bias.select(1, sequence[sequence.len() - 1]);
+            let _ = column.g_add_(&added);
+        }
+        scores + bias
+    }
+}
+
+/// `repetition_penalty`: tokens that occurred, prompt included, once each.
+pub struct RepetitionPenalty {
+    pub penalty: f64,
+}
+
+impl LogitsProcessor for RepetitionPenalty {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        let score = scores.gather(1, ids, false); // [N, L]
+        let penalized =
+            (&score * self.penalty).where_self(&score.lt(0.0), &(&score / self.penalty));
+        scores.scatter(1, ids, &penalized)
+    }
+}
+
+/// `no_repeat_ngram_size`: no n-gram twice, prompt included.
+pub struct NoRepeatNgram {
+    pub size: i64,
+}
+
+impl LogitsProcessor for NoRepeatNgram {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        let (length, v) = (ids.size()[1], scores.size()[1]);
+        if length < self.size {
+            return scores;
+        }
+        let ngrams = ids.unfold(1, self.size, 1); // [N, W, n]
+        let begun = ids.narrow(1, length - (self.size - 1), self.size - 1).unsqueeze(1);
+        let repeats = ngrams.narrow(2, 0, self.size - 1).eq_tensor(&begun).all_dim(2, false); // [N, W]
+        // What must not follow; the others go to a column of their own.
+        let last = ngrams.select(2, self.size - 1).where_scalarother(&repeats, v); // [N, W]
+        let banned = Tensor::zeros([ids.size()[0], v + 1], (Kind::Bool, ids.device()));
+        let banned = banned.scatter_value(1, &last, 1).narrow(1, 0, v);
+        scores.masked_fill(&banned, f64::NEG_INFINITY)
+    }
+}
+
+/// `min_length` and `min_new_tokens`: no eos before.
+pub struct MinLength {
+    min_length: i64,
+    eos: Mask,
+}
+
+impl LogitsProcessor for MinLength {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        if ids.size()[1] < self.min_length { self.eos.forbid(&scores) } else { scores }
+    }
+}
+
+/// `forced_bos_token_id` and `forced_eos_token_id`: at one length, only these tokens.
+pub struct Forced {
+    at: i64,
+    /// [V]: 0 for the tokens, -inf for the others.
+    scores: Tensor,
+}
+
+impl Forced {
+    fn new(key: &str, ids: &[i64], at: i64, vocab_size: i64, device: Device) -> Result<Self> {
+        for id in ids {
+            let inside = (0..vocab_size).contains(id);
+            ensure!(inside, "{key} has the token id {id}, the vocabulary ends at {vocab_size}");
+        }
+        let forced = Mask::of(ids, vocab_size, device);
+        let scores = Tensor::zeros([vocab_size], (Kind::Float, device));
+        Ok(Forced { at, scores: scores.masked_fill(&forced.0.logical_not(), f64::NEG_INFINITY) })
+    }
+}
+
+impl LogitsProcessor for Forced {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        if ids.size()[1] == self.at { self.scores.expand_as(&scores).contiguous() } else { scores }
+    }
+}
+
+/// `remove_invalid_values`: NaN is 0, infinities the outermost numbers.
+pub struct RemoveInvalid;
+
+impl LogitsProcessor for RemoveInvalid {
+    fn apply(&self, _: &Tensor, scores: Tensor) -> Tensor {
+        scores.nan_to_num(0.0, f64::from(f32::MAX), f64::from(f32::MIN))
+    }
+}
+
+/// `exponential_decay_length_penalty`: from a length on, eos grows likelier. A score that is not
+/// finite stays (the reference makes NaN of a forbidden eos).
+pub struct ExponentialDecay {
+    start: i64,
+    factor: f64,
+    eos: Mask,
+}
+
+impl LogitsProcessor for ExponentialDecay {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        let over = ids.size()[1] - self.start;
+        if over <= 0 {
+            return scores;
+        }
+        let penalty = scores.abs() * (self.factor.powf(over as f64) - 1.0);
+        let penalized = &scores + penalty;
+        penalized.where_self(&self.eos.0.logical_and(&scores.isfinite()), &scores)
+    }
+}
+
+/// `suppress_tokens`, and all tokens but the allowed ones.
+pub struct Suppress {
+    tokens: Mask,
+}
+
+impl LogitsProcessor for Suppress {
+    fn apply(&self, _: &Tensor, scores: Tensor) -> Tensor {
+        self.tokens.forbid(&scores)
+    }
+}
+
+/// `begin_suppress_tokens`: not as the first new token.
+pub struct SuppressAtBegin {
+    tokens: Mask,
+    begin: i64,
+}
+
+impl LogitsProcessor for SuppressAtBegin {
+    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
+        if ids.size()[1] == self.begin { self.tokens.forbid(&scores) } else { scores }
+    }
+}
+
+/// `renormalize_logits`, always last.
+pub struct Renormalize;
+
+impl LogitsProcessor for Renormalize {
+    fn apply(&self, _: &Tensor, scores: Tensor) -> Tensor {
+        scores.log_softmax(-1, Kind::Float)
+    }
+}

@@ -1,0 +1,103 @@
+//! The decoder's side of a search: rows of tokens, the cache, the image states that are still needed.
+
+use tch::{Kind, Tensor};
+
+use super::GenerationConfig;
+use crate::decoders::Decoder;
+use crate::nn::Cache;
+
+/// N rows of tokens over B images (image-major), as far as the decoder has read them.
+pub(super) struct Session<'a> {
+    decoder: &'a dyn Decoder,
+    /// [B, S, D]
+    states: Tensor,
+    cache: Cache,
+    /// [N, L]: all tokens, the unread ones too.
+    pub(super) ids: Tensor,
+}
+
+impl<'a> Session<'a> {
+    /// One row an image, nothing read.
+    pub(super) fn new(
+        decoder: &'a dyn Decoder,
+        encoder_hidden_states: &Tensor,
+        prompt: &Tensor,
+        config: &GenerationConfig,
+    ) -> Self {
+        let mut cache = decoder.limits().cache();
+        cache.counts_padding = config.use_cache;
+        Session {
+            decoder,
+            states: encoder_hidden_states.shallow_clone(),
+            cache,
+            ids: prompt.to_kind(Kind::Int64),
+        }
+    }
+
+    /// Reads the unread tokens. -> hidden states [N, t, D]
+    pub(super) fn read(&mut self) -> Tensor {
+        let (length, past) = (self.ids.size()[1], self.cache.past());
+        let unread = self.ids.narrow(1, past, length - past);
+        self.decoder.forward(&unread, &self.states, &mut self.cache, false)
+    }
+
+    /// Scores of the token after the last one read. hidden states [N, t, D] -> [N, V] f32
+    pub(super) fn logits(&self, hidden: &Tensor) -> Tensor {
+        let last = hidden.narrow(1, hidden.size()[1] - 1, 1);
+        self.decoder.logits(&last).squeeze_dim(1).to_kind(Kind::Float)
+    }
+
+    /// `read` and `logits`. -> [N, V] f32
+    pub(super) fn next_logits(&mut self) -> Tensor {
+        let hidden = self.read();
+        self.logits(&hidden)
+    }
+
+    /// Each row becomes `times` rows, side by side.
+    pub(super) fn repeat(&mut self, times: i64) {
+        if times > 1 {
+            let n = self.ids.size()[0];
+            let rows: Vec<i64> = (0..n * times).map(|row| row / times).collect();
+            self.select(&rows);
+        }
+    }
+
+    /// Rows become copies of `rows`; the images stay.
+    pub(super) fn select(&mut self, rows: &[i64]) {
+        if self.is_identity(rows) {
+            return;
+        }
+        let rows = self.index(rows);
+        self.cache.reorder(&rows);
+        self.ids = self.ids.index_select(0, &rows);
+    }
+
+    /// Keeps `images`, and rows that become copies of `rows`, which number the rows before.
+    pub(super) fn keep(&mut self, images: &[i64], rows: &[i64]) {
+        if images.len() as i64 == self.states.size()[0] {
+            return self.select(rows);
+        }
+        let (images, rows) = (self.index(images), self.index(rows));
+        self.cache.keep(&images, &rows);
+        self.states = self.states.index_select(0, &images);
+        self.ids = self.ids.index_select(0, &rows);
+    }
+
+    /// Appends one token to each row.
+    pub(super) fn append(&mut self, tokens: &[i64]) {
+        self.append_column(&self.index(tokens).unsqueeze(1));
+    }
+
+    /// Appends a column, [N, 1].
+    pub(super) fn append_column(&mut self, tokens: &Tensor) {
+        self.ids = Tensor::cat(&[&self.ids, tokens], 1);
+    }
+
+    fn is_identity(&self, rows: &[i64]) -> bool {
+        rows.len() as i64 == self.ids.size()[0] && rows.iter().zip(0..).all(|(a, b)| *a == b)
+    }
+
+    fn index(&self, numbers: &[i64]) -> Tensor {
+        Tensor::from_slice(numbers).to_device(self.ids.device())
+    }
+}

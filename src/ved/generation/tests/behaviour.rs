@@ -1,0 +1,184 @@
+//! What the reference can't be asked: sampling, hooks, refusals.
+
+use super::*;
+
+/// `finish` of some row, so that each reason is seen.
+fn finishes(found: &[Vec<Generated>]) -> Vec<Finish> {
+    found.iter().flatten().map(|generated| generated.finish).collect()
+}
+
+fn search_case(which: impl Fn(&Case) -> bool) -> Case {
+    let cases = cases(include_str!("../../../../tests/fixtures/generation/search.jsonl"));
+    cases.into_iter().find(which).unwrap()
+}
+
+/// Greedy, more than one image, nothing special.
+fn plain_case() -> Case {
+    let mut case = search_case(|case| case.images.len() > 1 && case.decoder.size == 16);
+    case.config = GenerationConfig {
+        eos_token_id: vec![2],
+        max_new_tokens: Some(40),
+        ..GenerationConfig::default()
+    };
+    case.decoder.boost.clear();
+    case
+}
+
+#[test]
+fn sampled_tokens_follow_the_probabilities() {
+    let mut case = plain_case();
+    case.config.do_sample = true;
+    case.config.top_k = 6;
+    case.config.temperature = 0.8;
+    case.config.max_new_tokens = Some(1);
+    case.config.num_return_sequences = 20_000;
+    let found = case.run(&[0], &Hooks { seed: 11, ..Hooks::default() });
+    let state = case.prompt[0].iter().fold(mix(case.images[0] as u32), |s, id| read(s, *id));
+    let logits = logits_of(state, &[], 16);
+    let mut order: Vec<usize> = (0..16).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    let weight = |token: usize| f64::from(logits[token] / 0.8).exp();
+    let total: f64 = order[..6].iter().map(|token| weight(*token)).sum();
+    let (mut chi_square, mut seen) = (0.0, 0);
+    for token in &order[..6] {
+        let count = found[0].iter().filter(|found| found.ids == [*token as i64]).count();
+        let expected = 20_000.0 * weight(*token) / total;
+        chi_square += (count as f64 - expected).powi(2) / expected;
+        seen += count;
+    }
+    // 5 degrees of freedom, probability 0.9999.
+    assert!(seen == 20_000 && chi_square < 25.8, "{seen} {chi_square}");
+}
+
+#[test]
+fn a_sampled_text_depends_on_seed_and_image_alone() {
+    let cases = cases(include_str!("../../../../tests/fixtures/generation/search.jsonl"));
+    let mut differing = 0;
+    for mut case in cases.into_iter().take(120) {
+        case.config.do_sample = true;
+        case.config.num_return_sequences = 2;
+        let which: Vec<usize> = (0..case.images.len()).collect();
+        let hooks = Hooks { seed: 5, first_image: 40, ..Hooks::default() };
+        let together = case.run(&which, &hooks);
+        for image in which.clone() {
+            let hooks = Hooks { first_image: 40 + image as u64, ..hooks };
+            assert_eq!(case.run(&[image], &hooks)[0], together[image], "line {}", case.line);
+        }
+        differing += usize::from(case.run(&which, &Hooks { seed: 6, ..hooks }) != together);
+    }
+    assert!(differing > 100, "{differing}");
+}
+
+#[test]
+fn what_ends_a_sequence_is_told() {
+    let stops = search_case(|case| !case.config.stop_strings.is_empty());
+    assert!(finishes(&stops.run_all()).contains(&Finish::Stop));
+
+    let mut case = plain_case();
+    for num_beams in [1, 3] {
+        case.config.num_beams = num_beams;
+        case.config.max_time = Some(0.0);
+        let found = case.run_all();
+        assert!(
+            found.iter().all(|found| found[0].ids.len() == 1 && found[0].finish == Finish::Time)
+        );
+        case.config.max_time = None;
+
+        case.decoder.boost = vec![(7, 20.0)];
+        let detector = LoopDetector { max_period: 4, repeats: 3, min_tokens: 5 };
+        let hooks = Hooks { loop_detector: Some(detector), ..Hooks::default() };
+        let found = case.run(&[0, 1], &hooks);
+        assert!(found.iter().all(|found| found[0].ids == [7; 5]));
+        assert_eq!(finishes(&found)[0], Finish::Repetition);
+        assert_eq!(case.run_all()[0][0].ids, [7; 40]);
+        case.decoder.boost.clear();
+    }
+}
+
+#[test]
+fn only_allowed_tokens_are_written() {
+    let mut case = plain_case();
+    let allowed: Vec<bool> = (0..16).map(|id| [4, 9, 11].contains(&id)).collect();
+    let allowed = Tensor::from_slice(&allowed);
+    let hooks = Hooks { allowed: Some(&allowed), ..Hooks::default() };
+    for num_beams in [1, 3] {
+        case.config.num_beams = num_beams;
+        for found in case.run(&[0, 1], &hooks).iter().flatten() {
+            assert!(found.ids.iter().all(|id| [2, 4, 9, 11].contains(id)), "{:?}", found.ids);
+        }
+    }
+}
+
+#[test]
+fn tokens_stream_and_an_interrupt_ends() {
+    let case = plain_case();
+    let seen = std::cell::RefCell::new(Vec::new());
+    let stop = AtomicBool::new(false);
+    let on_token = |id| seen.borrow_mut().push(id);
+    let hooks = Hooks { on_token: Some(&on_token), interrupt: Some(&stop), ..Hooks::default() };
+    let found = case.run(&[0], &hooks);
+    assert_eq!(*seen.borrow(), found[0][0].ids);
+
+    stop.store(true, Ordering::Relaxed);
+    let states = Tensor::zeros([1, 1, 1], (Kind::Float, tch::Device::Cpu));
+    let prompt = Tensor::from_slice(&[1i64]).unsqueeze(0);
+    let error = generate(&case.decoder, &states, &prompt, &case.config, &hooks).unwrap_err();
+    assert!(error.is::<Interrupted>());
+}
+
+#[test]
+fn without_a_cache_padding_is_counted_otherwise() {
+    let mut case = plain_case();
+    case.config.use_cache = false;
+    case.decoder.use_cache = false;
+    case.run_all();
+}
+
+#[test]
+fn what_can_not_be_generated_is_refused() {
+    let case = plain_case();
+    let config = |change: &dyn Fn(&mut GenerationConfig)| {
+        let mut config = case.config.clone();
+        change(&mut config);
+        config
+    };
+    let table = [
+        (
+            config(&|_| ()),
+            vec![1i64, 99],
+            "the prompt has the token id 99, the vocabulary ends at 16",
+        ),
+        (
+            config(&|c| (c.max_new_tokens, c.max_length, c.length) = (None, 2, LengthRule::Total)),
+            vec![1, 3],
+            "the prompt has 2 tokens (start token included) and max_length is 2",
+        ),
+        (
+            config(&|c| c.bad_words_ids = vec![vec![3, 16]]),
+            vec![1],
+            "bad_words_ids has the token id 16, the vocabulary ends at 16",
+        ),
+        (
+            config(&|c| c.forced_bos_token_id = Some(70)),
+            vec![1],
+            "forced_bos_token_id has the token id 70",
+        ),
+        (
+            config(&|c| c.stop_strings = vec!["a".to_string()]),
+            vec![1],
+            "stop_strings need a tokenizer",
+        ),
+        (
+            config(&|c| (c.num_beams, c.eos_token_id) = (2, (0..17).collect())),
+            vec![1],
+            "2 beams need 36 continuations, the vocabulary of 16 has too few",
+        ),
+    ];
+    for (config, prompt, sentence) in table {
+        let states = Tensor::zeros([1, 1, 1], (Kind::Float, tch::Device::Cpu));
+        let prompt = Tensor::from_slice(&prompt).unsqueeze(0);
+        let found = generate(&case.decoder, &states, &prompt, &config, &Hooks::default());
+        let error = found.unwrap_err().to_string();
+        assert!(error.starts_with(sentence), "{error}");
+    }
+}
