@@ -1,5 +1,6 @@
 //! Vision encoders: pixel values in, hidden states out. One file a family, one row an architecture.
 
+mod aimv2;
 mod beit;
 mod clip;
 mod deit;
@@ -65,6 +66,7 @@ pub const ENCODERS: &[EncoderArch] = &[
     clip::CLIP_VISION,
     clip::CHINESE_CLIP_VISION,
     siglip::SIGLIP_VISION,
+    aimv2::AIMV2_VISION,
     yolos::YOLOS,
 ];
 
@@ -186,6 +188,17 @@ mod tests {
                 "vision_model.head.probe",
             ],
         ),
+        (
+            "aimv2_vision_model",
+            16,
+            &[
+                "head.cls_token",
+                "head.k_proj.weight",
+                "head.output_proj.bias",
+                "head.output_proj.weight",
+                "head.v_proj.weight",
+            ],
+        ),
         ("yolos", 20, &["pooler.dense.bias", "pooler.dense.weight"]),
     ];
 
@@ -237,6 +250,12 @@ mod tests {
             ("clip_vision_model", (33, 32), false, Some(other(&square.replace("48x24", "33x32")))),
             ("siglip_vision_model", (33, 32), false, None),
             ("siglip_vision_model", (48, 24), true, None),
+            (
+                "aimv2_vision_model",
+                (48, 24),
+                true,
+                Some(format!("the image processor gives {square}; correct `size` in preprocessor_config.json")),
+            ),
             ("beit", (48, 24), false, None),
             ("dinov2", (48, 24), false, None),
             ("dinov3_vit", (48, 24), false, None),

@@ -243,9 +243,11 @@ impl Attention {
     /// xs [n, w², C], bias [1, A, w², w²] -> [n, w², C]
     fn forward(&self, xs: &Tensor, bias: &Tensor, train: bool) -> Tensor {
         let heads = |xs: Tensor| split_heads(&xs, self.heads);
+        // In f32, because 1e-12 is 0 in f16 and the zeros of a padded map would become 0 / 0.
         let unit = |xs: Tensor| {
+            let (xs, kind) = (xs.to_kind(Kind::Float), xs.kind());
             let norm = xs.norm_scalaropt_dim(2.0, [-1i64], true).clamp_min(1e-12);
-            xs / norm
+            (xs / norm).to_kind(kind)
         };
         let scale = self.logit_scale.clamp_max(100f64.ln()).exp();
         let q = unit(heads(self.query.forward(xs))) * scale;

@@ -2,15 +2,14 @@
 //! What it was trained by, hiding patches at random, is of no use here: `mask_ratio` must be 0. Then the
 //! reference shuffles all patches; here they keep their order, which a decoder can't tell apart.
 
-use anyhow::{Result, ensure};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tch::Tensor;
-
 use super::EncoderArch;
 use super::vit::{self, Vit};
 use crate::nn::params::Init;
+use crate::nn::position::sinusoidal_grid;
 use crate::nn::{Params, config};
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 pub(super) const VIT_MAE: EncoderArch = EncoderArch {
     model_type: "vit_mae",
@@ -74,29 +73,14 @@ fn build(p: &Params, json: &Value) -> Result<Vit> {
         grid.0,
         grid.1
     );
-    let positions =
-        own.table("position_embeddings", &config.positions(1), || sincos_positions(side, d))?;
+    let positions = own.table("position_embeddings", &config.positions(1), || {
+        // The class token has none.
+        sinusoidal_grid((side, side), d).constant_pad_nd([0, 0, 1, 0]).unsqueeze(0)
+    })?;
     // The embeddings have no dropout, the layers have.
     let mut vit = Vit::new(p, &config, vec![cls_token], positions, Init::XavierUniform, init)?;
     vit.embeddings.dropout = 0.0;
     Ok(vit)
-}
-
-/// Sines and cosines of the column, then of the row, frequencies 10000^(-4j/D); zeros for the class
-/// token (`get_2d_sincos_pos_embed`). -> [1, 1 + side², D]
-fn sincos_positions(side: i64, d: i64) -> Tensor {
-    let quarter = d / 4;
-    let mut table = vec![0f32; ((1 + side * side) * d) as usize];
-    for (i, row) in table.chunks_mut(d as usize).skip(1).enumerate() {
-        let place = (i as i64 / side, i as i64 % side);
-        for (j, value) in row.iter_mut().enumerate() {
-            let (part, j) = (j as i64 / quarter, j as i64 % quarter);
-            let position = if part < 2 { place.1 } else { place.0 };
-            let angle = position as f64 / 10000f64.powf(4.0 * j as f64 / d as f64);
-            *value = if part % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
-        }
-    }
-    Tensor::from_slice(&table).reshape([1, 1 + side * side, d])
 }
 
 #[cfg(test)]
@@ -119,15 +103,5 @@ mod tests {
              encoder's config"
         );
         assert_eq!((VIT_MAE.defaults)()["mask_ratio"], json!(0.0));
-    }
-
-    #[test]
-    fn columns_come_before_rows() {
-        let found: Vec<f64> = Vec::try_from(sincos_positions(2, 8).get(0).get(2)).unwrap();
-        // Row 0, column 1: `get_2d_sincos_pos_embed(8, 2, add_cls_token=True)[2]`.
-        let expected = [0.841_470_98, 0.009_999_83, 0.540_302_3, 0.999_95, 0.0, 0.0, 1.0, 1.0];
-        for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-7, "{found} for {expected}");
-        }
     }
 }

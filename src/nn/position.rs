@@ -63,6 +63,24 @@ pub fn sinusoidal_marian(rows: i64, d: i64) -> Tensor {
     Tensor::from_slice(&table).reshape([rows, d])
 }
 
+/// The fixed positions of a grid (h, w) of ViT-MAE and AIMv2: sines and cosines of the column, then of
+/// the row, with frequencies 10000^(-4j/D) (`get_2d_sincos_pos_embed`). D is a multiple of 4.
+/// -> [h·w, D]
+pub fn sinusoidal_grid((height, width): (i64, i64), d: i64) -> Tensor {
+    let quarter = d / 4;
+    let mut table = vec![0f32; (height * width * d) as usize];
+    for (i, row) in table.chunks_mut(d as usize).enumerate() {
+        let place = (i as i64 / width, i as i64 % width);
+        for (j, value) in row.iter_mut().enumerate() {
+            let (part, j) = (j as i64 / quarter, j as i64 % quarter);
+            let position = if part < 2 { place.1 } else { place.0 };
+            let angle = position as f64 / 10000f64.powf(4.0 * j as f64 / d as f64);
+            *value = if part % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
+        }
+    }
+    Tensor::from_slice(&table).reshape([height * width, d])
+}
+
 /// What self-attention knows of distances between tokens.
 pub enum Relative {
     Key(RelativeKey),
@@ -211,6 +229,16 @@ mod tests {
         close(&fairseq.get(2), &row, 1e-6);
         let row = [0.841471, 0.046399, 0.002154, 0.540302, 0.998923, 0.999998];
         close(&sinusoidal_marian(3, 6).get(1), &row, 1e-6);
+    }
+
+    #[test]
+    fn columns_come_before_rows() {
+        // `get_2d_sincos_pos_embed(8, 2)[1]`: row 0, column 1.
+        let expected = [0.84147098, 0.00999983, 0.54030231, 0.99995, 0.0, 0.0, 1.0, 1.0];
+        close(&sinusoidal_grid((2, 2), 8).get(1), &expected, 1e-7);
+        // `build_2d_sincos_position_embedding(2, 3, embed_dim=4)[0, 5]`: row 1, column 2.
+        let expected = [0.90929743, -0.41614684, 0.84147098, 0.54030231];
+        close(&sinusoidal_grid((2, 3), 4).get(5), &expected, 1e-7);
     }
 
     #[test]
