@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Decoder, DecoderArch, Limits};
+use super::{Decoder, DecoderArch, Limits, check_cross_attention};
 use crate::nn::attention::CrossKv;
 use crate::nn::linear::product;
 use crate::nn::params::Init;
@@ -55,6 +55,8 @@ struct Config {
     scale_attn_weights: bool,
     scale_attn_by_inverse_layer_idx: bool,
     tie_word_embeddings: bool,
+    #[serde(default)]
+    cross_attention_hidden_size: Option<i64>,
 }
 
 fn defaults() -> Value {
@@ -69,9 +71,12 @@ fn defaults() -> Value {
 }
 
 impl Config {
-    /// `reorder_and_upcast_attn` is accepted: in f32 it changes the order of operations only.
+    /// `reorder_and_upcast_attn` is accepted: in f32 it changes the order of operations only. The two
+    /// `scale_attn` flags are followed as the reference's eager attention does; its fused attention of
+    /// 4.57 drops them by mistake.
     fn from_json(json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults(), json, ALIASES)?;
+        check_cross_attention(json, config.cross_attention_hidden_size, config.n_embd)?;
         ensure!(
             config.n_head > 0 && config.n_embd % config.n_head == 0,
             "n_embd {} is no multiple of n_head {}",
@@ -90,6 +95,7 @@ struct Gpt2 {
     /// [V, D]
     lm_head: Tensor,
     embd_pdrop: f64,
+    cross_attention_size: Option<i64>,
 }
 
 /// A pre-norm layer: self-attention, cross-attention, feed-forward.
@@ -112,7 +118,7 @@ impl Gpt2 {
             p.tied("transformer.wte.weight", "lm_head.weight", &[v, d], init, tie)?;
         let p = p / "transformer";
         Ok(Gpt2 {
-            wte: Embedding { weight: wte },
+            wte: Embedding::new(wte, None),
             wpe: p.embedding("wpe", config.n_positions, d, init)?,
             layers: (0..config.n_layer)
                 .map(|i| Layer::new(&(&p / "h" / i), config, i))
@@ -120,6 +126,7 @@ impl Gpt2 {
             ln_f: p.layer_norm("ln_f", d, config.layer_norm_epsilon)?,
             lm_head,
             embd_pdrop: config.embd_pdrop,
+            cross_attention_size: config.cross_attention_hidden_size,
         })
     }
 }
@@ -154,6 +161,7 @@ impl Decoder for Gpt2 {
             vocab_size: size[0],
             layers: self.layers.len(),
             max_positions: Some(self.wpe.weight.size()[0]),
+            cross_attention_size: self.cross_attention_size,
         }
     }
 }

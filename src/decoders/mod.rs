@@ -1,9 +1,28 @@
 //! Language models with cross-attention: ids and image states in, logits out.
 //! One file a family, one row an architecture.
 
+mod bart;
+mod bart_layer;
+mod bert;
+mod bert_embeddings;
+mod bert_generation;
+mod bert_layer;
+mod bigbird_pegasus;
+mod blenderbot;
+mod electra;
 mod gpt2;
+mod marian;
+mod mbart;
+mod megatron_bert;
+mod pegasus;
+mod prophetnet;
+mod rembert;
+mod roberta;
+mod roformer;
+mod trocr;
+mod xglm;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -39,6 +58,9 @@ pub struct Limits {
     pub layers: usize,
     /// Longest sequence, start token included; None where positions are computed.
     pub max_positions: Option<i64>,
+    /// The config's `cross_attention_hidden_size`: the size of the states that cross-attention
+    /// reads, where the config says it. It must be the encoder's, and then nothing projects them.
+    pub cross_attention_size: Option<i64>,
 }
 
 impl Limits {
@@ -64,23 +86,130 @@ pub struct DecoderArch {
 }
 
 /// Every decoder that can be built.
-pub const DECODERS: &[DecoderArch] = &[gpt2::GPT2];
+pub const DECODERS: &[DecoderArch] = &[
+    bert::BERT,
+    roberta::ROBERTA,
+    roberta::XLM_ROBERTA,
+    roberta::CAMEMBERT,
+    roberta::DATA2VEC_TEXT,
+    electra::ELECTRA,
+    bert::ERNIE,
+    rembert::REMBERT,
+    roformer::ROFORMER,
+    bert_generation::BERT_GENERATION,
+    megatron_bert::MEGATRON_BERT,
+    megatron_bert::XLM_ROBERTA_XL,
+    megatron_bert::ROBERTA_PRELAYERNORM,
+    gpt2::GPT2,
+    trocr::TROCR,
+    bart::BART,
+    bart::PLBART,
+    bart::MVP,
+    mbart::MBART,
+    marian::MARIAN,
+    pegasus::PEGASUS,
+    bigbird_pegasus::BIGBIRD_PEGASUS,
+    blenderbot::BLENDERBOT,
+    blenderbot::BLENDERBOT_SMALL,
+    xglm::XGLM,
+    prophetnet::PROPHETNET,
+];
 
 /// The row of a config's `model_type`; an unknown one is refused by name.
 pub fn find(model_type: &str) -> Result<&'static DecoderArch> {
     if let Some(arch) = DECODERS.iter().find(|arch| arch.model_type == model_type) {
         return Ok(arch);
     }
-    match model_type {
-        "distilbert" => bail!(
-            "decoder type \"distilbert\" has no cross-attention, and the reference refuses it too; \
-             `vedm init --decoder` takes its weights into a \"bert\" decoder"
-        ),
-        _ => bail!("decoder type {model_type:?} is not supported (supported: {})", names()),
+    match REFUSED.iter().find(|(types, _)| types.contains(&model_type)) {
+        Some((_, reason)) => bail!("decoder type {model_type:?} {reason}"),
+        None => bail!("decoder type {model_type:?} is not supported (supported: {})", names()),
     }
 }
+
+/// Types that people try, and why they can't be used.
+const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &["distilbert"],
+        "has no cross-attention, and the reference refuses it too; `vedm init --decoder` takes its \
+         weights into a \"bert\" decoder",
+    ),
+    (
+        &[
+            "opt",
+            "llama",
+            "mistral",
+            "mixtral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "phi",
+            "phi3",
+            "gpt_neo",
+            "gptj",
+            "gpt_neox",
+            "openai-gpt",
+            "ctrl",
+            "codegen",
+            "bloom",
+            "xlnet",
+            "stablelm",
+            "olmo",
+            "falcon",
+            "mpt",
+            "whisper",
+        ],
+        "has no cross-attention to the states of another model, so it could not see the image; the \
+         reference fails on it too",
+    ),
+    (&["biogpt"], "has no cross-attention; the reference runs it and ignores the image"),
+    (&["gpt_bigcode"], "has no cross-attention: the reference lacks it for multi-query attention"),
+    (
+        &["t5", "mt5", "albert", "deberta", "deberta-v2", "nezha", "longformer", "led"],
+        "is no causal language model in the reference",
+    ),
+];
 
 /// The supported types, for messages and help.
 pub fn names() -> String {
     DECODERS.iter().map(|arch| arch.model_type).collect::<Vec<_>>().join(", ")
 }
+
+/// For families whose cross-attention hangs on `add_cross_attention` and reads states of its own
+/// size: an error where the config asks for anything else.
+fn check_cross_attention(json: &Value, cross_size: Option<i64>, hidden_size: i64) -> Result<()> {
+    ensure!(
+        json.get("add_cross_attention").and_then(Value::as_bool) != Some(false),
+        "the decoder's config says add_cross_attention = false, so the image would be ignored; \
+         set it to true"
+    );
+    check_cross_size(cross_size, hidden_size)
+}
+
+/// For families that read states of their own size only.
+fn check_cross_size(cross_size: Option<i64>, hidden_size: i64) -> Result<()> {
+    match cross_size {
+        Some(size) if size != hidden_size => bail!(
+            "cross_attention_hidden_size {size} differs from the hidden size {hidden_size}, and \
+             this family's cross-attention reads no other; set it to null"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// An error if the padding token has no row.
+fn check_padding(pad_token_id: Option<i64>, rows: i64) -> Result<()> {
+    match pad_token_id {
+        Some(id) if !(0..rows).contains(&id) => {
+            bail!("pad_token_id {id} lies outside the {rows} rows of the embeddings")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_config;

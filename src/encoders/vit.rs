@@ -18,7 +18,7 @@ pub(super) const VIT: EncoderArch = EncoderArch {
     model_type: "vit",
     prefix: "vit",
     defaults: || defaults("vit"),
-    build: |json, p| Ok(Box::new(Vit::new(p, &Config::from_json(json)?)?)),
+    build: |json, p| Ok(Box::new(build(p, &Config::from_json(json)?)?)),
     ignore: &["embeddings.mask_token", "pooler."],
 };
 
@@ -60,18 +60,30 @@ impl Config {
 
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
         let config: Config = config::read(defaults, json, &[])?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What must hold before a shape is computed.
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            config.num_attention_heads > 0 && config.hidden_size % config.num_attention_heads == 0,
+            self.num_attention_heads > 0 && self.hidden_size % self.num_attention_heads == 0,
             "hidden_size {} is no multiple of num_attention_heads {}",
-            config.hidden_size,
-            config.num_attention_heads
+            self.hidden_size,
+            self.num_attention_heads
         );
-        let ((height, width), (ph, pw)) = (config.image_size.pair(), config.patch_size.pair());
+        let ((height, width), (ph, pw)) = (self.image_size.pair(), self.patch_size.pair());
         ensure!(
             ph > 0 && pw > 0 && height >= ph && width >= pw,
             "patch_size {ph}x{pw} does not fit image_size {height}x{width}"
         );
-        Ok(config)
+        Ok(())
+    }
+
+    /// Shape of the positions of `leading` special tokens and the patches.
+    pub(super) fn positions(&self, leading: i64) -> [i64; 3] {
+        let grid = self.grid();
+        [1, leading + grid.0 * grid.1, self.hidden_size]
     }
 
     /// Patches of an image of the configured size, (rows, columns).
@@ -81,23 +93,23 @@ impl Config {
     }
 }
 
-/// The encoder of ViT.
-struct Vit {
-    embeddings: Embeddings,
-    layers: Vec<Layer>,
-    layernorm: LayerNorm,
+/// The encoder of ViT and of the families that differ in their tokens, positions and first values alone.
+pub(super) struct Vit {
+    pub embeddings: Embeddings,
+    pub layers: Vec<Layer>,
+    pub layernorm: LayerNorm,
 }
 
 /// Patches with `leading` special tokens (cls, distillation) and learned positions.
 pub(super) struct Embeddings {
-    patches: PatchEmbeddings,
-    /// [1, leading, D]
-    tokens: Tensor,
+    pub patches: PatchEmbeddings,
+    /// [1, 1, D] each, kept apart: joined before training starts, they would learn nothing.
+    tokens: Vec<Tensor>,
     /// [1, leading + P, D]
     positions: Tensor,
     grid: (i64, i64),
     image_size: (i64, i64),
-    dropout: f64,
+    pub dropout: f64,
 }
 
 /// A pre-norm layer.
@@ -109,15 +121,32 @@ pub(super) struct Layer {
     hidden_dropout: f64,
 }
 
+fn build(p: &Params, config: &Config) -> Result<Vit> {
+    // The reference draws the class token and the positions like the weights.
+    let init = Init::TruncNormal(config.initializer_range);
+    let own = p / "embeddings";
+    let cls_token = own.var("cls_token", &[1, 1, config.hidden_size], init)?;
+    let positions = own.var("position_embeddings", &config.positions(1), init)?;
+    spare_pooler(p, config, init)?;
+    Vit::new(p, config, vec![cls_token], positions, init, init)
+}
+
 impl Vit {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let init = Init::TruncNormal(config.initializer_range);
-        // The reference draws the class token and the positions like the weights.
-        let embeddings = Embeddings::new(&(p / "embeddings"), config, &["cls_token"], init)?;
-        let layers = Layer::stack(&(p / "encoder" / "layer"), config, init)?;
-        let layernorm = p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?;
-        spare_pooler(p, config, init)?;
-        Ok(Vit { embeddings, layers, layernorm })
+    /// `tokens` [1, 1, D] come before the patches, `positions` [1, tokens + P, D] are for both;
+    /// `patches` and `layers` draw the weights.
+    pub(super) fn new(
+        p: &Params,
+        config: &Config,
+        tokens: Vec<Tensor>,
+        positions: Tensor,
+        patches: Init,
+        layers: Init,
+    ) -> Result<Self> {
+        Ok(Vit {
+            embeddings: Embeddings::new(&(p / "embeddings"), config, tokens, positions, patches)?,
+            layers: Layer::stack(&(p / "encoder" / "layer"), config, layers)?,
+            layernorm: p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?,
+        })
     }
 }
 
@@ -148,28 +177,28 @@ pub(super) fn spare_pooler(p: &Params, config: &Config, init: Init) -> Result<()
 }
 
 impl Embeddings {
-    /// `tokens` names the special tokens in order; `init` draws them and the positions.
-    pub(super) fn new(p: &Params, config: &Config, tokens: &[&str], init: Init) -> Result<Self> {
-        let d = config.hidden_size;
-        let vectors: Vec<Tensor> =
-            tokens.iter().map(|name| p.var(name, &[1, 1, d], init)).collect::<Result<_>>()?;
-        let grid = config.grid();
-        let count = tokens.len() as i64 + grid.0 * grid.1;
-        let positions = p.var("position_embeddings", &[1, count, d], init)?;
+    /// See `Vit::new`.
+    pub(super) fn new(
+        p: &Params,
+        config: &Config,
+        tokens: Vec<Tensor>,
+        positions: Tensor,
+        init: Init,
+    ) -> Result<Self> {
         let patches = PatchEmbeddings::new(
             &(p / "patch_embeddings"),
             "projection",
             config.num_channels,
-            d,
+            config.hidden_size,
             config.patch_size.pair(),
             true,
-            Init::TruncNormal(config.initializer_range),
+            init,
         )?;
         Ok(Embeddings {
             patches,
-            tokens: Tensor::cat(&vectors, 1),
+            tokens,
             positions,
-            grid,
+            grid: config.grid(),
             image_size: config.image_size.pair(),
             dropout: config.hidden_dropout_prob,
         })
@@ -180,8 +209,9 @@ impl Embeddings {
         let size = pixel_values.size();
         let grid = (size[2] / self.patches.patch.0, size[3] / self.patches.patch.1);
         let patches = self.patches.forward(pixel_values); // [B, P, D]
-        let tokens = self.tokens.expand([size[0], -1, -1], false);
-        let xs = Tensor::cat(&[tokens, patches], 1) + self.positions_for(grid);
+        let tokens = self.tokens.iter().map(|token| token.expand([size[0], -1, -1], false));
+        let xs: Vec<Tensor> = tokens.chain([patches]).collect();
+        let xs = Tensor::cat(&xs, 1) + self.positions_for(grid);
         dropout(&xs, self.dropout, train)
     }
 
@@ -190,7 +220,7 @@ impl Embeddings {
         if grid == self.grid {
             return self.positions.shallow_clone();
         }
-        let leading = self.tokens.size()[1];
+        let leading = self.tokens.len() as i64;
         let patches = self.positions.narrow(1, leading, self.grid.0 * self.grid.1);
         let patches = interpolate_grid(&patches, self.grid, grid, false);
         Tensor::cat(&[self.positions.narrow(1, 0, leading), patches], 1)

@@ -1,1 +1,36 @@
-//! Images: decoding and the Hugging Face image processors. No tensors here.
+//! Images: from the bytes of a file to the `pixel_values` of a model. No tensors here.
+//!
+//! ```text
+//! bytes ─ decode ─▶ Rgb8 ─ ImageProcessor::process ─▶ Pixels
+//! ```
+//!
+//! * [`decode()`] finds the format by content (`sniff`), refuses what is too large, not an image or
+//!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
+//!   (`color`).
+//! * [`ImageProcessor`] is preprocessor_config.json: one fixed order of steps (`processor`), whose
+//!   defaults and spellings depend on the class (`class`, `size`). The steps on 8-bit pixels are in
+//!   `geometry` and `resample`, the latter with Pillow's own arithmetic.
+//! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
+
+pub mod class;
+mod color;
+pub mod decode;
+pub mod geometry;
+pub mod processor;
+pub mod resample;
+pub mod size;
+mod sniff;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{Background, DecodeOptions, Decoded, decode};
+pub use processor::{ImageProcessor, Pixels};
+
+/// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel
+/// (`[height, width, 3]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb8 {
+    pub width: usize,
+    pub height: usize,
+    pub data: Vec<u8>,
+}

@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::cache::{Cache, KeyValue, LayerCache};
 use super::linear::{Conv1d, Linear, Projection};
 use super::mask;
-use super::position::RelativeKey;
+use super::position::Relative;
 
 /// Query, key and value projections, stored as the family stores them.
 pub enum Qkv {
@@ -27,8 +27,8 @@ pub struct Attention {
     pub scale: f64,
     /// Dropout of the attention probabilities.
     pub dropout: f64,
-    /// BERT's relative_key types; None elsewhere.
-    pub relative: Option<RelativeKey>,
+    /// Positions that self-attention knows by itself; None where the embeddings tell them.
+    pub relative: Option<Relative>,
 }
 
 /// Where cross-attention finds its keys and values.
@@ -112,11 +112,15 @@ impl Attention {
     /// Each of t new tokens sees the past and itself; the layer's cache grows.
     /// [N, t, D] -> [N, t, D]
     pub fn decode(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
-        let (q, k, v) = self.qkv.forward(xs, self.heads);
-        let t = q.size()[2];
+        let (mut q, mut k, mut v) = self.qkv.forward(xs, self.heads);
+        if let Some(Relative::Rotary(rotary)) = &self.relative {
+            q = rotary.turn(&q, past);
+            k = rotary.turn(&k, past);
+            v = if rotary.value { rotary.turn(&v, past) } else { v };
+        }
         let all = cache.append(k, v);
-        let mut bias = mask::causal(t, past, q.kind(), q.device()); // [t, T]
-        if let Some(relative) = &self.relative {
+        let mut bias = mask::causal(q.size()[2], past, q.kind(), q.device()); // [t, T]
+        if let Some(Relative::Key(relative)) = &self.relative {
             let positions = relative.bias(&q, &all.key, past) * self.scale; // [N, A, t, T]
             bias = Some(match bias {
                 Some(mask) => positions + mask,

@@ -32,7 +32,11 @@ pub fn read<T: DeserializeOwned>(
     json: &Value,
     aliases: &[(&str, &str)],
 ) -> Result<T> {
-    let merged = merge(defaults, json, aliases);
+    parse(merge(defaults, json, aliases))
+}
+
+/// Merged fields, read into the struct; an error names the model type and the field.
+pub fn parse<T: DeserializeOwned>(merged: Map<String, Value>) -> Result<T> {
     let model_type = merged.get("model_type").and_then(Value::as_str).unwrap_or("?").to_string();
     // Field by field errors of serde do not say which field had the wrong type; its path does.
     serde_json::from_value(Value::Object(merged))

@@ -27,7 +27,7 @@ impl Params {
 
     /// Key `name.weight` [rows, d].
     pub fn embedding(&self, name: &str, rows: i64, d: i64, init: Init) -> Result<Embedding> {
-        Ok(Embedding { weight: (self / name).var("weight", &[rows, d], init)? })
+        Ok(Embedding::new((self / name).var("weight", &[rows, d], init)?, None))
     }
 }
 
@@ -41,12 +41,19 @@ impl LayerNorm {
 /// A table of vectors.
 pub struct Embedding {
     pub weight: Tensor,
+    /// The row of the padding token: training leaves it as it is.
+    pub padding_idx: Option<i64>,
 }
 
 impl Embedding {
+    /// A table [V, D] whose row `padding_idx` gets no gradient from here.
+    pub fn new(weight: Tensor, padding_idx: Option<i64>) -> Self {
+        Embedding { weight, padding_idx }
+    }
+
     /// ids [..] -> [.., D]
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.weight, ids, -1, false, false)
+        Tensor::embedding(&self.weight, ids, self.padding_idx.unwrap_or(-1), false, false)
     }
 }
 

@@ -70,6 +70,14 @@ impl Conv1d {
 }
 
 impl Projection {
+    /// Width of what it gives.
+    pub fn outputs(&self) -> i64 {
+        match self {
+            Projection::Linear(linear) => linear.weight.size()[0],
+            Projection::Conv1d(conv1d) => conv1d.weight.size()[1],
+        }
+    }
+
     /// [.., in] -> [.., out]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         match self {

@@ -15,6 +15,7 @@ pub mod mask;
 pub mod params;
 pub mod position;
 pub mod store;
+pub mod window;
 
 pub use activation::Activation;
 pub use attention::{Attention, CrossAttention, Qkv};

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::Div;
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
 use super::store::{Missing, Store};
@@ -76,13 +76,30 @@ impl Params {
     }
 
     /// A tensor that the reference's model owns but whose value never reaches the output (poolers,
-    /// mask tokens): kept if the file has it, made when a model is assembled, never missed.
+    /// mask tokens): kept if the file has it, made when a model is assembled, never missed, and not
+    /// trained, because no gradient reaches it.
     pub fn spare(&self, name: &str, shape: &[i64], init: Init) -> Result<()> {
         let key = self.key(name);
         if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
             return Ok(());
         }
-        self.var(name, shape, init).map(|_| ())
+        self.variable(name, shape, false, || init.draw(shape)).map(|_| ())
+    }
+
+    /// Whole numbers that the reference's model stores although its sizes determine them (Swin's
+    /// `relative_position_index`): kept if the file has them, computed when a model is assembled,
+    /// never missed.
+    pub fn buffer(&self, name: &str, values: &Tensor) -> Result<()> {
+        let key = self.key(name);
+        if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
+            return Ok(());
+        }
+        self.table(name, &values.size(), || values.shallow_clone()).map(|_| ())
+    }
+
+    /// True if the source has this key: for families that were saved under two spellings.
+    pub fn has(&self, name: &str) -> bool {
+        self.store.has(&self.key(name))
     }
 
     /// A key that may lie in old files and means nothing (buffers that are computed now).
@@ -128,6 +145,30 @@ impl Params {
         Ok((value.shallow_clone(), value))
     }
 
+    /// Several names of one tensor, whatever the config says: the first that the file has gives it.
+    ///
+    /// If the file has more of them with other values, a warning says so.
+    pub fn shared(&self, names: &[&str], shape: &[i64], init: Init) -> Result<Tensor> {
+        let keys: Vec<String> = names.iter().map(|name| self.key(name)).collect();
+        let Some(first) = keys.first() else { bail!("a tensor needs a name") };
+        let source = keys.iter().find(|key| self.store.has(key)).unwrap_or(first);
+        let value = if source == first {
+            self.var(names[0], shape, init)?
+        } else {
+            self.load(first, source, shape, true)?
+        };
+        for key in &keys[1..] {
+            self.store.note_alias(key, first);
+            if let Some(Ok(other)) = self.store.take(key)
+                && other.size() == value.size()
+                && !other.equal(&value)
+            {
+                self.store.warn(format!("{key:?} differs from {source:?}, which is used instead"));
+            }
+        }
+        Ok(value)
+    }
+
     fn variable(
         &self,
         name: &str,
@@ -146,7 +187,9 @@ impl Params {
             }
             Missing::Initialize => {
                 self.store.note_made(&key);
-                make().to_device(self.device()).to_kind(self.kind())
+                let made = make();
+                let kind = if made.is_floating_point() { self.kind() } else { made.kind() };
+                made.to_device(self.device()).to_kind(kind)
             }
         };
         self.store.add(&key, value, trainable)
@@ -183,6 +226,14 @@ impl<T: Display> Div<T> for Params {
 }
 
 impl Init {
+    /// Normal, with the row of the padding token (if there is one) left at zero.
+    pub fn normal_padded(std: f64, padding_idx: Option<i64>) -> Self {
+        match padding_idx {
+            Some(row) => Init::NormalExceptRow(std, row),
+            None => Init::Normal(std),
+        }
+    }
+
     /// A new f32 tensor on the CPU, drawn from libtorch's generator (seeded by `tch::manual_seed`).
     pub fn draw(self, shape: &[i64]) -> Tensor {
         let _guard = tch::no_grad_guard();

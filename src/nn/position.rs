@@ -63,6 +63,36 @@ pub fn sinusoidal_marian(rows: i64, d: i64) -> Tensor {
     Tensor::from_slice(&table).reshape([rows, d])
 }
 
+/// What self-attention knows of distances between tokens.
+pub enum Relative {
+    Key(RelativeKey),
+    Rotary(Rotary),
+}
+
+/// Rotary positions (Su et al. 2021): queries and keys are turned by an angle that grows with the
+/// position, so that their product depends on the distance alone.
+pub struct Rotary {
+    /// Sines and cosines of each position and pair of channels, [P, d/2] each.
+    pub sin: Tensor,
+    pub cos: Tensor,
+    /// True: values are turned too.
+    pub value: bool,
+}
+
+impl Rotary {
+    /// Turns the neighbouring channels (2i, 2i + 1) of tokens past, past+1, ..
+    /// [N, A, t, d] -> [N, A, t, d]
+    pub fn turn(&self, xs: &Tensor, past: i64) -> Tensor {
+        let size = xs.size();
+        let t = size[2];
+        let (sin, cos) = (self.sin.narrow(0, past, t), self.cos.narrow(0, past, t)); // [t, d/2]
+        let pairs = xs.unflatten(-1, [-1, 2]); // [N, A, t, d/2, 2]
+        let (even, odd) = (pairs.select(-1, 0), pairs.select(-1, 1));
+        let turned = [&even * &cos - &odd * &sin, &odd * &cos + &even * &sin];
+        Tensor::stack(&turned, -1).reshape(size)
+    }
+}
+
 /// BERT's `position_embedding_type` relative_key and relative_key_query (Shaw et al. 2018,
 /// Huang et al. 2020).
 pub struct RelativeKey {
@@ -103,7 +133,7 @@ pub fn interpolate_grid(
         return positions.shallow_clone();
     }
     let d = positions.size()[2];
-    let grid = positions.reshape([1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [1, D, h, w]
+    let grid = positions.reshape([-1, from.0, from.1, d]).permute([0, 3, 1, 2]); // [L, D, h, w]
     let kind = grid.kind();
     let grid = grid.to_kind(Kind::Float);
     let resized = if antialias {
@@ -111,7 +141,30 @@ pub fn interpolate_grid(
     } else {
         grid.upsample_bicubic2d([to.0, to.1], false, None, None)
     };
-    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([1, to.0 * to.1, d])
+    resized.to_kind(kind).permute([0, 2, 3, 1]).reshape([-1, to.0 * to.1, d])
+}
+
+/// Patch positions [1, P, D] for an image of `size` (H, W) whose patches are a grid (h, w), as the
+/// reference's `interpolate_pos_encoding` has it: a square image of as many patches takes them as they
+/// are; for all others they are read as a square, whatever the config's image_size, and resized.
+/// `fits_square` says whether that works. -> [1, h·w, D]
+pub fn interpolate_square(
+    positions: &Tensor,
+    size: (i64, i64),
+    grid: (i64, i64),
+    antialias: bool,
+) -> Tensor {
+    let count = positions.size()[1];
+    if count == grid.0 * grid.1 && size.0 == size.1 {
+        return positions.shallow_clone();
+    }
+    let side = count.isqrt();
+    interpolate_grid(positions, (side, side), grid, antialias)
+}
+
+/// True if `interpolate_square` can fit `count` positions to this image.
+pub fn fits_square(count: i64, size: (i64, i64), grid: (i64, i64)) -> bool {
+    (count == grid.0 * grid.1 && size.0 == size.1) || count.isqrt().pow(2) == count
 }
 
 #[cfg(test)]
@@ -142,7 +195,7 @@ mod tests {
         for (counts_padding, expected) in [(true, 3), (false, 2)] {
             let mut cache = Cache::new(0);
             cache.counts_padding = counts_padding;
-            skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
+            let _ = skipping_padding(&Tensor::from_slice(&[1i64]).unsqueeze(0), 1, &mut cache);
             cache.advance(1);
             let next = skipping_padding(&Tensor::from_slice(&[9i64]).unsqueeze(0), 1, &mut cache);
             assert_eq!(i64::try_from(next.squeeze()).expect("id"), expected);

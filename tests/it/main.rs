@@ -1,1 +1,9 @@
+//! The one integration test binary: libtorch is linked once.
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod commands;
+mod completions;
+mod errors;
+mod house;
+mod parity;
+mod support;

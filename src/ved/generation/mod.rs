@@ -7,6 +7,7 @@
 mod beam;
 pub mod config;
 mod contrastive;
+mod forced;
 mod group;
 pub mod logits;
 mod read;
@@ -27,6 +28,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor, no_grad};
 
 pub use config::{EarlyStopping, GenerationConfig, GenerationMode, LengthRule};
+pub use forced::processed_scores;
 pub use resolve::Sources;
 pub use stopping::LoopDetector;
 

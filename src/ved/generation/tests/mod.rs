@@ -93,7 +93,13 @@ impl Decoder for Scripted {
     }
 
     fn limits(&self) -> Limits {
-        Limits { hidden_size: 4, vocab_size: self.size, layers: 1, max_positions: None }
+        Limits {
+            hidden_size: 4,
+            vocab_size: self.size,
+            layers: 1,
+            max_positions: None,
+            cross_attention_size: None,
+        }
     }
 }
 

@@ -1,0 +1,239 @@
+//! One tensor of a file: what it is and where its bytes lie.
+
+use std::hash::Hash;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tch::{Kind, Tensor};
+
+use crate::native;
+
+/// Dimensions beyond this are refused: libtorch's own iterators stop there.
+const MAX_RANK: usize = 64;
+
+/// Shape and number type of a stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub shape: Vec<i64>,
+    pub kind: Kind,
+}
+
+impl TensorInfo {
+    /// Number of elements. The shape was checked when the file was opened.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize
+    }
+
+    /// Bytes of the tensor when it lies contiguous.
+    pub fn bytes(&self) -> usize {
+        self.numel() * self.kind.elt_size_in_bytes()
+    }
+}
+
+/// A file mapped into memory.
+pub(super) struct Mapped {
+    pub(super) path: PathBuf,
+    map: memmap2::Mmap,
+}
+
+impl Mapped {
+    pub(super) fn open(path: &Path) -> Result<Arc<Mapped>> {
+        let meta = path.metadata().with_context(|| format!("cannot open {path:?}"))?;
+        ensure!(meta.is_file(), "{path:?} is not a file");
+        Ok(Arc::new(Mapped { path: path.to_owned(), map: native::map_file(path)? }))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// How the elements of a tensor lie in its file.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Layout {
+    /// Row-major bytes, in pieces that follow one another.
+    Dense(Vec<Range<usize>>),
+    /// Chunks of this shape: the first element of each in every dimension, and its place. Those
+    /// at the far edges are padded.
+    Chunked { shape: Vec<usize>, chunks: Vec<(Vec<usize>, usize)> },
+    /// A view of a one-dimensional storage; offset and strides count elements.
+    Strided { storage: Range<usize>, offset: usize, stride: Vec<usize>, big_endian: bool },
+}
+
+/// One tensor of a file.
+#[derive(Clone)]
+pub(super) struct Entry {
+    /// Shape as given to the caller, after `permute`.
+    pub(super) info: TensorInfo,
+    pub(super) file: Arc<Mapped>,
+    pub(super) layout: Layout,
+    /// Dimensions of the stored tensor in the order the caller sees them; empty: as stored.
+    pub(super) permute: Vec<i64>,
+}
+
+impl Entry {
+    /// Equal for two tensors that are the same view of the same bytes.
+    pub(super) fn identity(&self) -> impl Eq + Hash + use<> {
+        (self.file.path.clone(), self.layout.clone(), self.info.shape.clone(), self.permute.clone())
+    }
+
+    /// Reads the tensor: CPU, stored kind, contiguous, own memory.
+    pub(super) fn read(&self) -> Result<Tensor> {
+        let stored = self.stored_shape();
+        let tensor = match &self.layout {
+            Layout::Dense(pieces) => self.read_dense(pieces, &stored)?,
+            Layout::Chunked { shape, chunks } => self.read_chunked(shape, chunks, &stored)?,
+            Layout::Strided { storage, offset, stride, big_endian } => {
+                self.read_strided(storage, *offset, stride, *big_endian, &stored)?
+            }
+        };
+        if self.permute.is_empty() {
+            return Ok(tensor);
+        }
+        Ok(tensor.f_permute(&self.permute)?.f_contiguous()?)
+    }
+
+    fn stored_shape(&self) -> Vec<i64> {
+        if self.permute.is_empty() {
+            return self.info.shape.clone();
+        }
+        let mut stored = vec![0; self.info.shape.len()];
+        for (seen, &at) in self.info.shape.iter().zip(&self.permute) {
+            stored[at as usize] = *seen;
+        }
+        stored
+    }
+
+    fn read_dense(&self, pieces: &[Range<usize>], shape: &[i64]) -> Result<Tensor> {
+        if let [piece] = pieces {
+            return from_bytes(self.slice(piece)?, shape, self.info.kind);
+        }
+        let mut whole = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        for piece in pieces {
+            whole.extend_from_slice(self.slice(piece)?);
+        }
+        from_bytes(&whole, shape, self.info.kind)
+    }
+
+    fn read_strided(
+        &self,
+        storage: &Range<usize>,
+        offset: usize,
+        stride: &[usize],
+        big_endian: bool,
+        shape: &[i64],
+    ) -> Result<Tensor> {
+        let kind = self.info.kind;
+        let size = kind.elt_size_in_bytes();
+        let span = span(shape, stride).context("the strides of a tensor overflow")?;
+        let first = offset.checked_mul(size).and_then(|at| at.checked_add(storage.start));
+        let range = first.and_then(|at| Some(at..at.checked_add(span.checked_mul(size)?)?));
+        let range = range.context("the place of a tensor overflows")?;
+        ensure!(range.end <= storage.end, "a tensor reaches beyond its storage");
+        let mut swapped;
+        let mut bytes = self.slice(&range)?;
+        if big_endian && size > 1 {
+            swapped = bytes.to_vec();
+            swapped.chunks_exact_mut(size).for_each(|element| element.reverse());
+            bytes = &swapped;
+        }
+        let flat = from_bytes(bytes, &[span as i64], kind)?;
+        let stride: Vec<i64> = stride.iter().map(|&step| step as i64).collect();
+        // A row-major view takes the memory it was read into; any other is laid out anew.
+        Ok(flat.f_as_strided(shape, &stride, 0)?.f_contiguous()?)
+    }
+
+    /// Puts the rows of every chunk, as far as they lie inside the array, where they belong.
+    fn read_chunked(
+        &self,
+        chunk: &[usize],
+        chunks: &[(Vec<usize>, usize)],
+        shape: &[i64],
+    ) -> Result<Tensor> {
+        let size = self.info.kind.elt_size_in_bytes();
+        let sizes: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+        let mut whole = vec![0; checked_bytes(shape, self.info.kind)?];
+        let row = chunk.last().copied().unwrap_or(1);
+        let rows: usize = chunk.iter().rev().skip(1).product();
+        for (first, place) in chunks {
+            let bytes = self.slice(&(*place..*place + rows * row * size))?;
+            for (number, bytes) in bytes.chunks_exact(row * size).enumerate() {
+                if let Some((at, length)) = place_of_row(number, first, chunk, &sizes) {
+                    let (at, length) = (at * size, length * size);
+                    whole[at..at + length].copy_from_slice(&bytes[..length]);
+                }
+            }
+        }
+        from_bytes(&whole, shape, self.info.kind)
+    }
+
+    fn slice(&self, range: &Range<usize>) -> Result<&[u8]> {
+        self.file.bytes().get(range.clone()).context("a tensor reaches beyond the end of its file")
+    }
+}
+
+/// Elements from the first to the last one of a view, both included; 0 of an empty view.
+pub(super) fn span(shape: &[i64], stride: &[usize]) -> Option<usize> {
+    let mut last = 0_usize;
+    for (&size, &step) in shape.iter().zip(stride) {
+        if size == 0 {
+            return Some(0);
+        }
+        last = last.checked_add(usize::try_from(size - 1).ok()?.checked_mul(step)?)?;
+    }
+    last.checked_add(1)
+}
+
+/// Where row `number` of a chunk begins in the row-major array, and how much of it lies inside;
+/// `None` where it is padding.
+fn place_of_row(
+    number: usize,
+    first: &[usize],
+    chunk: &[usize],
+    shape: &[usize],
+) -> Option<(usize, usize)> {
+    let Some(last) = chunk.len().checked_sub(1) else { return Some((0, 1)) };
+    let (mut number, mut at, mut stride) = (number, first[last], shape[last]);
+    for axis in (0..last).rev() {
+        let position = first[axis] + number % chunk[axis];
+        if position >= shape[axis] {
+            return None;
+        }
+        number /= chunk[axis];
+        at += position * stride;
+        stride *= shape[axis];
+    }
+    Some((at, chunk[last].min(shape[last] - first[last])))
+}
+
+/// A tensor of its own from row-major little-endian bytes.
+fn from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor> {
+    // libtorch copies as many bytes as the shape says without asking how many there are.
+    let expected = checked_bytes(shape, kind)?;
+    ensure!(
+        bytes.len() == expected,
+        "a tensor of shape {shape:?} needs {expected} bytes and has {}",
+        bytes.len()
+    );
+    if kind == Kind::Bool && bytes.iter().any(|&byte| byte > 1) {
+        bail!("a tensor of booleans holds a byte that is neither 0 nor 1");
+    }
+    Ok(Tensor::f_from_data_size(bytes, shape, kind)?)
+}
+
+/// Bytes of a contiguous tensor; an error where the product overflows or a dimension is negative.
+pub(super) fn checked_bytes(shape: &[i64], kind: Kind) -> Result<usize> {
+    ensure!(
+        shape.len() <= MAX_RANK,
+        "it has {} dimensions, at most {MAX_RANK} are possible",
+        shape.len()
+    );
+    let bytes = shape.iter().try_fold(kind.elt_size_in_bytes(), |bytes, &size| {
+        bytes.checked_mul(usize::try_from(size).ok()?)
+    });
+    bytes
+        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        .ok_or_else(|| anyhow!("its shape {shape:?} is impossible"))
+}

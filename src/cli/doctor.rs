@@ -1,0 +1,104 @@
+//! `vedm doctor`: what was found, and what follows from it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use tch::{Device, Kind};
+
+use super::Verdict;
+use crate::ved::{self, LoadOptions, Processor};
+use crate::{decoders, device, encoders, models, native};
+
+#[derive(Args)]
+pub(super) struct DoctorArgs {
+    /// Open this model as well, and account for its tensors, its tokenizer and its image processor
+    #[arg(short, long, env = "VEDM_MODEL", hide_env = true)]
+    pub model: Option<String>,
+}
+
+/// Prints the report; a model that can't be used is an error.
+pub(super) fn run(args: &DoctorArgs) -> Result<Verdict> {
+    println!("vedm        {}", env!("CARGO_PKG_VERSION"));
+    let folder = native::libtorch_folder();
+    println!("libtorch    2.11.0 in {}", shown(folder));
+    println!("cpu         {}, {} threads an operation", capability(), tch::get_num_threads());
+    match device::cuda() {
+        Ok(count) => println!("cuda        {count} device(s); --device auto computes there"),
+        Err(reason) => println!("cuda        not used: {reason}"),
+    }
+    println!("hub cache   {}", presence(models::hub_cache()));
+    println!("shipped     {}", shipped());
+    println!("encoders    {}", encoders::names());
+    println!("decoders    {}", decoders::names());
+    if let Some(name) = &args.model {
+        model(name)?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn model(name: &str) -> Result<()> {
+    let dir = models::find(name, None)?;
+    println!("model       {}", dir.display());
+    let options = LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false };
+    let (model, warnings) = ved::load(&dir, options)?;
+    let variables = model.store().variables();
+    let count: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
+    let limits = model.decoder.limits();
+    println!(
+        "            {} encoder, {} decoder, {} tensors, {:.1} million parameters",
+        model.config.encoder_type(),
+        model.config.decoder_type(),
+        variables.len(),
+        count as f64 / 1e6
+    );
+    let processor = Processor::from_dir(&dir, &model.config)?;
+    println!(
+        "            vocabulary {} (tokenizer {}), positions {}",
+        limits.vocab_size,
+        processor.tokenizer.vocab_size(),
+        limits.max_positions.map_or("unlimited".to_string(), |positions| positions.to_string())
+    );
+    for warning in warnings.iter().chain(&processor.warnings) {
+        println!("            warning: {warning}");
+    }
+    println!("            sound: every tensor is accounted for");
+    Ok(())
+}
+
+fn capability() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let table = [
+            (std::arch::is_x86_feature_detected!("avx512bf16"), "AVX-512 with bf16"),
+            (std::arch::is_x86_feature_detected!("avx512f"), "AVX-512"),
+            (std::arch::is_x86_feature_detected!("avx2"), "AVX2"),
+        ];
+        table.iter().find(|(has, _)| *has).map_or("x86-64 without AVX2", |(_, name)| name)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH
+}
+
+fn shown(folder: Option<PathBuf>) -> String {
+    folder.map_or("an unknown folder".to_string(), |folder| folder.display().to_string())
+}
+
+fn presence(path: PathBuf) -> String {
+    let state = if path.is_dir() { "" } else { " (not there yet)" };
+    format!("{}{state}", path.display())
+}
+
+fn shipped() -> String {
+    let mut names: Vec<String> = models::shipped_folders()
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("config.json").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() { "none".to_string() } else { names.join(", ") }
+}

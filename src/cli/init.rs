@@ -1,0 +1,324 @@
+//! `vedm init`: a new checkpoint from two parts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tch::Kind;
+
+use super::Verdict;
+use crate::image::ImageProcessor;
+use crate::models;
+use crate::text::Tokenizer;
+use crate::ved::VisionEncoderDecoder;
+use crate::ved::assemble::{Half, Report, Source, assemble};
+use crate::ved::generation::{GenerationConfig, Sources};
+use crate::ved::processor::read_image_processor;
+use crate::ved::save::{Staging, WeightOptions, save_model, write_json};
+
+#[derive(Args)]
+pub(super) struct InitArgs {
+    /// Directory of the new checkpoint
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+
+    /// Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)
+    #[arg(long, value_name = "E")]
+    pub encoder: String,
+
+    /// Decoder: a model (its weights are taken), a config .json, or a type such as gpt2
+    #[arg(long, value_name = "D")]
+    pub decoder: String,
+
+    /// Directory or model of the tokenizer [default: the decoder's]
+    #[arg(long, value_name = "T")]
+    pub tokenizer: Option<String>,
+
+    /// Directory or model of the image processor [default: the encoder's]
+    #[arg(long, value_name = "P")]
+    pub image_processor: Option<String>,
+
+    /// A config value: encoder.NAME=VALUE, decoder.NAME=VALUE, or NAME=VALUE of the top level
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+
+    /// Seed of the random weights
+    #[arg(long, env = "VEDM_SEED", hide_env = true, default_value_t = 0)]
+    pub seed: i64,
+
+    /// Number type of the weights in the file
+    #[arg(long, env = "VEDM_DTYPE", hide_env = true, default_value = "f32")]
+    pub dtype: FileDtype,
+
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Number types of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum FileDtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl FileDtype {
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            FileDtype::F32 => Kind::Float,
+            FileDtype::Bf16 => Kind::BFloat16,
+            FileDtype::F16 => Kind::Half,
+        }
+    }
+}
+
+/// Overrides sorted by what they concern.
+#[derive(Default)]
+struct Settings {
+    encoder: Map<String, Value>,
+    decoder: Map<String, Value>,
+    top: Map<String, Value>,
+}
+
+/// Assembles, fills in the special ids, writes, and reports.
+pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
+    let mut settings = Settings::parse(&args.set)?;
+    let staging = Staging::new(&args.out, args.force)?;
+    let encoder = source(Half::Encoder, &args.encoder)?;
+    let decoder = source(Half::Decoder, &args.decoder)?;
+    let (tokenizer, decoder_own) = tokenizer(args, &decoder)?;
+    let pretrained = matches!(decoder, Source::Pretrained { .. });
+    if !pretrained && !settings.decoder.contains_key("vocab_size") && !names_vocabulary(&decoder) {
+        settings.decoder.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
+    }
+    special_ids(&mut settings, &tokenizer, &decoder, decoder_own)?;
+
+    tch::manual_seed(args.seed);
+    let (model, report) = assemble(
+        &encoder,
+        &decoder,
+        &settings.encoder,
+        &settings.decoder,
+        settings.top,
+        Kind::Float,
+    )?;
+    let vocabulary = model.decoder.limits().vocab_size;
+    ensure!(
+        tokenizer.vocab_size() as i64 <= vocabulary,
+        "the tokenizer has {} tokens, the decoder's vocabulary {vocabulary}; take the tokenizer of that \
+         decoder, or draw a decoder with --set decoder.vocab_size={}",
+        tokenizer.vocab_size(),
+        tokenizer.vocab_size()
+    );
+    let (processor, mut notes) = image_processor(args, &encoder, &model)?;
+
+    let dir = staging.path();
+    let options = WeightOptions { kind: Some(args.dtype.kind()), ..WeightOptions::default() };
+    save_model(dir, &model, options)?;
+    write_json(&dir.join("generation_config.json"), &generation(&model)?)?;
+    write_json(&dir.join("preprocessor_config.json"), &processor.to_json())?;
+    tokenizer.save(dir)?;
+    staging.finish()?;
+    notes.extend(report.notes.iter().cloned());
+    tell(args, &model, &report, &notes);
+    Ok(Verdict::Done)
+}
+
+/// generation_config.json as the reference derives it from a fresh model's config.
+fn generation(model: &VisionEncoderDecoder) -> Result<Value> {
+    let (config, _) = GenerationConfig::resolve(&Sources {
+        overrides: &Map::new(),
+        generation_config: None,
+        config: &model.config.to_json(),
+        decoder_defaults: &Half::Decoder.defaults(model.config.decoder_type())?,
+        max_positions: model.decoder.limits().max_positions,
+        reference_length: true,
+    })?;
+    Ok(config.to_json())
+}
+
+impl Settings {
+    fn parse(set: &[String]) -> Result<Self> {
+        let mut settings = Settings::default();
+        for text in set {
+            let (name, value) = text
+                .split_once('=')
+                .filter(|(name, _)| !name.is_empty())
+                .with_context(|| format!("--set {text:?}: expected NAME=VALUE"))?;
+            // JSON where it is JSON (numbers, true, lists), else the text itself.
+            let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+            let (map, name) = match name.split_once('.') {
+                Some(("encoder", name)) => (&mut settings.encoder, name),
+                Some(("decoder", name)) => (&mut settings.decoder, name),
+                Some((part, _)) => bail!("--set {text:?}: {part:?} is neither encoder nor decoder"),
+                None => (&mut settings.top, name),
+            };
+            ensure!(
+                name != "model_type",
+                "--set {text:?}: the type comes from --encoder, --decoder"
+            );
+            map.insert(name.to_string(), value);
+        }
+        Ok(settings)
+    }
+}
+
+/// A directory or model name, a config file, or a type.
+fn source(half: Half, name: &str) -> Result<Source> {
+    let path = Path::new(name);
+    if path.is_file() {
+        return Source::from_config_file(half, path);
+    }
+    if !path.is_dir()
+        && let Some(source) = Source::from_type(half, name)
+    {
+        return Ok(source);
+    }
+    let flag = half.name();
+    let dir = models::find(name, None).with_context(|| format!("--{flag} {name:?}"))?;
+    Source::from_dir(half, &dir).with_context(|| format!("--{flag} {name:?}"))
+}
+
+/// The tokenizer, and whether it is the pretrained decoder's own.
+fn tokenizer(args: &InitArgs, decoder: &Source) -> Result<(Tokenizer, bool)> {
+    let (dir, own) = match (&args.tokenizer, decoder.dir()) {
+        (Some(name), _) => (models::find(name, None).context("--tokenizer")?, false),
+        (None, Some(dir)) => (dir.to_path_buf(), true),
+        (None, None) => bail!(
+            "a decoder from a config brings no tokenizer; name one by --tokenizer (a directory with \
+             tokenizer.json, or a model)"
+        ),
+    };
+    let tokenizer = Tokenizer::from_dir(&dir, Some(decoder.model_type()))
+        .with_context(|| format!("the tokenizer of {dir:?}"))?;
+    Ok((tokenizer, own))
+}
+
+/// True if the config file itself says how large the vocabulary is.
+fn names_vocabulary(decoder: &Source) -> bool {
+    match decoder {
+        Source::Config(config) => {
+            let default = Half::Decoder.defaults(decoder.model_type()).unwrap_or_default();
+            config.get("vocab_size") != default.get("vocab_size")
+        }
+        Source::Pretrained { .. } => true,
+    }
+}
+
+/// Start, pad and end at the top level and in a drawn decoder: from the tokenizer, unless they are set.
+///
+/// The start token is what the decoder's family names (BART, TrOCR, Marian), else [CLS], <s> or the
+/// text's beginning; GPT-2, which has no padding, pads by its end token.
+fn special_ids(
+    settings: &mut Settings,
+    tokenizer: &Tokenizer,
+    decoder: &Source,
+    own: bool,
+) -> Result<()> {
+    let special = &tokenizer.special;
+    let id = |token: &Option<(String, i64)>| token.as_ref().map(|(_, id)| *id);
+    let eos = id(&special.eos).or(id(&special.sep));
+    let bos = id(&special.bos).or(id(&special.cls));
+    let pad = id(&special.pad).or(eos);
+    let defaults = Half::Decoder.defaults(decoder.model_type())?;
+    let family_start = defaults.get("decoder_start_token_id").and_then(Value::as_i64);
+    let start = match family_start {
+        Some(start) if own => Some(start),
+        // BART-like families start with their end token.
+        Some(_) => eos.or(bos),
+        None => id(&special.cls).or(bos).or(eos),
+    };
+    let ids = [
+        ("decoder_start_token_id", start),
+        ("bos_token_id", bos),
+        ("eos_token_id", eos),
+        ("pad_token_id", pad),
+    ];
+    for (name, value) in ids {
+        if let Some(value) = value {
+            settings.top.entry(name).or_insert(json!(value));
+            let needed = name != "decoder_start_token_id" || family_start.is_some();
+            if needed && (!own || name == "decoder_start_token_id") {
+                settings.decoder.entry(name).or_insert(json!(value));
+            }
+        }
+    }
+    for name in ["decoder_start_token_id", "eos_token_id", "pad_token_id"] {
+        ensure!(
+            settings.top.contains_key(name),
+            "the tokenizer has no token for {name}; pass --set {name}=ID"
+        );
+    }
+    Ok(())
+}
+
+/// The encoder's own processor, or its family's default at the encoder's size.
+fn image_processor(
+    args: &InitArgs,
+    encoder: &Source,
+    model: &VisionEncoderDecoder,
+) -> Result<(ImageProcessor, Vec<String>)> {
+    let mut notes = Vec::new();
+    let encoder_type = encoder.model_type();
+    let named = match &args.image_processor {
+        Some(name) => Some(models::find(name, None).context("--image-processor")?),
+        None => encoder.dir().map(Path::to_path_buf),
+    };
+    let processor = match &named {
+        Some(dir) => read_image_processor(dir, encoder_type, &mut notes)?,
+        None => ImageProcessor::default_for(encoder_type)?,
+    };
+    let Some(size) = generation_size(&model.config.encoder) else { return Ok((processor, notes)) };
+    let fits = |processor: &ImageProcessor| {
+        processor.output_size().is_none_or(|(height, width)| {
+            model.encoder.check_size(height as i64, width as i64, false).is_ok()
+        })
+    };
+    if fits(&processor) {
+        return Ok((processor, notes));
+    }
+    let resized = processor.with_size(size.0, size.1)?;
+    ensure!(
+        fits(&resized),
+        "the image processor's size does not fit the encoder's image_size {}x{}; name a fitting one by \
+         --image-processor",
+        size.0,
+        size.1
+    );
+    notes
+        .push(format!("the image processor's size is now {}x{}, as the encoder's", size.0, size.1));
+    Ok((resized, notes))
+}
+
+/// image_size of a config, (height, width).
+fn generation_size(encoder: &Value) -> Option<(usize, usize)> {
+    match encoder.get("image_size")? {
+        Value::Number(side) => side.as_u64().map(|side| (side as usize, side as usize)),
+        Value::Array(pair) => {
+            Some((pair.first()?.as_u64()? as usize, pair.get(1)?.as_u64()? as usize))
+        }
+        _ => None,
+    }
+}
+
+/// What was taken, left and made, on standard error.
+fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report, notes: &[String]) {
+    let variables = model.store().variables();
+    let parameters: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
+    eprintln!(
+        "{}: {} encoder, {} decoder, {} tensors, {:.1} million parameters",
+        args.out.display(),
+        model.config.encoder_type(),
+        model.config.decoder_type(),
+        variables.len(),
+        parameters as f64 / 1e6
+    );
+    eprintln!("taken from checkpoints: {} tensors", report.taken);
+    for (title, names) in [("left in them", &report.left), ("newly drawn", &report.made)] {
+        eprintln!("{title}: {} tensors", names.len());
+        names.iter().for_each(|name| eprintln!("  {name}"));
+    }
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
+}

@@ -1,0 +1,74 @@
+//! The command line: arguments become options, results become lines.
+
+mod args;
+mod convert;
+mod doctor;
+mod generate;
+mod init;
+mod inputs;
+mod output;
+mod read;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Caption images and read text in them with VisionEncoderDecoder checkpoints.
+#[derive(Parser)]
+#[command(name = "vedm", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what is in a picture
+    Caption(Box<args::ReadArgs>),
+    /// Read the text in a picture
+    Ocr(Box<args::ReadArgs>),
+    /// Assemble a new checkpoint from an encoder and a decoder
+    Init(init::InitArgs),
+    /// Write a checkpoint in another format, number type or split
+    Convert(convert::ConvertArgs),
+    /// Tell whether this installation, its libraries and a model are sound
+    Doctor(doctor::DoctorArgs),
+}
+
+/// What a run came to, as an exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// 0: everything was done.
+    Done,
+    /// 2: the run ended, but some inputs failed.
+    SomeFailed,
+}
+
+/// The command, for completions and help pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the process's arguments and runs them. An error means that the run could not start.
+pub fn run() -> Result<Verdict> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(error),
+    };
+    match cli.command {
+        Command::Caption(args) => read::run(read::Task::Caption, &args),
+        Command::Ocr(args) => read::run(read::Task::Ocr, &args),
+        Command::Init(args) => init::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+/// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
+/// which here means that some inputs failed.
+fn usage(error: clap::Error) -> Result<Verdict> {
+    error.print()?;
+    if error.use_stderr() {
+        std::process::exit(1);
+    }
+    Ok(Verdict::Done)
+}

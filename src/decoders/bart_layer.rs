@@ -1,0 +1,181 @@
+//! What the decoders of BART and its descendants have in common: tokens, layers, output layer.
+
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+use super::Limits;
+use super::bart::{Config, EPS};
+use crate::nn::attention::CrossKv;
+use crate::nn::linear::product;
+use crate::nn::params::Init;
+use crate::nn::{
+    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
+    Params, Projection, Qkv, dropout,
+};
+
+/// Tokens, layers and output layer: what these families have in common. Positions and the norms
+/// around the layers are theirs.
+pub(super) struct Core {
+    pub embed_tokens: Embedding,
+    /// √D if the config says so, else 1.
+    embed_scale: f64,
+    layers: Vec<Layer>,
+    /// [V, D]
+    lm_head: Tensor,
+    dropout: f64,
+    layerdrop: f64,
+    cross_attention_size: Option<i64>,
+}
+
+/// The parts of a layer, the same under either order of norms.
+pub(super) struct Layer {
+    pub self_attn: Attention,
+    pub self_attn_layer_norm: LayerNorm,
+    pub encoder_attn: CrossAttention,
+    pub encoder_attn_layer_norm: LayerNorm,
+    pub feed_forward: FeedForward,
+    pub final_layer_norm: LayerNorm,
+    pub dropout: f64,
+}
+
+/// A layer's order of operations: xs [N, t, D], states [B, S, D], tokens before -> [N, t, D]
+pub(super) type Order = fn(&Layer, &Tensor, &Tensor, &mut LayerCache, i64, bool) -> Tensor;
+
+impl Core {
+    /// `base` holds `embed_tokens` and `layers`, `head` is the key of the output layer.
+    pub(super) fn new(p: &Params, config: &Config, base: &str, head: &str) -> Result<Self> {
+        let (v, d) = (config.rows(), config.d_model);
+        let embed = format!("{base}.embed_tokens.weight");
+        let init = Init::normal_padded(config.init_std, config.pad_token_id);
+        let (embed_tokens, lm_head) = if config.tie_word_embeddings {
+            p.tied(&embed, head, &[v, d], init, true)?
+        } else {
+            (p.var(&embed, &[v, d], init)?, p.var(head, &[config.vocab_size, d], config.init())?)
+        };
+        let layers = p / base / "layers";
+        Ok(Core {
+            embed_tokens: Embedding::new(embed_tokens, config.pad_token_id),
+            embed_scale: if config.scale_embedding { (d as f64).sqrt() } else { 1.0 },
+            layers: (0..config.decoder_layers)
+                .map(|i| Layer::new(&(&layers / i), config))
+                .collect::<Result<_>>()?,
+            lm_head,
+            dropout: config.dropout,
+            layerdrop: config.decoder_layerdrop,
+            cross_attention_size: config.cross_attention_hidden_size,
+        })
+    }
+
+    /// ids [N, t] -> [N, t, D]
+    pub(super) fn tokens(&self, ids: &Tensor) -> Tensor {
+        let xs = self.embed_tokens.forward(ids);
+        if self.embed_scale == 1.0 { xs } else { xs * self.embed_scale }
+    }
+
+    /// Dropout, then the layers in this order of operations. xs [N, t, D] -> [N, t, D]
+    pub(super) fn layers(
+        &self,
+        xs: &Tensor,
+        states: &Tensor,
+        cache: &mut Cache,
+        train: bool,
+        order: Order,
+    ) -> Tensor {
+        let mut xs = dropout(xs, self.dropout, train);
+        for (i, layer) in self.layers.iter().enumerate() {
+            if train && self.layerdrop > 0.0 && drawn() < self.layerdrop {
+                continue;
+            }
+            let (cache, past) = cache.layer(i);
+            xs = order(layer, &xs, states, cache, past, train);
+        }
+        cache.advance(xs.size()[1]);
+        xs
+    }
+
+    /// [N, t, D] -> [N, t, V]
+    pub(super) fn logits(&self, hidden_states: &Tensor) -> Tensor {
+        product(hidden_states, &self.lm_head, None)
+    }
+
+    pub(super) fn limits(&self, max_positions: Option<i64>) -> Limits {
+        let size = self.lm_head.size();
+        Limits {
+            hidden_size: size[1],
+            vocab_size: size[0],
+            layers: self.layers.len(),
+            max_positions,
+            cross_attention_size: self.cross_attention_size,
+        }
+    }
+}
+
+/// A number between 0 and 1 from libtorch's generator.
+fn drawn() -> f64 {
+    f64::try_from(Tensor::rand([1], (Kind::Float, Device::Cpu))).unwrap_or(1.0)
+}
+
+impl Layer {
+    fn new(p: &Params, config: &Config) -> Result<Self> {
+        let (d, inner, init) = (config.d_model, config.decoder_ffn_dim, config.init());
+        let heads = config.decoder_attention_heads;
+        let scale = ((d / heads) as f64).powf(-0.5);
+        let states = config.cross_attention_hidden_size.unwrap_or(d);
+        let linear = |p: &Params, name, inputs| p.linear_if(name, inputs, d, config.use_bias, init);
+        let norm = |name| p.layer_norm(name, d, EPS);
+        let (own, cross) = (p / "self_attn", p / "encoder_attn");
+        Ok(Layer {
+            self_attn: Attention {
+                qkv: Qkv::Separate {
+                    query: linear(&own, "q_proj", d)?,
+                    key: linear(&own, "k_proj", d)?,
+                    value: linear(&own, "v_proj", d)?,
+                },
+                out: Projection::Linear(linear(&own, "out_proj", d)?),
+                heads,
+                scale,
+                dropout: config.attention_dropout,
+                relative: None,
+            },
+            self_attn_layer_norm: norm("self_attn_layer_norm")?,
+            encoder_attn: CrossAttention {
+                query: Projection::Linear(linear(&cross, "q_proj", d)?),
+                key_value: CrossKv::Separate {
+                    key: linear(&cross, "k_proj", states)?,
+                    value: linear(&cross, "v_proj", states)?,
+                },
+                out: Projection::Linear(linear(&cross, "out_proj", d)?),
+                heads,
+                scale,
+                dropout: config.attention_dropout,
+            },
+            encoder_attn_layer_norm: norm("encoder_attn_layer_norm")?,
+            feed_forward: FeedForward {
+                up: Projection::Linear(p.linear("fc1", d, inner, init)?),
+                activation: Activation::from_name(&config.activation_function)?,
+                activation_dropout: config.activation_dropout,
+                down: Projection::Linear(p.linear("fc2", inner, d, init)?),
+            },
+            final_layer_norm: norm("final_layer_norm")?,
+            dropout: config.dropout,
+        })
+    }
+
+    /// BART's order: a norm after each sum.
+    pub(super) fn post_norm(
+        &self,
+        xs: &Tensor,
+        states: &Tensor,
+        cache: &mut LayerCache,
+        past: i64,
+        train: bool,
+    ) -> Tensor {
+        let p = self.dropout;
+        let own = self.self_attn.decode(xs, cache, past, train);
+        let xs = self.self_attn_layer_norm.forward(&(xs + dropout(&own, p, train)));
+        let cross = self.encoder_attn.forward(&xs, states, cache, train);
+        let xs = self.encoder_attn_layer_norm.forward(&(xs + dropout(&cross, p, train)));
+        let fed = self.feed_forward.forward(&xs, train);
+        self.final_layer_norm.forward(&(xs + dropout(&fed, p, train)))
+    }
+}

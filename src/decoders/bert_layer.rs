@@ -1,0 +1,126 @@
+//! The post-norm layer of BERT, and the blocks that its descendants build theirs from.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use super::bert::{Config, PositionType};
+use crate::nn::attention::CrossKv;
+use crate::nn::position::{Relative, RelativeKey, Rotary};
+use crate::nn::{
+    Activation, Attention, Cache, CrossAttention, FeedForward, LayerNorm, Params, Projection, Qkv,
+    dropout,
+};
+
+/// A post-norm layer.
+pub(super) struct Layer {
+    attention: Attention,
+    attention_norm: LayerNorm,
+    crossattention: CrossAttention,
+    cross_norm: LayerNorm,
+    feed_forward: FeedForward,
+    output_norm: LayerNorm,
+    hidden_dropout: f64,
+}
+
+impl Layer {
+    pub(super) fn stack(p: &Params, config: &Config) -> Result<Vec<Self>> {
+        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config)).collect()
+    }
+
+    fn new(p: &Params, config: &Config) -> Result<Self> {
+        let norm = |p: &Params| {
+            (p / "output").layer_norm("LayerNorm", config.hidden_size, config.layer_norm_eps)
+        };
+        let (own, cross) = (p / "attention", p / "crossattention");
+        Ok(Layer {
+            attention: self_attention(&own, config)?,
+            attention_norm: norm(&own)?,
+            crossattention: cross_attention(&cross, config)?,
+            cross_norm: norm(&cross)?,
+            feed_forward: feed_forward(p, config)?,
+            output_norm: norm(p)?,
+            hidden_dropout: config.hidden_dropout_prob,
+        })
+    }
+
+    /// Turns the queries and keys of self-attention (RoFormer).
+    pub(super) fn rotate(&mut self, rotary: Rotary) {
+        self.attention.relative = Some(Relative::Rotary(rotary));
+    }
+
+    /// xs [N, t, D], states [B, S, D] -> [N, t, D]
+    pub(super) fn forward(
+        &self,
+        xs: &Tensor,
+        states: &Tensor,
+        cache: &mut Cache,
+        index: usize,
+        train: bool,
+    ) -> Tensor {
+        let (cache, past) = cache.layer(index);
+        let p = self.hidden_dropout;
+        let own = self.attention.decode(xs, cache, past, train);
+        let xs = self.attention_norm.forward(&(dropout(&own, p, train) + xs));
+        let cross = self.crossattention.forward(&xs, states, cache, train);
+        let xs = self.cross_norm.forward(&(dropout(&cross, p, train) + &xs));
+        let fed = self.feed_forward.forward(&xs, train);
+        self.output_norm.forward(&(dropout(&fed, p, train) + &xs))
+    }
+}
+
+/// Keys `self.{query,key,value}` and `output.dense` below `p`.
+pub(super) fn self_attention(p: &Params, config: &Config) -> Result<Attention> {
+    let (d, heads, init) = (config.hidden_size, config.num_attention_heads, config.init());
+    let own = p / "self";
+    let relative = match config.position_embedding_type {
+        PositionType::Absolute => None,
+        kind => Some(Relative::Key(RelativeKey {
+            distance_embedding: (&own / "distance_embedding").var(
+                "weight",
+                &[2 * config.max_position_embeddings - 1, d / heads],
+                init,
+            )?,
+            with_key: kind == PositionType::RelativeKeyQuery,
+        })),
+    };
+    Ok(Attention {
+        qkv: Qkv::Separate {
+            query: own.linear("query", d, d, init)?,
+            key: own.linear("key", d, d, init)?,
+            value: own.linear("value", d, d, init)?,
+        },
+        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
+        heads,
+        scale: ((d / heads) as f64).powf(-0.5),
+        dropout: config.attention_probs_dropout_prob,
+        relative,
+    })
+}
+
+/// Keys `self.{query,key,value}` and `output.dense` below `p`; never relative positions.
+pub(super) fn cross_attention(p: &Params, config: &Config) -> Result<CrossAttention> {
+    let (d, heads, init) = (config.hidden_size, config.num_attention_heads, config.init());
+    let own = p / "self";
+    Ok(CrossAttention {
+        query: Projection::Linear(own.linear("query", d, d, init)?),
+        key_value: CrossKv::Separate {
+            key: own.linear("key", d, d, init)?,
+            value: own.linear("value", d, d, init)?,
+        },
+        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
+        heads,
+        scale: ((d / heads) as f64).powf(-0.5),
+        dropout: config.attention_probs_dropout_prob,
+    })
+}
+
+/// Keys `intermediate.dense` and `output.dense` below `p`.
+pub(super) fn feed_forward(p: &Params, config: &Config) -> Result<FeedForward> {
+    let (d, inner, init) = (config.hidden_size, config.intermediate_size, config.init());
+    Ok(FeedForward {
+        up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+        activation: Activation::from_name(&config.hidden_act)?,
+        activation_dropout: 0.0,
+        down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+    })
+}

@@ -1,0 +1,88 @@
+//! BigBird-Pegasus' decoder (Zaheer et al. 2020): mBART's order of operations with learned positions,
+//! projections without biases, and `layernorm_embedding` as the norm at the end. Its decoder attends
+//! in full; `attention_type` is the encoder's. Reference: `modeling_bigbird_pegasus.py`.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::bart::{self, Config, EPS, IGNORE};
+use super::bart_layer::{Core, Layer};
+use super::{Decoder, DecoderArch, Limits};
+use crate::nn::position::plain;
+use crate::nn::{Cache, Embedding, LayerNorm, Params};
+
+pub(super) const BIGBIRD_PEGASUS: DecoderArch = DecoderArch {
+    model_type: "bigbird_pegasus",
+    prefix: "model",
+    defaults,
+    aliases: ALIASES,
+    build: |json, p| {
+        Ok(Box::new(BigBirdPegasus::new(p, &Config::read(defaults(), json, ALIASES)?)?))
+    },
+    ignore: IGNORE,
+};
+
+const ALIASES: &[(&str, &str)] = &[
+    ("num_attention_heads", "encoder_attention_heads"),
+    ("hidden_size", "d_model"),
+    ("attention_probs_dropout_prob", "attention_dropout"),
+];
+
+fn defaults() -> Value {
+    let changes = json!({
+        "vocab_size": 96103, "max_position_embeddings": 4096, "encoder_layers": 16,
+        "decoder_layers": 16, "activation_function": "gelu_new", "scale_embedding": true,
+        "attention_type": "block_sparse", "block_size": 64, "num_random_blocks": 3,
+        "use_bias": false, "bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 1,
+        "decoder_start_token_id": 2, "forced_eos_token_id": null,
+    });
+    bart::changed(bart::defaults("bigbird_pegasus"), changes)
+}
+
+struct BigBirdPegasus {
+    core: Core,
+    /// [P, D]
+    embed_positions: Embedding,
+    layernorm_embedding: LayerNorm,
+}
+
+impl BigBirdPegasus {
+    fn new(p: &Params, config: &Config) -> Result<Self> {
+        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
+        let p = p / "model" / "decoder";
+        Ok(BigBirdPegasus {
+            core,
+            embed_positions: p.embedding(
+                "embed_positions",
+                config.max_position_embeddings,
+                config.d_model,
+                config.init(),
+            )?,
+            layernorm_embedding: p.layer_norm("layernorm_embedding", config.d_model, EPS)?,
+        })
+    }
+}
+
+impl Decoder for BigBirdPegasus {
+    fn forward(
+        &self,
+        input_ids: &Tensor,
+        encoder_hidden_states: &Tensor,
+        cache: &mut Cache,
+        train: bool,
+    ) -> Tensor {
+        let positions = plain(input_ids.size()[1], cache.past(), input_ids.device());
+        let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
+        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
+        self.layernorm_embedding.forward(&xs)
+    }
+
+    fn logits(&self, hidden_states: &Tensor) -> Tensor {
+        self.core.logits(hidden_states)
+    }
+
+    fn limits(&self) -> Limits {
+        self.core.limits(Some(self.embed_positions.weight.size()[0]))
+    }
+}

@@ -1,0 +1,146 @@
+//! `--device`, `--dtype` and `--threads` become what libtorch understands.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use tch::{Cuda, Device, Kind};
+
+use crate::native;
+
+/// What `--device` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where it works, else the CPU.
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// What `--dtype` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dtype {
+    /// f32 on a CPU, bf16 or f16 on CUDA.
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N".to_string()),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device to compute on. CUDA's libraries are opened only if they are asked for.
+    pub fn resolve(self) -> Result<Device> {
+        match self {
+            DeviceChoice::Cpu => Ok(Device::Cpu),
+            DeviceChoice::Auto => match cuda() {
+                Ok(_) => Ok(Device::Cuda(0)),
+                Err(_) => Ok(Device::Cpu),
+            },
+            DeviceChoice::Cuda(index) => {
+                let count = cuda().map_err(|reason| {
+                    anyhow!("--device cuda: {reason}; use --device cpu, or see `vedm doctor`")
+                })?;
+                ensure!(
+                    index < count,
+                    "--device cuda:{index}: there {} {count} CUDA device{}",
+                    if count == 1 { "is" } else { "are" },
+                    if count == 1 { "" } else { "s" }
+                );
+                Ok(Device::Cuda(index))
+            }
+        }
+    }
+}
+
+impl Dtype {
+    /// The number type of the model on `device`.
+    pub fn resolve(self, device: Device) -> Kind {
+        match self {
+            Dtype::F32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+            Dtype::F16 => Kind::Half,
+            Dtype::Auto if device.is_cuda() => Kind::Half,
+            Dtype::Auto => Kind::Float,
+        }
+    }
+}
+
+/// The number of usable CUDA devices, or why there is none.
+pub fn cuda() -> Result<usize, String> {
+    native::open_library("libcuda.so.1")
+        .map_err(|_| "no NVIDIA driver is installed (libcuda.so.1 was not found)".to_string())?;
+    let mut tried = Vec::new();
+    let opened = cuda_candidates().into_iter().any(|path| {
+        let name = path.to_string_lossy().into_owned();
+        native::open_library(&name).map_err(|reason| tried.push(reason)).is_ok()
+    });
+    if !opened {
+        return Err(format!("libtorch_cuda.so can't be opened ({})", tried.join("; ")));
+    }
+    let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
+    if count == 0 || !Cuda::is_available() {
+        return Err("libtorch finds no usable CUDA device (driver too old, or none visible)".into());
+    }
+    Ok(count)
+}
+
+/// Where libtorch_cuda.so may lie: beside the libtorch in use, in LIBTORCH, on the loader's path.
+fn cuda_candidates() -> Vec<PathBuf> {
+    let beside = native::libtorch_folder();
+    let own = std::env::var_os("LIBTORCH").map(|dir| PathBuf::from(dir).join("lib"));
+    let mut paths: Vec<PathBuf> = beside
+        .into_iter()
+        .chain(own)
+        .map(|folder| folder.join("libtorch_cuda.so"))
+        .filter(|path| path.exists())
+        .collect();
+    paths.push(PathBuf::from("libtorch_cuda.so"));
+    paths
+}
+
+/// Threads for one operation of libtorch; None leaves its own choice (one a core).
+pub fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    if threads == 0 {
+        bail!("--threads 0: at least one thread is needed");
+    }
+    tch::set_num_threads(i32::try_from(threads)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read() {
+        let table = [
+            ("auto", Ok(DeviceChoice::Auto)),
+            ("cpu", Ok(DeviceChoice::Cpu)),
+            ("cuda", Ok(DeviceChoice::Cuda(0))),
+            ("cuda:3", Ok(DeviceChoice::Cuda(3))),
+            ("cuda:x", Err("expected auto, cpu, cuda or cuda:N".to_string())),
+            ("gpu", Err("expected auto, cpu, cuda or cuda:N".to_string())),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse::<DeviceChoice>(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The few things that need `unsafe`: memory maps, the allocator's settings, libraries at run time.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Maps a file for reading.
+///
+/// The file must not be truncated while it is mapped (another process doing so ends this one by
+/// SIGBUS); that holds for every reader of large files by memory map.
+pub fn map_file(path: &Path) -> Result<memmap2::Mmap> {
+    let file = File::open(path).with_context(|| format!("can't open {path:?}"))?;
+    // SAFETY: the map is read-only; the caveat above is the documented one of memmap2.
+    unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("can't map {path:?}"))
+}
+
+/// Keeps freed blocks of up to a gigabyte in the process, to be called before the first tensor.
+///
+/// glibc maps each activation afresh otherwise, and the page faults cost as much as the arithmetic.
+pub fn tune_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets two limits of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
+/// Tries to open a shared library for the whole process; the error is the loader's sentence.
+pub fn open_library(name: &str) -> Result<(), String> {
+    #[cfg(unix)]
+    {
+        let name = CString::new(name).map_err(|error| error.to_string())?;
+        // SAFETY: initialisers of the library run, as they would had the program been linked to it.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if !handle.is_null() {
+            return Ok(());
+        }
+        // SAFETY: dlerror gives a string that is valid until the next call of the same thread.
+        let message = unsafe {
+            let message = libc::dlerror();
+            if message.is_null() {
+                "unknown reason".to_string()
+            } else {
+                std::ffi::CStr::from_ptr(message).to_string_lossy().into_owned()
+            }
+        };
+        Err(message)
+    }
+    #[cfg(not(unix))]
+    Err(format!("{name}: libraries are opened at run time on Unix only"))
+}
+
+/// The folder of the libtorch that this process runs with.
+pub fn libtorch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
+    let path = &line[line.find('/')?..];
+    Path::new(path).parent().map(Path::to_path_buf)
+}

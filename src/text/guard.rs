@@ -1,0 +1,129 @@
+//! Checks of what the library would panic on: it trusts the files it is given.
+//!
+//! Merges of a BPE are put together in a buffer as long as the longest token, the trie of a unigram
+//! model recurses, and character maps ([`super::charsmap`]) are walked without bounds.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use super::charsmap::precompiled;
+use super::sentencepiece::MAX_PIECE_BYTES;
+
+/// Checks a tokenizer.json: its character maps and its model.
+pub(super) fn check_json(json: &Value) -> Result<()> {
+    check_charsmaps(json)?;
+    let Some(model) = json.get("model") else { return Ok(()) };
+    match model.get("vocab") {
+        Some(Value::Array(pieces)) => {
+            for piece in pieces {
+                if let Some(text) = piece.get(0).and_then(Value::as_str) {
+                    ensure!(
+                        text.len() <= MAX_PIECE_BYTES,
+                        "a piece of the vocabulary has {} bytes, more than the {MAX_PIECE_BYTES} that are \
+                         accepted",
+                        text.len()
+                    );
+                }
+            }
+            Ok(())
+        }
+        Some(Value::Object(vocab)) => {
+            let prefix =
+                model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or("");
+            for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
+                let pair = match merge {
+                    Value::String(text) => text.split_once(' '),
+                    pair => {
+                        pair.get(0).and_then(Value::as_str).zip(pair.get(1).and_then(Value::as_str))
+                    }
+                };
+                // What is no pair at all is refused by the library itself.
+                let Some((left, right)) = pair else { continue };
+                let right = right.get(prefix.len()..).unwrap_or("");
+                let token = format!("{left}{right}");
+                ensure!(
+                    vocab.contains_key(&token),
+                    "merge {merge} makes {token:?}, which has no id"
+                );
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that every merge makes a token of the vocabulary, as the library demands.
+pub(super) fn check_merges(merges: &[(String, String)], vocab: &[(String, u32)]) -> Result<()> {
+    let tokens: HashSet<&str> = vocab.iter().map(|(token, _)| token.as_str()).collect();
+    for (left, right) in merges {
+        for token in [left, right, &format!("{left}{right}")] {
+            ensure!(
+                tokens.contains(token.as_str()),
+                "merge \"{left} {right}\" needs {token:?}, which has no id"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_charsmaps(value: &Value) -> Result<()> {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                match (key.as_str(), value) {
+                    ("precompiled_charsmap", Value::String(text)) => {
+                        precompiled(&base64(text)?)?;
+                    }
+                    // The vocabulary is big and holds no normalizer.
+                    ("model" | "added_tokens", _) => {}
+                    _ => check_charsmaps(value)?,
+                }
+            }
+            Ok(())
+        }
+        Value::Array(values) => values.iter().try_for_each(check_charsmaps),
+        _ => Ok(()),
+    }
+}
+
+/// Standard base64 with padding.
+fn base64(text: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => bail!("precompiled_charsmap is not base64"),
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read() {
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba")]
+        {
+            assert_eq!(base64(text).unwrap(), bytes.as_bytes());
+        }
+        assert!(base64("Zm9*").is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! Finding the class, looking up, streaming, saving.
+
+use super::super::Tokenizer;
+use super::{directory, fixture, fixtures, json, materialise};
+
+#[test]
+fn the_class_is_found_without_tokenizer_class() {
+    let (gpt2, gpt2_merges) = (fixture("gpt2-vocab.json"), fixture("gpt2-merges.txt"));
+    let (roberta, roberta_merges) = (fixture("roberta-vocab.json"), fixture("roberta-merges.txt"));
+    let (bert, model) = (fixture("cased.txt"), fixture("fairseq.model"));
+    let donut = fixture("donut-tokenizer.json");
+    let config = br#"{"model_type": "vision-encoder-decoder", "decoder": {"model_type": "mbart"}}"#;
+    for (files, decoder, expected, size) in [
+        (vec![("vocab.json", &gpt2[..]), ("merges.txt", &gpt2_merges)], None, "GPT2Tokenizer", 340),
+        (
+            vec![("vocab.json", &roberta), ("merges.txt", &roberta_merges)],
+            None,
+            "RobertaTokenizer",
+            344,
+        ),
+        (
+            vec![("vocab.json", &roberta), ("merges.txt", &roberta_merges)],
+            Some("trocr"),
+            "RobertaTokenizer",
+            344,
+        ),
+        (
+            vec![("vocab.json", &roberta), ("merges.txt", &roberta_merges)],
+            Some("bart"),
+            "BartTokenizer",
+            344,
+        ),
+        (vec![("sentencepiece.bpe.model", &model)], Some("trocr"), "XLMRobertaTokenizer", 187),
+        (vec![("sentencepiece.bpe.model", &model)], Some("mbart"), "MBartTokenizer", 212),
+        (
+            vec![("sentencepiece.bpe.model", &model), ("config.json", config)],
+            None,
+            "MBartTokenizer",
+            212,
+        ),
+        (vec![("vocab.txt", &bert)], Some("unheard-of"), "BertTokenizer", 330),
+        // A guess never adds tokens to a stored vocabulary.
+        (vec![("tokenizer.json", &donut), ("config.json", config)], None, "MBartTokenizer", 193),
+    ] {
+        let dir = directory(&files);
+        let tokenizer = Tokenizer::from_dir(dir.path(), decoder).unwrap();
+        assert_eq!(
+            (tokenizer.class_name(), tokenizer.vocab_size()),
+            (expected, size),
+            "{decoder:?}"
+        );
+        let saved = tempfile::tempdir().unwrap();
+        tokenizer.save(saved.path()).unwrap();
+        let again = Tokenizer::from_dir(saved.path(), None).unwrap();
+        assert_eq!(again.special, tokenizer.special, "{expected}");
+        assert_eq!(again.vocab_size(), size, "{expected}");
+        let ids = tokenizer.encode("a cat , it 's", true).unwrap();
+        assert_eq!(again.decode(&ids, true).unwrap(), tokenizer.decode(&ids, true).unwrap());
+    }
+}
+
+#[test]
+fn japanese_words_need_a_dictionary_only_where_it_matters() {
+    let vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n日\n本\n語\nテ\nA\n##b\n";
+    let open = |subword: &str, word: &str| {
+        let config = format!(
+            r#"{{"tokenizer_class": "BertJapaneseTokenizer", "do_lower_case": false,
+                "subword_tokenizer_type": "{subword}", "word_tokenizer_type": "{word}"}}"#
+        );
+        directory(&[("vocab.txt", vocab.as_bytes()), ("tokenizer_config.json", config.as_bytes())])
+    };
+    let dir = open("character", "mecab");
+    let character = Tokenizer::from_dir(dir.path(), None).unwrap();
+    // NFKC first: half-width katakana and full-width letters are made one.
+    assert_eq!(character.encode("日 本語ﾃＡ犬", true).unwrap(), [2, 5, 6, 7, 8, 9, 1, 3]);
+    assert_eq!(character.decode(&[2, 5, 6, 10, 3], true).unwrap(), "日 本b");
+    for word in ["mecab", "sudachi", "jumanpp"] {
+        let dir = open("wordpiece", word);
+        let tokenizer = Tokenizer::from_dir(dir.path(), None).unwrap();
+        assert_eq!(tokenizer.decode(&[2, 9, 10, 3], true).unwrap(), "Ab");
+        let error = tokenizer.encode("日本", true).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("word_tokenizer_type {word:?} cuts words")), "{error}");
+    }
+    let dir = open("sentencepiece", "basic");
+    let error = Tokenizer::from_dir(dir.path(), None).err().unwrap().to_string();
+    assert!(
+        error.ends_with("subword_tokenizer_type \"sentencepiece\" is not supported"),
+        "{error}"
+    );
+}
+
+#[test]
+fn lookups_and_streams() {
+    let case = json(&fixtures().join("gpt2-json.json"));
+    let dir = materialise(&case);
+    let tokenizer = Tokenizer::from_dir(dir.path(), None).unwrap();
+    assert_eq!(tokenizer.class_name(), "GPT2Tokenizer");
+    let pad = tokenizer.token_to_id("[PAD]").unwrap();
+    assert_eq!(tokenizer.special.pad, Some(("[PAD]".to_owned(), pad)));
+    assert!(
+        tokenizer.is_special(pad) && !tokenizer.is_special(pad + 1) && !tokenizer.is_special(-1)
+    );
+    assert_eq!(tokenizer.id_to_token(pad).as_deref(), Some("[PAD]"));
+    assert_eq!((tokenizer.id_to_token(99_999), tokenizer.id_to_token(-1)), (None, None));
+    let tokens: Vec<(i64, String)> = tokenizer.tokens().collect();
+    assert_eq!(tokens.len(), tokenizer.vocab_size());
+    for (id, token) in &tokens {
+        assert_eq!(tokenizer.token_to_id(token), Some(*id));
+        assert_eq!(tokenizer.id_to_token(*id).as_ref(), Some(token));
+    }
+    // An emoji of four bytes comes out when it is whole, a comma takes the blank before it away.
+    let ids = tokenizer.encode("a😀 , b", false).unwrap();
+    let mut stream = tokenizer.decode_stream(true);
+    let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    pieces.push(stream.finish().unwrap());
+    assert_eq!(pieces.concat(), "a😀, b");
+    assert!(pieces.iter().any(|piece| piece == "😀"), "{pieces:?}");
+}
+
+#[test]
+fn a_tokenizer_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+}

@@ -1,0 +1,178 @@
+//! A checkpoint taken apart into encoder and decoder, and put together again.
+//!
+//! The projection between the two belongs to neither; it lies beside them in
+//! `enc_to_dec_proj.safetensors`, and the top level of config.json in `vision-encoder-decoder.json`.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use tch::{Device, Kind, Tensor};
+
+use super::assemble::{Half, Source, assemble};
+use super::config::{read_json, read_json_if_there};
+use super::save::{WeightFormat, WeightOptions, dtype_name, with_aliases, write_json};
+use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
+use crate::checkpoint::{self, Checkpoint};
+use crate::nn::store::{Missing, Store};
+
+const PROJECTION: &str = "enc_to_dec_proj.safetensors";
+const TOP: &str = "vision-encoder-decoder.json";
+
+/// Files that belong to the encoder's half; everything else goes with the decoder.
+const ENCODER_FILES: &[&str] = &["preprocessor_config.json", "processor_config.json"];
+
+/// Writes `out/encoder` and `out/decoder`, each a checkpoint that the reference opens by itself.
+pub fn split(
+    model: &VisionEncoderDecoder,
+    dir: &Path,
+    out: &Path,
+    options: WeightOptions,
+) -> Result<()> {
+    let kind = options.kind.unwrap_or(model.kind());
+    for (half, config) in
+        [(Half::Encoder, &model.config.encoder), (Half::Decoder, &model.config.decoder)]
+    {
+        let folder = out.join(half.name());
+        std::fs::create_dir(&folder).with_context(|| format!("can't make {folder:?}"))?;
+        let mut config = config.clone();
+        config["torch_dtype"] = json!(dtype_name(kind));
+        write_json(&folder.join("config.json"), &config)?;
+        let prefix = format!("{}.", half.name());
+        let tensors = tensors_under(model, &prefix, kind);
+        match options.format {
+            WeightFormat::Safetensors => {
+                checkpoint::save_safetensors(&folder, &tensors, Some(options.max_shard_size))?;
+            }
+            WeightFormat::Pytorch => {
+                let inside = |name: &str| name.strip_prefix(&prefix).map(str::to_string);
+                let aliases = model.store().aliases();
+                let aliases = aliases
+                    .iter()
+                    .filter_map(|(alias, name)| Some((inside(alias)?, inside(name)?)))
+                    .collect();
+                let tensors = with_aliases(tensors, aliases);
+                checkpoint::save_pytorch(&folder, &tensors, Some(options.max_shard_size))?;
+            }
+        }
+    }
+    copy_files(dir, out)?;
+    let projection: Vec<(String, Tensor)> = tensors_under(model, "enc_to_dec_proj.", kind)
+        .into_iter()
+        .map(|(name, tensor)| (format!("enc_to_dec_proj.{name}"), tensor))
+        .collect();
+    if !projection.is_empty() {
+        checkpoint::write_safetensors(&out.join(PROJECTION), &projection, &[])?;
+    }
+    let Value::Object(mut top) = model.config.to_json() else { bail!("config is no object") };
+    top.shift_remove("encoder");
+    top.shift_remove("decoder");
+    write_json(&out.join(TOP), &Value::Object(top))
+}
+
+/// The variables whose names begin with `prefix`, without it.
+fn tensors_under(model: &VisionEncoderDecoder, prefix: &str, kind: Kind) -> Vec<(String, Tensor)> {
+    let variables = model.store().variables();
+    variables
+        .into_iter()
+        .filter_map(|variable| {
+            let name = variable.name.strip_prefix(prefix)?.to_string();
+            let floats = variable.tensor.is_floating_point();
+            let tensor = variable.tensor.detach();
+            Some((name, if floats { tensor.to_kind(kind) } else { tensor }))
+        })
+        .collect()
+}
+
+/// Image processor to the encoder, tokenizer and generation settings to the decoder.
+fn copy_files(dir: &Path, out: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).with_context(|| format!("can't list {dir:?}"))? {
+        let path = entry.with_context(|| format!("can't list {dir:?}"))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let of_text = name == "generation_config.json"
+            || ["token", "vocab", "merges", "special_tokens", "spiece", "sentencepiece"]
+                .iter()
+                .any(|part| name.contains(part));
+        let half = if ENCODER_FILES.contains(&name.as_str()) {
+            Half::Encoder
+        } else if of_text {
+            Half::Decoder
+        } else {
+            continue;
+        };
+        let target = out.join(half.name()).join(&name);
+        std::fs::copy(&path, &target).with_context(|| format!("can't copy {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// Joins an encoder's and a decoder's directory. If `split` wrote both, projection and top level come
+/// back as they were; else the projection and missing cross-attention are drawn, which the notes say.
+pub fn merge(encoder: &Path, decoder: &Path) -> Result<(VisionEncoderDecoder, Vec<String>)> {
+    let parent = encoder.parent().filter(|parent| decoder.parent() == Some(parent));
+    let top = match parent {
+        Some(parent) => read_json_if_there(&parent.join(TOP))?,
+        None => None,
+    };
+    let projection = parent.map(|parent| parent.join(PROJECTION)).filter(|path| path.is_file());
+    match top {
+        Some(Value::Object(top)) => rejoin(encoder, decoder, top, projection.as_deref()),
+        _ => join_strangers(encoder, decoder),
+    }
+}
+
+/// Two halves of one model: nothing may be missing.
+fn rejoin(
+    encoder: &Path,
+    decoder: &Path,
+    top: Map<String, Value>,
+    projection: Option<&Path>,
+) -> Result<(VisionEncoderDecoder, Vec<String>)> {
+    let parts =
+        (read_json(&encoder.join("config.json"))?, read_json(&decoder.join("config.json"))?);
+    let config = VisionEncoderDecoderConfig::join(parts.0, parts.1, top);
+    let mut files =
+        vec![("encoder.", Checkpoint::open(encoder)?), ("decoder.", Checkpoint::open(decoder)?)];
+    if let Some(path) = projection {
+        files.push(("", Checkpoint::open_file(path)?));
+    }
+    let mut keys = Vec::new();
+    let mut kind = Kind::Float;
+    for (prefix, file) in &files {
+        keys.extend(file.keys().map(|key| format!("{prefix}{key}")));
+        if let Some(info) = file.keys().next().and_then(|key| file.info(key)) {
+            kind = info.kind;
+        }
+    }
+    let lookup = Box::new(move |key: &str| {
+        let found = files.iter().find_map(|(prefix, file)| {
+            let inside = key.strip_prefix(prefix)?;
+            file.info(inside).map(|_| file.tensor(inside))
+        });
+        found.with_context(|| format!("no tensor {key:?}"))?
+    });
+    let store = Rc::new(Store::new(keys, lookup, Missing::Refuse, Device::Cpu, kind));
+    let model = VisionEncoderDecoder::build(config, store.clone())?;
+    store.check()?;
+    Ok((model, store.warnings()))
+}
+
+fn join_strangers(encoder: &Path, decoder: &Path) -> Result<(VisionEncoderDecoder, Vec<String>)> {
+    let encoder = Source::from_dir(Half::Encoder, encoder)?;
+    let decoder = Source::from_dir(Half::Decoder, decoder)?;
+    let none = Map::new();
+    let (model, report) = assemble(&encoder, &decoder, &none, &none, Map::new(), Kind::Float)?;
+    let mut notes = report.notes;
+    if !report.made.is_empty() {
+        notes.push(format!("newly drawn: {}", report.made.join(", ")));
+    }
+    if !report.left.is_empty() {
+        notes.push(format!("left in the two checkpoints: {}", report.left.join(", ")));
+    }
+    notes.push(
+        "the top level has no special ids yet; `vedm init` sets them from the tokenizer"
+            .to_string(),
+    );
+    Ok((model, notes))
+}

@@ -1,0 +1,180 @@
+//! Writing a checkpoint directory that the reference opens: whole, or not at all.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use super::VisionEncoderDecoder;
+use crate::checkpoint;
+
+/// A directory under construction beside its final place.
+pub struct Staging {
+    folder: tempfile::TempDir,
+    target: PathBuf,
+    replace: bool,
+}
+
+impl Staging {
+    /// Refuses a target that exists, unless `force` says to replace it.
+    pub fn new(target: &Path, force: bool) -> Result<Self> {
+        if target.exists() && !force {
+            bail!("{target:?} exists already; choose another name or pass --force");
+        }
+        ensure!(!target.is_file(), "{target:?} is a file, the output is a directory");
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).with_context(|| format!("can't make {parent:?}"))?;
+        let folder = tempfile::Builder::new()
+            .prefix(".vedm-partial-")
+            .tempdir_in(parent)
+            .with_context(|| format!("can't write into {parent:?}"))?;
+        Ok(Staging { folder, target: target.to_path_buf(), replace: force })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Moves the finished directory into its place; what stood there before goes away last.
+    pub fn finish(self) -> Result<()> {
+        let Staging { folder, target, replace } = self;
+        open_to_all(folder.path())?;
+        let old = target.with_file_name(format!(
+            ".vedm-replaced-{}-{}",
+            std::process::id(),
+            target.file_name().unwrap_or_default().to_string_lossy()
+        ));
+        let had = replace && target.exists();
+        if had {
+            std::fs::rename(&target, &old).with_context(|| format!("can't replace {target:?}"))?;
+        }
+        if let Err(error) = std::fs::rename(folder.path(), &target) {
+            if had {
+                std::fs::rename(&old, &target).context("the old directory is back in its place")?;
+            }
+            return Err(error).with_context(|| format!("can't make {target:?}"));
+        }
+        // The directory is no temporary one any more: nothing is left to clean up.
+        let _ = folder.keep();
+        if had {
+            std::fs::remove_dir_all(&old).with_context(|| format!("can't remove {old:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Temporary directories are private; a finished checkpoint is as readable as any new directory.
+fn open_to_all(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let probe = folder.join(".probe");
+        std::fs::create_dir(&probe).with_context(|| format!("can't write into {folder:?}"))?;
+        let mode = std::fs::metadata(&probe)?.permissions().mode() & 0o777;
+        std::fs::remove_dir(&probe)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// How the weights are written.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightOptions {
+    /// None keeps the model's number type.
+    pub kind: Option<Kind>,
+    /// Bytes a file may have before the weights are split into shards.
+    pub max_shard_size: u64,
+    pub format: WeightFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    Safetensors,
+    /// `pytorch_model.bin`
+    Pytorch,
+}
+
+/// The reference's own limit, "5GB".
+pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
+
+impl Default for WeightOptions {
+    fn default() -> Self {
+        WeightOptions {
+            kind: None,
+            max_shard_size: MAX_SHARD_SIZE,
+            format: WeightFormat::Safetensors,
+        }
+    }
+}
+
+/// Writes config.json and the weights into `dir`.
+pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptions) -> Result<()> {
+    let kind = options.kind.unwrap_or(model.kind());
+    let mut config = model.config.clone();
+    config.set("torch_dtype", json!(dtype_name(kind)));
+    write_json(&dir.join("config.json"), &config.to_json())?;
+    let tensors: Vec<(String, Tensor)> = model
+        .store()
+        .variables()
+        .into_iter()
+        .map(|variable| {
+            let floats = variable.tensor.is_floating_point();
+            let tensor = variable.tensor.detach();
+            let tensor = if floats { tensor.to_kind(kind) } else { tensor };
+            (variable.name, tensor)
+        })
+        .collect();
+    match options.format {
+        WeightFormat::Safetensors => {
+            checkpoint::save_safetensors(dir, &tensors, Some(options.max_shard_size))
+        }
+        WeightFormat::Pytorch => {
+            let tensors = with_aliases(tensors, model.store().aliases());
+            checkpoint::save_pytorch(dir, &tensors, Some(options.max_shard_size))
+        }
+    }
+}
+
+/// The tensors under all of their names: `pytorch_model.bin` holds both names of a tied tensor, which
+/// share one storage there.
+pub(super) fn with_aliases(
+    mut tensors: Vec<(String, Tensor)>,
+    aliases: Vec<(String, String)>,
+) -> Vec<(String, Tensor)> {
+    for (alias, name) in aliases {
+        let shared = tensors.iter().find(|(key, _)| *key == name);
+        if let Some(tensor) = shared.map(|(_, tensor)| tensor.shallow_clone()) {
+            tensors.push((alias, tensor));
+        }
+    }
+    tensors
+}
+
+/// The reference's name of a number type.
+pub fn dtype_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        Kind::Double => "float64",
+        _ => "float32",
+    }
+}
+
+/// JSON as the reference writes it: two blanks, a newline at the end; by temporary file and rename.
+pub fn write_json(path: &Path, json: &Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(json)?;
+    text.push('\n');
+    write_text(path, &text)
+}
+
+/// A text file, whole or not at all.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("can't write {path:?}"))
+}

@@ -1,0 +1,123 @@
+//! Runs the binary in a folder of its own and looks at what it did.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A run of `vedm`, built step by step.
+pub struct Vedm {
+    command: Command,
+    input: Option<Vec<u8>>,
+}
+
+/// What a run left behind.
+pub struct Ran {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Vedm {
+    pub fn new<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedm"));
+        command.args(args);
+        // The tests' own environment must not steer the program.
+        for (name, _) in std::env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("VEDM_") || name_text.starts_with("HF_") {
+                command.env_remove(&name);
+            }
+        }
+        Vedm { command, input: None }
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.input = Some(bytes.to_vec());
+        self
+    }
+
+    pub fn run(mut self) -> Ran {
+        use std::io::Write;
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let input = self.input.unwrap_or_default();
+        // A program that refuses its arguments closes the pipe without reading.
+        let feeder = std::thread::spawn(move || drop(pipe.write_all(&input)));
+        let output: Output = child.wait_with_output().unwrap();
+        feeder.join().unwrap();
+        Ran {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    /// The run ended with this status; if not, everything it said is shown.
+    #[track_caller]
+    pub fn status(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// A folder under tests/.
+pub fn tests_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+/// A golden checkpoint.
+pub fn golden(name: &str) -> PathBuf {
+    tests_folder("golden").join(name)
+}
+
+/// A copy of a golden checkpoint that a test may damage.
+pub fn copy_of(name: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// The pictures of a golden case, in the order of its expected.json.
+pub fn pictures(name: &str) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(golden(name).join("expected.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let images = json["images"].as_array().unwrap();
+    images.iter().map(|image| golden(name).join(image.as_str().unwrap())).collect()
+}
+
+/// Compares a text with its snapshot under tests/snapshots; UPDATE_EXPECT=1 rewrites it.
+#[track_caller]
+pub fn snapshot(path: &Path, text: &str) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        expected == text,
+        "{path:?} differs; if the new text is right, run the tests with UPDATE_EXPECT=1\n{text}"
+    );
+}
