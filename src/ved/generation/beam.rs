@@ -12,7 +12,7 @@ use super::step::invert;
 use super::{EarlyStopping, Finish, Generated, Run};
 
 /// What the reference takes for minus infinity.
-const FAR: f32 = -1e9;
+pub(super) const FAR: f32 = -1e9;
 
 /// A sequence of a beam.
 #[derive(Clone)]

@@ -4,12 +4,9 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::beam::{Candidate, top};
+use super::beam::{Candidate, FAR, top};
 use super::session::Session;
 use super::{EarlyStopping, Finish, Generated, Run};
-
-/// What the reference takes for minus infinity.
-const FAR: f32 = -1e9;
 
 /// A sequence of a beam; its score is the sum of log-probabilities.
 #[derive(Clone)]

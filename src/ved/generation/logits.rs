@@ -34,68 +34,15 @@ pub struct Processors {
 impl Processors {
     /// Errors where a setting does not fit the vocabulary.
     pub fn new(config: &GenerationConfig, setting: &Setting) -> Result<Self> {
-        let (v, device) = (setting.vocab_size, setting.device);
-        let eos = config.eos_token_id.as_slice();
         let mut before: Vec<Box<dyn LogitsProcessor>> = Vec::new();
         let mut after: Vec<Box<dyn LogitsProcessor>> = Vec::new();
-        if !config.sequence_bias.is_empty() {
-            before.push(Box::new(SequenceBias::new(
-                "sequence_bias",
-                &config.sequence_bias,
-                v,
-                device,
-            )?));
+        let bias = &config.sequence_bias;
+        if !bias.is_empty() {
+            before.push(Box::new(SequenceBias::new("sequence_bias", bias, setting)?));
         }
         // Hamming diversity comes here: group beam search applies it between the two lists.
-        if config.repetition_penalty != 1.0 {
-            after.push(Box::new(RepetitionPenalty { penalty: config.repetition_penalty }));
-        }
-        if config.no_repeat_ngram_size > 0 {
-            after.push(Box::new(NoRepeatNgram { size: config.no_repeat_ngram_size }));
-        }
-        if !config.bad_words_ids.is_empty() {
-            // An eos alone can't be a bad word.
-            let words = config.bad_words_ids.iter();
-            let words = words.filter(|word| !matches!(word.as_slice(), [id] if eos.contains(id)));
-            let bias: Vec<_> = words.map(|word| (word.clone(), f64::NEG_INFINITY)).collect();
-            after.push(Box::new(SequenceBias::new("bad_words_ids", &bias, v, device)?));
-        }
-        let min_length = config.total_min_length(setting.prompt);
-        if min_length > 0 && !eos.is_empty() {
-            after.push(Box::new(MinLength { min_length, eos: Mask::of(eos, v, device) }));
-        }
-        if let Some(allowed) = setting.allowed {
-            let found = allowed.size();
-            ensure!(found == [v], "the allowed tokens are {found:?}, the vocabulary is {v}");
-            let allowed = allowed.to_device(device).to_kind(Kind::Bool);
-            let allowed = allowed.logical_or(&Mask::of(eos, v, device).0);
-            after.push(Box::new(Suppress { tokens: Mask(allowed.logical_not()) }));
-        }
-        if let Some(id) = config.forced_bos_token_id {
-            let forced = Forced::new("forced_bos_token_id", &[id], 1, v, device)?;
-            after.push(Box::new(forced));
-        }
-        if !config.forced_eos_token_id.is_empty() {
-            let (ids, at) = (&config.forced_eos_token_id, setting.max_length - 1);
-            after.push(Box::new(Forced::new("forced_eos_token_id", ids, at, v, device)?));
-        }
-        if config.remove_invalid_values {
-            after.push(Box::new(RemoveInvalid));
-        }
-        if let Some((start, factor)) = config.exponential_decay_length_penalty {
-            let start = start + setting.prompt;
-            after.push(Box::new(ExponentialDecay { start, factor, eos: Mask::of(eos, v, device) }));
-        }
-        if !config.suppress_tokens.is_empty() {
-            after.push(Box::new(Suppress { tokens: Mask::of(&config.suppress_tokens, v, device) }));
-        }
-        if !config.begin_suppress_tokens.is_empty() {
-            // A forced first token moves the beginning on.
-            let forced = setting.prompt == 1 && config.forced_bos_token_id.is_some();
-            let begin = setting.prompt + i64::from(forced);
-            let tokens = Mask::of(&config.begin_suppress_tokens, v, device);
-            after.push(Box::new(SuppressAtBegin { tokens, begin }));
-        }
+        push_rules_of_history(config, setting, &mut after)?;
+        push_rules_of_place(config, setting, &mut after)?;
         if config.do_sample {
             let beams = config.mode() == GenerationMode::BeamSample;
             warpers::push(config, beams, &mut after);
@@ -129,6 +76,75 @@ impl Processors {
     }
 }
 
+/// From repetition to the allowed tokens.
+fn push_rules_of_history(
+    config: &GenerationConfig,
+    setting: &Setting,
+    list: &mut Vec<Box<dyn LogitsProcessor>>,
+) -> Result<()> {
+    let (v, device) = (setting.vocab_size, setting.device);
+    let eos = config.eos_token_id.as_slice();
+    if config.repetition_penalty != 1.0 {
+        list.push(Box::new(RepetitionPenalty { penalty: config.repetition_penalty }));
+    }
+    if config.no_repeat_ngram_size > 0 {
+        list.push(Box::new(NoRepeatNgram { size: config.no_repeat_ngram_size }));
+    }
+    if !config.bad_words_ids.is_empty() {
+        // An eos alone can't be a bad word.
+        let words = config.bad_words_ids.iter();
+        let words = words.filter(|word| !matches!(word.as_slice(), [id] if eos.contains(id)));
+        let bias: Vec<_> = words.map(|word| (word.clone(), f64::NEG_INFINITY)).collect();
+        list.push(Box::new(SequenceBias::new("bad_words_ids", &bias, setting)?));
+    }
+    let min_length = config.total_min_length(setting.prompt);
+    if min_length > 0 && !eos.is_empty() {
+        list.push(Box::new(MinLength { min_length, eos: Mask::of(eos, v, device) }));
+    }
+    if let Some(allowed) = setting.allowed {
+        let found = allowed.size();
+        ensure!(found == [v], "the allowed tokens are {found:?}, the vocabulary is {v}");
+        let allowed = allowed.to_device(device).to_kind(Kind::Bool);
+        let allowed = allowed.logical_or(&Mask::of(eos, v, device).0);
+        list.push(Box::new(Suppress { tokens: Mask(allowed.logical_not()) }));
+    }
+    Ok(())
+}
+
+/// From the forced tokens to the suppressed ones.
+fn push_rules_of_place(
+    config: &GenerationConfig,
+    setting: &Setting,
+    list: &mut Vec<Box<dyn LogitsProcessor>>,
+) -> Result<()> {
+    let (v, device) = (setting.vocab_size, setting.device);
+    if let Some(id) = config.forced_bos_token_id {
+        list.push(Box::new(Forced::new("forced_bos_token_id", &[id], 1, setting)?));
+    }
+    if !config.forced_eos_token_id.is_empty() {
+        let (ids, at) = (&config.forced_eos_token_id, setting.max_length - 1);
+        list.push(Box::new(Forced::new("forced_eos_token_id", ids, at, setting)?));
+    }
+    if config.remove_invalid_values {
+        list.push(Box::new(RemoveInvalid));
+    }
+    if let Some((start, factor)) = config.exponential_decay_length_penalty {
+        let eos = Mask::of(&config.eos_token_id, v, device);
+        list.push(Box::new(ExponentialDecay { start: start + setting.prompt, factor, eos }));
+    }
+    if !config.suppress_tokens.is_empty() {
+        list.push(Box::new(Suppress { tokens: Mask::of(&config.suppress_tokens, v, device) }));
+    }
+    if !config.begin_suppress_tokens.is_empty() {
+        // A forced first token moves the beginning on.
+        let forced = setting.prompt == 1 && config.forced_bos_token_id.is_some();
+        let begin = setting.prompt + i64::from(forced);
+        let tokens = Mask::of(&config.begin_suppress_tokens, v, device);
+        list.push(Box::new(SuppressAtBegin { tokens, begin }));
+    }
+    Ok(())
+}
+
 /// A set of tokens, [V] bool. Ids outside the vocabulary are not in it.
 pub(super) struct Mask(pub(super) Tensor);
 
@@ -152,7 +168,8 @@ pub struct SequenceBias {
 }
 
 impl SequenceBias {
-    fn new(key: &str, biases: &[(Vec<i64>, f64)], vocab_size: i64, device: Device) -> Result<Self> {
+    fn new(key: &str, biases: &[(Vec<i64>, f64)], setting: &Setting) -> Result<Self> {
+        let vocab_size = setting.vocab_size;
         let mut single = vec![0f32; vocab_size as usize];
         let mut longer: Vec<(Vec<i64>, f64)> = Vec::new();
         for (ids, bias) in biases {
@@ -168,7 +185,7 @@ impl SequenceBias {
                 },
             }
         }
-        Ok(SequenceBias { single: Tensor::from_slice(&single).to_device(device), longer })
+        Ok(SequenceBias { single: Tensor::from_slice(&single).to_device(setting.device), longer })
     }
 }
 
@@ -249,7 +266,8 @@ pub struct Forced {
 }
 
 impl Forced {
-    fn new(key: &str, ids: &[i64], at: i64, vocab_size: i64, device: Device) -> Result<Self> {
+    fn new(key: &str, ids: &[i64], at: i64, setting: &Setting) -> Result<Self> {
+        let (vocab_size, device) = (setting.vocab_size, setting.device);
         for id in ids {
             let inside = (0..vocab_size).contains(id);
             ensure!(inside, "{key} has the token id {id}, the vocabulary ends at {vocab_size}");

@@ -106,6 +106,9 @@ pub fn generate(
     config: &GenerationConfig,
     hooks: &Hooks,
 ) -> Result<Vec<Vec<Generated>>> {
+    if prompt.size()[0] == 0 {
+        return Ok(Vec::new());
+    }
     no_grad(|| {
         let run = Run::new(decoder, prompt, config, hooks)?;
         let session = Session::new(decoder, encoder_hidden_states, prompt, config);
