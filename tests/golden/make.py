@@ -67,6 +67,8 @@ def choose_weights(case: Case, config, tokenizer, pixel_values, rank: int):
         if case.dtype != "float32":
             model.to(getattr(torch, case.dtype)).float()
         model.generation_config = transformers.GenerationConfig(**ids)
+        if case.forward_only:
+            return seed, model
         try:
             record, margin = expected.run(model, tokenizer, pixel_values, {"max_new_tokens": case.max_new_tokens})
             lively(record["ids"])
@@ -105,12 +107,14 @@ def generations(case: Case, folder: Path, models, tokenizer, tensors, context: C
 def processed(case: Case, models, tokenizer, tensors, context: Context) -> list[dict]:
     """The records of `processed` in expected.json; their tensors join `tensors`."""
     wanted = case.processed(context) if callable(case.processed) else case.processed
-    path, records = context.greedy[0], []
+    image = max(range(len(context.greedy)), key=lambda i: len(context.greedy[i]))
+    path, records = context.greedy[image], []
+    pixel_values = tensors["pixel_values"][image : image + 1]
     for i, flags in enumerate(wanted):
         name = f"processed_{i}_scores"
         flags = {"do_sample": True} | flags
-        tensors[name] = expected.processed(models, tokenizer, tensors["pixel_values"][:1], path, flags)
-        records.append({"flags": flags, "image": 0, "path": [path], "tensor": name})
+        tensors[name] = expected.processed(models, tokenizer, pixel_values, path, flags)
+        records.append({"flags": flags, "image": image, "path": [path], "tensor": name})
     return records
 
 
@@ -155,17 +159,22 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     """Reads the written folder as a user would and writes what it must give."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = VisionEncoderDecoderModel.from_pretrained(folder).eval()
+    model = checkpoint.settle(VisionEncoderDecoderModel.from_pretrained(folder).eval())
     assert model.dtype == torch.float32
     models = [model, expected.perturbed(model)]
     pixel_values = expected.load_pixels(folder, images)
     tensors = expected.forward(model, pixel_values, expected.labels(tokenizer, len(images)))
+    if case.forward_only:
+        write_expected(folder, images, tensors, [], [])
+        return
     greedy = {"num_beams": 1, "no_repeat_ngram_size": 0, "max_new_tokens": case.max_new_tokens}
     record = expected.run_checked(models, tokenizer, pixel_values, greedy)
     context = Context(record["ids"], tokenizer)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
     records = generations(case, folder, models, tokenizer, tensors, context)
     scores = processed(case, models, tokenizer, tensors, context)
+    if case.demand and not case.demand([record["ids"] for record in records]):
+        raise Unstable("the demand of the case is not met")
     write_expected(folder, images, tensors, records, scores)
 
 
