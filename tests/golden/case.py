@@ -44,7 +44,6 @@ class Case:
     `generation_config`: more values of generation_config.json, or None for no such file.
     `generations`, `processed`: lists, or functions of a `Context`. `finish`: last changes to the written files,
     called with the folder. `demand`: what the ids of all generations must fulfil for a seed to be taken. `seed`: first seed tried. `dtype`: stored number type. `shard`: max_shard_size.
-    `forward_only`: `generate` of the library fails on this pair.
     """
 
     name: str
@@ -66,4 +65,3 @@ class Case:
     max_new_tokens: int = 10
     gains: dict[str, float] = field(default_factory=dict)
     limit_kb: int = 200
-    forward_only: bool = False

@@ -301,18 +301,6 @@ DECODERS = [
     case("vit-bert-generation", VIT1, BERT | {"model_type": "bert-generation"}),
     case("vit-roberta-prelayernorm", VIT1, ROBERTA | {"model_type": "roberta-prelayernorm"}, "roberta:120"),
     case("vit-xlm-roberta-xl", VIT1, ROBERTA | {"model_type": "xlm-roberta-xl"}, "xlmr:120"),
-    case(
-        "vit-prophetnet",
-        VIT1,
-        {
-            "model_type": "prophetnet", "hidden_size": 16, "decoder_ffn_dim": 32, "num_decoder_layers": 2,
-            "num_decoder_attention_heads": 2, "num_encoder_layers": 2, "num_encoder_attention_heads": 2,
-            "encoder_ffn_dim": 32, "max_position_embeddings": 40, "num_buckets": 8, "relative_max_distance": 16,
-        },
-        "blenderbot:120",
-        forward_only=True,
-        generations=[],
-    ),
 ]
 
 CASES = ENCODERS + DECODERS

@@ -67,8 +67,6 @@ def choose_weights(case: Case, config, tokenizer, pixel_values, rank: int):
         if case.dtype != "float32":
             model.to(getattr(torch, case.dtype)).float()
         model.generation_config = transformers.GenerationConfig(**ids)
-        if case.forward_only:
-            return seed, model
         try:
             record, margin = expected.run(model, tokenizer, pixel_values, {"max_new_tokens": case.max_new_tokens})
             lively(record["ids"])
@@ -164,9 +162,6 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     models = [model, expected.perturbed(model)]
     pixel_values = expected.load_pixels(folder, images)
     tensors = expected.forward(model, pixel_values, expected.labels(tokenizer, len(images)))
-    if case.forward_only:
-        write_expected(folder, images, tensors, [], [])
-        return
     greedy = {"num_beams": 1, "no_repeat_ngram_size": 0, "max_new_tokens": case.max_new_tokens}
     record = expected.run_checked(models, tokenizer, pixel_values, greedy)
     context = Context(record["ids"], tokenizer)
