@@ -43,7 +43,8 @@ class Case:
     `start`: which special token starts the decoder. `parent`: more top-level config values.
     `generation_config`: more values of generation_config.json, or None for no such file.
     `generations`, `processed`: lists, or functions of a `Context`. `finish`: last changes to the written files,
-    called with the folder. `demand`: what the ids of all generations must fulfil for a seed to be taken. `seed`: first seed tried. `dtype`: stored number type. `shard`: max_shard_size.
+    called with the folder. `demand`: what the ids of all generations must fulfil for a seed to be taken. `seed`: first
+    seed tried. `dtype`: stored number type. `shard`: max_shard_size. `gains`: changes to `checkpoint.GAINS`.
     """
 
     name: str

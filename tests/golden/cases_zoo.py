@@ -1,7 +1,8 @@
 """Every further encoder and decoder, with a well-known partner; the main ones also in unusual settings."""
 
 from case import Case
-from cases_first import BERT, DEIT_PROCESSOR, GPT2, ROBERTA, THREE, VIT, VIT_PROCESSOR, G
+from cases_first import BERT, DEIT_PROCESSOR, GPT2, ROBERTA, THREE, VIT, VIT_PROCESSOR
+from options import G
 
 GREEDY_AND_BEAM = [G(), G(num_beams=3, length_penalty=0.8, early_stopping=True)]
 
@@ -184,7 +185,8 @@ ENCODERS = [
     case(
         "yolos-gpt2",
         VIT | {
-            "model_type": "yolos", "image_size": [24, 24], "num_detection_tokens": 3, "use_mid_position_embeddings": False,
+            "model_type": "yolos", "image_size": [24, 24], "num_detection_tokens": 3,
+            "use_mid_position_embeddings": False,
         },
         GPT1,
         "gpt2:120",
@@ -206,7 +208,14 @@ DECODERS = [
     case("vit-bart-inherited", VIT1, BART, "bart:120", start="eos", generation_config=None, generations=[
         G(max_new_tokens=9), G(num_beams=3, max_length=9),
     ]),
-    case("vit-mbart", VIT1, MBART | {"max_position_embeddings": 20}, "mbart:130", start="eos", gains={"embedding": 0.3}),
+    case(
+        "vit-mbart",
+        VIT1,
+        MBART | {"max_position_embeddings": 20},
+        "mbart:130",
+        start="eos",
+        gains={"embedding": 0.3},
+    ),
     case(
         "vit-mbart-odd",
         VIT1,
@@ -232,7 +241,8 @@ DECODERS = [
         "vit-marian-odd",
         VIT1,
         MARIAN | {
-            "d_model": 18, "scale_embedding": True, "activation_function": "swish", "share_encoder_decoder_embeddings": False,
+            "d_model": 18, "scale_embedding": True, "activation_function": "swish",
+            "share_encoder_decoder_embeddings": False,
             "tie_word_embeddings": False,
         },
         "marian:110",

@@ -28,7 +28,7 @@ import checkpoint
 import expected
 import legacy
 import tokenizer as tiny
-from case import Case, Context, Generation
+from case import Case, Context
 from expected import Unstable
 
 VERSIONS = {transformers: "4.57.6", torch: "2.11.0", tokenizers: "0.22.2", PIL: "13.0.0", safetensors: "0.8.0"}
@@ -124,6 +124,8 @@ def write_expected(folder: Path, images, tensors, records, scores) -> None:
             lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
             parts.append(f' "{name}": [\n{lines}\n ]')
     (folder / "expected.json").write_text("{\n" + ",\n".join(parts) + "\n}\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def make(case: Case) -> None:
