@@ -43,7 +43,8 @@ class Case:
     `start`: which special token starts the decoder. `parent`: more top-level config values.
     `generation_config`: more values of generation_config.json, or None for no such file.
     `generations`, `processed`: lists, or functions of a `Context`. `finish`: last changes to the written files,
-    called with the folder. `seed`: first seed tried. `dtype`: stored number type. `shard`: max_shard_size.
+    called with the folder. `demand`: what the ids of all generations must fulfil for a seed to be taken. `seed`: first
+    seed tried. `dtype`: stored number type. `shard`: max_shard_size. `gains`: changes to `checkpoint.GAINS`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     generations: list[Generation] | Callable[[Context], list[Generation]] = field(default_factory=list)
     processed: list[Flags] | Callable[[Context], list[Flags]] = field(default_factory=list)
     finish: Callable[[Any], None] | None = None
+    demand: Callable[[list], bool] | None = None
     seed: int = 1
     dtype: str = "float32"
     shard: str = "5GB"

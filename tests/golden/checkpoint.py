@@ -77,6 +77,8 @@ def randomise(model, seed: int, eos: int, gains: dict[str, float]) -> None:
                 elif name == "weight":
                     signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
                     weight.copy_((1 + gains["norm"] * noise) * signs)
+                elif name.startswith("lambda"):
+                    weight.copy_(1 + 0.5 * noise)
                 elif name == "bias":
                     weight.copy_(gains["bias"] * noise)
                 else:
@@ -88,7 +90,16 @@ def build_model(config, attn_implementation=None) -> VisionEncoderDecoderModel:
     """An eval-mode model of that config, weights not yet chosen."""
     if attn_implementation:
         config._attn_implementation = attn_implementation
-    return VisionEncoderDecoderModel(config).eval()
+    return settle(VisionEncoderDecoderModel(config).eval())
+
+
+def settle(model):
+    """Takes what is random even in eval mode out of a model: ViT-MAE keeps its patches in order (mask_ratio must be 0)."""
+    if model.config.encoder.model_type == "vit_mae":
+        embeddings = model.encoder.embeddings
+        shuffle = type(embeddings).random_masking
+        embeddings.random_masking = lambda xs, _: shuffle(embeddings, xs, torch.arange(xs.shape[1]).expand(xs.shape[:2]))
+    return model
 
 
 def write_inputs(case: Case, folder: Path, tokenizer) -> list[str]:

@@ -28,7 +28,7 @@ import checkpoint
 import expected
 import legacy
 import tokenizer as tiny
-from case import Case, Context, Generation
+from case import Case, Context
 from expected import Unstable
 
 VERSIONS = {transformers: "4.57.6", torch: "2.11.0", tokenizers: "0.22.2", PIL: "13.0.0", safetensors: "0.8.0"}
@@ -105,12 +105,14 @@ def generations(case: Case, folder: Path, models, tokenizer, tensors, context: C
 def processed(case: Case, models, tokenizer, tensors, context: Context) -> list[dict]:
     """The records of `processed` in expected.json; their tensors join `tensors`."""
     wanted = case.processed(context) if callable(case.processed) else case.processed
-    path, records = context.greedy[0], []
+    image = max(range(len(context.greedy)), key=lambda i: len(context.greedy[i]))
+    path, records = context.greedy[image], []
+    pixel_values = tensors["pixel_values"][image : image + 1]
     for i, flags in enumerate(wanted):
         name = f"processed_{i}_scores"
         flags = {"do_sample": True} | flags
-        tensors[name] = expected.processed(models, tokenizer, tensors["pixel_values"][:1], path, flags)
-        records.append({"flags": flags, "image": 0, "path": [path], "tensor": name})
+        tensors[name] = expected.processed(models, tokenizer, pixel_values, path, flags)
+        records.append({"flags": flags, "image": image, "path": [path], "tensor": name})
     return records
 
 
@@ -122,6 +124,8 @@ def write_expected(folder: Path, images, tensors, records, scores) -> None:
             lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
             parts.append(f' "{name}": [\n{lines}\n ]')
     (folder / "expected.json").write_text("{\n" + ",\n".join(parts) + "\n}\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def make(case: Case) -> None:
@@ -155,7 +159,7 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     """Reads the written folder as a user would and writes what it must give."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = VisionEncoderDecoderModel.from_pretrained(folder).eval()
+    model = checkpoint.settle(VisionEncoderDecoderModel.from_pretrained(folder).eval())
     assert model.dtype == torch.float32
     models = [model, expected.perturbed(model)]
     pixel_values = expected.load_pixels(folder, images)
@@ -166,6 +170,8 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
     records = generations(case, folder, models, tokenizer, tensors, context)
     scores = processed(case, models, tokenizer, tensors, context)
+    if case.demand and not case.demand([record["ids"] for record in records]):
+        raise Unstable("the demand of the case is not met")
     write_expected(folder, images, tensors, records, scores)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import transformers
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 SENTENCES = [
     "a black cat sits on a red chair, and looks at the window.",
@@ -110,6 +110,81 @@ def bert(size=150):
 def electra(size=150):
     """ELECTRA: BERT's layout under its own class."""
     return _word_piece(transformers.ElectraTokenizerFast, size)
+
+
+def _saved(tokenizer, folder) -> str:
+    tokenizer.save(str(Path(folder, "tokenizer.json")))
+    return str(Path(folder, "tokenizer.json"))
+
+
+def _unigram(cls, first: list[str], last: list[str], size: int, **special):
+    """A SentencePiece-like unigram model whose scores fall with the rank of a piece."""
+    words = [tuple("▁" + word) for sentence in SENTENCES for word in sentence.split()]
+    symbols, _ = _learn(words, size - len(first) - len(last), lambda a, b: a + b)
+    vocab = [(token, 0.0) for token in first] + [(piece, -2.0 - 0.05 * i) for i, piece in enumerate(reversed(symbols))]
+    vocab += [(token, 0.0) for token in last]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=first.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    if "</s>" in first and "<s>" in first:
+        ends = [(token, first.index(token)) for token in ("<s>", "</s>")]
+        tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", ends)
+    with tempfile.TemporaryDirectory() as folder:
+        return cls(tokenizer_file=_saved(tokenizer, folder), **special)
+
+
+def xlmr(size=150):
+    """XLM-RoBERTa: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` last."""
+    return _unigram(transformers.XLMRobertaTokenizerFast, ["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"], size)
+
+
+def camembert(size=150):
+    """CamemBERT: the real `<s>` and `</s>` follow the unused ones, at 5 and 6."""
+    first = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+    return _unigram(transformers.CamembertTokenizerFast, first, ["<mask>"], size)
+
+
+def mbart(size=170):
+    """mBART: XLM-RoBERTa's layout with language codes before `<mask>`."""
+    from transformers.models.mbart.tokenization_mbart_fast import FAIRSEQ_LANGUAGE_CODES
+
+    first = ["<s>", "<pad>", "</s>", "<unk>"]
+    return _unigram(transformers.MBartTokenizerFast, first, [*FAIRSEQ_LANGUAGE_CODES, "<mask>"], size)
+
+
+def _plain(first: list[str], last: list[str], size: int, template: str, **special):
+    """A byte-level BPE under the general class, for families whose own class wants files of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = Tokenizer(models.BPE.from_file(*_byte_level(first, last, size, folder), unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        ends = [(token, tokenizer.token_to_id(token)) for token in template.split() if token != "$A"]
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_file=_saved(tokenizer, folder), unk_token="<unk>", clean_up_tokenization_spaces=False, **special
+        )
+
+
+def marian(size=150):
+    """Marian's layout: `</s>` 0, `<unk>` 1, `<pad>` last; no bos, so padding starts the decoder."""
+    return _plain(["</s>", "<unk>"], ["<pad>"], size, "$A </s>", eos_token="</s>", pad_token="<pad>")
+
+
+def pegasus(size=150):
+    """Pegasus' layout: `<pad>` 0, `</s>` 1, `<unk>` 2; no bos."""
+    return _plain(["<pad>", "</s>", "<unk>"], [], size, "$A </s>", eos_token="</s>", pad_token="<pad>")
+
+
+def blenderbot(size=150):
+    """Blenderbot-small's and ProphetNet's layout: `<pad>` 0, `<s>` 1, `</s>` 2, `<unk>` 3."""
+    first = ["<pad>", "<s>", "</s>", "<unk>"]
+    return _plain(first, [], size, "$A </s>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def xglm(size=150):
+    """XGLM's layout: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; `</s>` comes first."""
+    first = ["<s>", "<pad>", "</s>", "<unk>"]
+    return _plain(first, [], size, "</s> $A", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 def make(kind: str):
