@@ -48,7 +48,7 @@ pub(super) fn defaults(model_type: &str) -> Value {
         "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02, "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16,
-        "num_channels": 3, "qkv_bias": true, "encoder_stride": 16,
+        "num_channels": 3, "qkv_bias": true,
     })
 }
 

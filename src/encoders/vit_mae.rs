@@ -39,7 +39,6 @@ fn defaults() -> Value {
         "norm_pix_loss": false,
     });
     if let (Value::Object(all), Value::Object(own)) = (&mut defaults, own) {
-        all.remove("encoder_stride");
         all.extend(own);
     }
     defaults

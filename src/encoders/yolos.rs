@@ -37,7 +37,6 @@ fn defaults() -> Value {
         "eos_coefficient": 0.1,
     });
     if let (Value::Object(all), Value::Object(own)) = (&mut defaults, own) {
-        all.remove("encoder_stride");
         all.extend(own);
     }
     defaults
