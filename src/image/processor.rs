@@ -1,18 +1,19 @@
-//! preprocessor_config.json, and what it makes of an image.
+//! What an image processor is, and what it makes of an image.
 
 use std::borrow::Cow;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use anyhow::{Result, ensure};
+use serde_json::{Map, Value};
 
 use super::Rgb8;
 use super::class::Class;
+use super::filter::Filter;
 use super::geometry::{
     align_long_axis, crop_margin, pad, resize_and_center_crop, resize_page, shortest_edge_size,
     thumbnail,
 };
-use super::resample::{Filter, resize};
-use super::size::{Size, Spelling};
+use super::resample::resize;
+use super::size::Size;
 
 /// What a model sees of one image: `[channels, height, width]` floats.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,105 +49,10 @@ pub struct ImageProcessor {
     pub image_mean: [f64; 3],
     pub image_std: [f64; 3],
     /// The file as it was read, with the keys that are not known here.
-    raw: Map<String, Value>,
+    pub(super) raw: Map<String, Value>,
 }
 
 impl ImageProcessor {
-    /// Reads the content of preprocessor_config.json, or of `image_processor` in
-    /// processor_config.json. `fallback_model_type` is the encoder's `model_type`; it decides the
-    /// class of a file that does not name one.
-    ///
-    /// Fails on a class that is not known and on settings that the class cannot follow.
-    pub fn from_json(config: &Value, fallback_model_type: Option<&str>) -> Result<Self> {
-        let raw =
-            config.as_object().context("the image processor's settings are no JSON object")?;
-        let fields = Fields(raw);
-        let class = match (fields.get("image_processor_type"), fields.get("feature_extractor_type"))
-        {
-            (Some(name), _) | (None, Some(name)) => Class::from_name(
-                name.as_str()
-                    .with_context(|| format!("{name} is not an image processor's name"))?,
-            )?,
-            (None, None) => Class::from_model_type(fallback_model_type.context(
-                "the image processor is not named; \"image_processor_type\" is missing",
-            )?)?,
-        };
-        let is_document = class.is_document;
-        let do_resize = fields.flag("do_resize", true)?;
-        let mut processor = ImageProcessor {
-            class,
-            do_crop_margin: class.do_crop_margin && fields.flag("do_crop_margin", true)?,
-            do_align_long_axis: is_document && fields.flag("do_align_long_axis", false)?,
-            do_resize,
-            size: None,
-            resample: if do_resize { fields.resample(class)? } else { class.resample },
-            do_thumbnail: is_document && fields.flag("do_thumbnail", true)?,
-            do_pad: is_document && fields.flag("do_pad", true)?,
-            do_center_crop: class.crop_size.is_some() && fields.flag("do_center_crop", true)?,
-            crop_size: class.crop_size.unwrap_or_default(),
-            do_rescale: fields.flag("do_rescale", true)?,
-            rescale_factor: fields.rescale_factor()?,
-            do_normalize: fields.flag("do_normalize", true)?,
-            image_mean: fields.channels("image_mean", class.image_mean)?,
-            image_std: fields.channels("image_std", class.image_std)?,
-            raw: raw.clone(),
-        };
-        if processor.reads_size() {
-            processor.size = Some(fields.size(class)?);
-        }
-        if let (true, Some(value)) = (processor.do_center_crop, fields.get("crop_size")) {
-            processor.crop_size = crop_size(value)?;
-        }
-        ensure!(
-            !processor.do_normalize || processor.image_std.iter().all(|&std| std != 0.0),
-            "image_std has a 0, and images are divided by it"
-        );
-        Ok(processor)
-    }
-
-    /// The processor of a checkpoint that has no preprocessor file: the defaults of the class that
-    /// goes with encoders of `model_type`.
-    pub fn default_for(model_type: &str) -> Result<Self> {
-        Self::from_json(&json!({}), Some(model_type))
-    }
-
-    /// The content of a preprocessor_config.json that gives this processor: today's keys with
-    /// their values, after whatever else the file held.
-    pub fn to_json(&self) -> Value {
-        let mut map = self.raw.clone();
-        map.shift_remove("feature_extractor_type");
-        map.shift_remove("use_square_size");
-        // A file that names the fast twin of the class keeps that name.
-        if !map.get("image_processor_type").is_some_and(Value::is_string) {
-            map.insert("image_processor_type".to_owned(), json!(self.class.name));
-        }
-        let mut set = |key: &str, value: Value| map.insert(key.to_owned(), value);
-        if self.class.do_crop_margin {
-            set("do_crop_margin", json!(self.do_crop_margin));
-        }
-        set("do_resize", json!(self.do_resize));
-        if let Some(size) = self.size {
-            set("size", size.to_json());
-        }
-        set("resample", json!(self.resample.code()));
-        if self.class.is_document {
-            set("do_thumbnail", json!(self.do_thumbnail));
-            set("do_align_long_axis", json!(self.do_align_long_axis));
-            set("do_pad", json!(self.do_pad));
-        }
-        if self.class.crop_size.is_some() {
-            let (height, width) = self.crop_size;
-            set("do_center_crop", json!(self.do_center_crop));
-            set("crop_size", json!({ "height": height, "width": width }));
-        }
-        set("do_rescale", json!(self.do_rescale));
-        set("rescale_factor", json!(self.rescale_factor));
-        set("do_normalize", json!(self.do_normalize));
-        set("image_mean", json!(self.image_mean));
-        set("image_std", json!(self.image_std));
-        Value::Object(map)
-    }
-
     /// The height and width that every image comes out with; None when it depends on the image.
     pub fn output_size(&self) -> Option<(usize, usize)> {
         let exact = match self.size {
@@ -173,11 +79,6 @@ impl ImageProcessor {
             self.resize_and_crop(image)?
         };
         Ok(self.to_floats(&image))
-    }
-
-    /// Whether any step needs `size`.
-    fn reads_size(&self) -> bool {
-        self.do_resize || self.do_align_long_axis || self.do_thumbnail || self.do_pad
     }
 
     fn resize_and_crop<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
@@ -242,80 +143,5 @@ impl ImageProcessor {
             float = (float - self.image_mean[channel] as f32) / self.image_std[channel] as f32;
         }
         float
-    }
-}
-
-fn crop_size(value: &Value) -> Result<(usize, usize)> {
-    let square = Spelling { by_shortest_edge: false, list_is_width_first: false };
-    match Size::from_json(value, "crop_size", square)? {
-        Size::Exact { height, width } => Ok((height, width)),
-        Size::ShortestEdge(_) => bail!("crop_size = {value} gives no \"height\" and \"width\""),
-    }
-}
-
-/// The keys of a preprocessor file. As in the reference, a `size`, `crop_size`, `image_mean` or
-/// `image_std` that is null counts as missing, and a flag that is null as false.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.0.get(key) {
-            None => Ok(default),
-            Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => bail!("{key} = {other} is neither true nor false"),
-        }
-    }
-
-    fn size(&self, class: &Class) -> Result<Size> {
-        let Some(value) = self.get("size") else { return Ok(class.size) };
-        // A leftover of Kosmos-2 in CLIP's class.
-        let square = class.name == "CLIPImageProcessor" && self.flag("use_square_size", false)?;
-        let spelling = Spelling {
-            by_shortest_edge: class.by_shortest_edge,
-            list_is_width_first: class.size_list_is_width_first,
-        };
-        Ok(match Size::from_json(value, "size", spelling)? {
-            Size::ShortestEdge(edge) if square => Size::Exact { height: edge, width: edge },
-            size => size,
-        })
-    }
-
-    fn resample(&self, class: &Class) -> Result<Filter> {
-        match self.0.get("resample") {
-            None => Ok(class.resample),
-            Some(value) => {
-                let code = value.as_u64();
-                Filter::from_code(code.with_context(|| {
-                    format!("resample = {value} is not the number of a filter, 0 to 5")
-                })?)
-            }
-        }
-    }
-
-    fn rescale_factor(&self) -> Result<f64> {
-        match self.0.get("rescale_factor") {
-            None => Ok(1.0 / 255.0),
-            Some(value) => {
-                value.as_f64().with_context(|| format!("rescale_factor = {value} is not a number"))
-            }
-        }
-    }
-
-    /// One number for each of red, green and blue; a single number stands for all three.
-    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3]> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        if let Some(number) = value.as_f64() {
-            return Ok([number; 3]);
-        }
-        let numbers: Option<Vec<f64>> =
-            value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-        numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok()).with_context(|| {
-            format!("{key} = {value} is not three numbers, for red, green and blue")
-        })
     }
 }
