@@ -4,13 +4,11 @@
 //! changes to the directory in front of the pixels, made here on a copy of the file.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use ::image::{DynamicImage, RgbImage};
-
-/// The most pages of a TIFF that are counted; a damaged file may lead in circles.
-const MAX_PAGES: usize = 65_535;
 
 const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
@@ -122,13 +120,14 @@ impl<'a> Tiff<'a> {
         if self.is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    /// Where the directories of the pages lie.
+    /// Where the directories of the pages lie. A damaged file may lead in circles.
     fn pages(&self) -> Vec<usize> {
         let mut pages = Vec::new();
+        let mut seen = HashSet::new();
         let mut next = self.u32(4);
         while let Some(at) = next.filter(|&at| at != 0).map(|at| at as usize) {
             let Some(entries) = self.u16(at) else { break };
-            if pages.contains(&at) || pages.len() == MAX_PAGES {
+            if !seen.insert(at) {
                 break;
             }
             pages.push(at);
