@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::resample::Filter;
+use super::filter::Filter;
 use super::size::Size;
 
 /// A class of `transformers`' image processors: its name and its defaults.

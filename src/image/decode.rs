@@ -1,15 +1,22 @@
 //! Decoding: the bytes of an image file, of whatever kind, to upright 8-bit RGB.
 
-use std::io::{Cursor, ErrorKind};
+use std::error::Error as _;
+use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use ::image::codecs::gif::GifDecoder;
+use ::image::error::UnsupportedErrorKind;
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{
+    AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
+    RgbImage,
+};
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use super::Rgb8;
 use super::color::to_rgb8;
-use super::sniff::{jpeg_is_complete, name, sniff};
+use super::pages::{Page, gif_frames, tiff_pages};
+use super::sniff::{is_complete, name, sniff};
 
 /// What lies under transparent pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,12 +62,45 @@ pub struct Decoded {
 /// not an image, is of a kind that is not read, too large, truncated or damaged; a panic inside a
 /// decoder counts as damaged.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded> {
+    decode_page(bytes, 0, options)
+}
+
+/// Decodes one image of those that a file has, from 0 to one less than [`page_count`]: a page of a
+/// TIFF, or a frame of a GIF as it is seen, over what earlier frames left. Else as [`decode()`].
+pub fn decode_page(bytes: &[u8], page: usize, options: &DecodeOptions) -> Result<Decoded> {
     let format = sniff(bytes)?;
-    catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format, options)))
+    let decode = || match format {
+        ImageFormat::Tiff => {
+            let page = Page::of(bytes, page)?;
+            decode_as(&page.bytes, format, options, |image| page.finish(image))
+        }
+        ImageFormat::Gif if page > 0 => decode_frame(bytes, page, options),
+        _ => {
+            ensure!(page == 0, "a {} file has no page {}", name(format), page + 1);
+            decode_as(bytes, format, options, |image| image)
+        }
+    };
+    catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(anyhow!("damaged {} file (its decoder gave up)", name(format))))
 }
 
-fn decode_as(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<Decoded> {
+/// How many images a file has that [`decode_page`] gives: the pages of a TIFF, the frames of a GIF,
+/// 1 for other formats. Fails where the
+/// file is no image.
+pub fn page_count(bytes: &[u8]) -> Result<usize> {
+    Ok(match sniff(bytes)? {
+        ImageFormat::Tiff => tiff_pages(bytes).max(1),
+        ImageFormat::Gif => gif_frames(bytes).max(1),
+        _ => 1,
+    })
+}
+
+fn decode_as(
+    bytes: &[u8],
+    format: ImageFormat,
+    options: &DecodeOptions,
+    finish: impl FnOnce(DynamicImage) -> DynamicImage,
+) -> Result<Decoded> {
     let explain = |error| explain(error, format, options);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits(options));
@@ -68,10 +108,11 @@ fn decode_as(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Resu
     let (width, height) = decoder.dimensions();
     check_size(width, height, options.max_mpixels)?;
     let orientation = orientation(&mut decoder);
-    if format == ImageFormat::Jpeg {
-        ensure!(jpeg_is_complete(bytes), "truncated JPEG file (it has no end)");
+    ensure!(is_complete(bytes, format), "truncated {} file (it ends too early)", name(format));
+    let mut image = finish(DynamicImage::from_decoder(decoder).map_err(explain)?);
+    if format == ImageFormat::Bmp && is_invisible(&image) {
+        image = DynamicImage::ImageRgb8(image.into_rgb8());
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
     let mut image = to_rgb8(image, options.background);
     if options.apply_exif && orientation != Orientation::NoTransforms {
         image = turn(image, orientation).context("cannot turn the image upright")?;
@@ -82,6 +123,31 @@ fn decode_as(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Resu
         width: width as usize,
         height: height as usize,
     })
+}
+
+/// A later frame of a GIF.
+fn decode_frame(bytes: &[u8], index: usize, options: &DecodeOptions) -> Result<Decoded> {
+    let explain = |error| explain(error, ImageFormat::Gif, options);
+    let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(explain)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, options.max_mpixels)?;
+    decoder.set_limits(limits(options)).map_err(explain)?;
+    let frames = gif_frames(bytes).max(1);
+    ensure!(index < frames, "the file has no page {}, it has {frames}", index + 1);
+    let frame = decoder.into_frames().nth(index);
+    let frame = frame.context("truncated GIF file (it ends too early)")?.map_err(explain)?;
+    let image = DynamicImage::ImageRgba8(frame.into_buffer());
+    let image = to_rgb8(image, options.background);
+    Ok(Decoded { image, orientation: 1, width: width as usize, height: height as usize })
+}
+
+/// Whether an image has nothing but transparent pixels. In a BMP this means that whoever wrote it
+/// left the fourth byte of the pixels at 0.
+fn is_invisible(image: &DynamicImage) -> bool {
+    match image {
+        DynamicImage::ImageRgba8(image) => image.pixels().all(|pixel| pixel[3] == 0),
+        _ => false,
+    }
 }
 
 /// Memory for decoders: room for the largest allowed image with 16-bit RGBA samples, twice, since
@@ -141,15 +207,18 @@ fn turn(image: Rgb8, orientation: Orientation) -> Option<Rgb8> {
 /// A decoder's error as a sentence.
 fn explain(error: ImageError, format: ImageFormat, options: &DecodeOptions) -> Error {
     let format = name(format);
-    let end_of_file = [
-        ErrorKind::UnexpectedEof.to_string(),
-        "failed to fill whole buffer".to_owned(),
-        "unexpected eof".to_owned(),
-        "early eof".to_owned(),
-    ];
-    let says = error.to_string();
+    let says = match &error {
+        ImageError::Unsupported(unsupported) => match unsupported.kind() {
+            UnsupportedErrorKind::Color(color) => format!("samples of {color:?}"),
+            UnsupportedErrorKind::GenericFeature(feature) => feature.clone(),
+            _ => error.to_string(),
+        },
+        // The cause itself, without the library's words around it.
+        _ => error.source().map_or_else(|| error.to_string(), ToString::to_string),
+    };
+    let says = says.lines().next().unwrap_or_default().trim_end_matches(['.', ' ']);
     let lower = says.to_lowercase();
-    if end_of_file.iter().any(|words| lower.contains(words)) {
+    if END_OF_FILE.iter().any(|words| lower.contains(words)) {
         return anyhow!("truncated {format} file (it ends too early)");
     }
     match error {
@@ -163,3 +232,13 @@ fn explain(error: ImageError, format: ImageFormat, options: &DecodeOptions) -> E
         _ => anyhow!("damaged {format} file ({says})"),
     }
 }
+
+/// How decoders say that a file ends too early.
+const END_OF_FILE: &[&str] = &[
+    "unexpected end of file",
+    "unexpected eof",
+    "early eof",
+    "failed to fill whole buffer",
+    "not enough bytes",
+    "no more data",
+];

@@ -5,9 +5,9 @@
 use anyhow::{Result, ensure};
 
 use super::Rgb8;
-use super::resample::{
-    Filter, Window, gap_factors, reduce, resize, resize_reduced, resize_window, resize_with_gap,
-};
+use super::filter::Filter;
+use super::reduce::{gap_factors, reduce, resize_reduced, resize_with_gap};
+use super::resample::{Window, resize, resize_window};
 
 /// The most pixels that an intermediate image may have before it is made in bands.
 const MAX_WHOLE: usize = 64 << 20;
@@ -152,27 +152,39 @@ pub fn resize_page(
         image.width,
         image.height
     );
-    if !shrink || height * width <= MAX_WHOLE {
-        let resized = resize(image, width, height, filter)?;
-        return if shrink { thumbnail(resized, size) } else { Ok(resized) };
+    if !shrink {
+        return resize(image, width, height, filter);
     }
     let to = thumbnail_size((height, width), size);
-    ensure!(to.0 > 0 && to.1 > 0, "{}", too_narrow(image));
-    resize_in_bands(image, [width, height], filter, [to.1, to.0])
+    ensure!(
+        to.0 > 0 && to.1 > 0,
+        "an image of {}x{} pixels is too narrow for a page of {}x{}",
+        image.width,
+        image.height,
+        size.1,
+        size.0
+    );
+    if height * width <= MAX_WHOLE {
+        return thumbnail(resize(image, width, height, filter)?, size);
+    }
+    // A quarter of what would be held whole, since each band is there twice on its way.
+    let rows = MAX_WHOLE / 4 / width;
+    resize_in_bands(image, [width, height], filter, [to.1, to.0], rows)
 }
 
 /// Resizes to `between` and from there to `to` (`[width, height]`) as [`thumbnail`] does, without
-/// ever holding the image between: bands of it are reduced as they are made.
+/// ever holding the image between: bands of about `rows` rows are reduced as they are made.
 fn resize_in_bands(
     image: &Rgb8,
     between: [usize; 2],
     filter: Filter,
     to: [usize; 2],
+    rows: usize,
 ) -> Result<Rgb8> {
     let [width, height] = between;
     let factors = gap_factors(between, to, GAP);
     // Whole blocks only, or the means would differ.
-    let step = factors[1] * (MAX_WHOLE / 4 / width / factors[1]).max(1);
+    let step = factors[1] * (rows / factors[1]).max(1);
     let mut reduced = Rgb8 {
         width: width.div_ceil(factors[0]),
         height: height.div_ceil(factors[1]),
@@ -186,10 +198,6 @@ fn resize_in_bands(
     resize_reduced(&reduced, between, factors, to, Filter::Bicubic)
 }
 
-fn too_narrow(image: &Rgb8) -> String {
-    format!("an image of {}x{} pixels is too narrow for its page", image.width, image.height)
-}
-
 /// Shrinks an image to fit `size` (height, width), the aspect ratio kept (`thumbnail`): bicubic
 /// whatever `resample` says, with a reducing gap of 2.
 pub fn thumbnail(image: Rgb8, size: (usize, usize)) -> Result<Rgb8> {
@@ -197,7 +205,6 @@ pub fn thumbnail(image: Rgb8, size: (usize, usize)) -> Result<Rgb8> {
     if (height, width) == (image.height, image.width) {
         return Ok(image);
     }
-    ensure!(height > 0 && width > 0, "{}", too_narrow(&image));
     resize_with_gap(&image, width, height, Filter::Bicubic, GAP)
 }
 
@@ -215,5 +222,63 @@ fn thumbnail_size(from: (usize, usize), size: (usize, usize)) -> (usize, usize) 
         (scale(from.0, width, from.1), width)
     } else {
         (height, width)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::picture;
+    use super::*;
+
+    #[test]
+    fn bands_give_the_same_page() {
+        for (width, height, size) in [(90, 3, (50, 90)), (3, 90, (90, 50)), (61, 47, (17, 20))] {
+            let image = picture(width, height, 0);
+            let (height, width) = shortest_edge_size(&image, 40);
+            let whole = resize(&image, width, height, Filter::Bilinear).unwrap();
+            let expected = thumbnail(whole, size).unwrap();
+            let to = [expected.width, expected.height];
+            for rows in [1, 7, 1000] {
+                let between = [width, height];
+                let found = resize_in_bands(&image, between, Filter::Bilinear, to, rows).unwrap();
+                assert_eq!(found, expected, "{between:?} in bands of {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_nothing_is_left_of_is_refused() {
+        let size = (64, 48);
+        let strip = Rgb8 { width: 500, height: 3, data: vec![0; 4500] };
+        let error = resize_page(&strip, size, Filter::Bilinear, true).unwrap_err().to_string();
+        assert_eq!(error, "an image of 500x3 pixels is too narrow for a page of 48x64");
+        let thread = Rgb8 { width: 60_000, height: 1, data: vec![0; 180_000] };
+        let error = resize_page(&thread, (2560, 1920), Filter::Bilinear, true).unwrap_err();
+        assert!(error.to_string().contains("is too narrow"), "{error}");
+    }
+
+    #[test]
+    fn padding_does_not_shrink() {
+        let image = Rgb8 { width: 5, height: 4, data: vec![9; 60] };
+        assert!(pad(image.clone(), (4, 4)).is_err());
+        let padded = pad(image, (5, 6)).unwrap();
+        assert_eq!((padded.width, padded.height), (6, 5));
+        // The odd row goes below, the odd column to the right.
+        assert_eq!(padded.data[..15], [9; 15]);
+        assert_eq!(padded.data[15..18], [0; 3]);
+        assert_eq!(padded.data[72..], [0; 18]);
+    }
+
+    #[test]
+    fn lying_images_are_turned_clockwise() {
+        let image = Rgb8 { width: 3, height: 1, data: vec![1, 1, 1, 2, 2, 2, 3, 3, 3] };
+        let turned = align_long_axis(&image, (9, 5)).unwrap();
+        assert_eq!((turned.width, turned.height, turned.data), (1, 3, image.data.clone()));
+        assert_eq!(align_long_axis(&image, (5, 9)), None);
+        assert_eq!(align_long_axis(&image, (5, 5)), None);
+        let image = Rgb8 { width: 3, height: 2, data: [1, 2, 3, 4, 5, 6].map(|v| [v; 3]).concat() };
+        let turned = align_long_axis(&image, (9, 5)).unwrap();
+        assert_eq!(turned.data, [4, 1, 5, 2, 6, 3].map(|v| [v; 3]).concat());
     }
 }

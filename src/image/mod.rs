@@ -6,24 +6,28 @@
 //!
 //! * [`decode()`] finds the format by content (`sniff`), refuses what is too large, not an image or
 //!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
-//!   (`color`).
-//! * [`ImageProcessor`] is preprocessor_config.json: one fixed order of steps (`processor`), whose
-//!   defaults and spellings depend on the class (`class`, `size`). The steps on 8-bit pixels are in
-//!   `geometry` and `resample`, the latter with Pillow's own arithmetic.
+//!   (`color`). Pages of a TIFF and frames of a GIF are in `pages`.
+//! * [`ImageProcessor`] is preprocessor_config.json (`config`): one fixed order of steps
+//!   (`processor`), whose defaults and spellings depend on the class (`class`, `size`). The steps on
+//!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and `filter`.
 //! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
 
 pub mod class;
 mod color;
+mod config;
 pub mod decode;
+pub mod filter;
 pub mod geometry;
+mod pages;
 pub mod processor;
+pub mod reduce;
 pub mod resample;
 pub mod size;
 mod sniff;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Background, DecodeOptions, Decoded, decode};
+pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count};
 pub use processor::{ImageProcessor, Pixels};
 
 /// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel

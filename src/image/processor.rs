@@ -1,18 +1,19 @@
-//! preprocessor_config.json, and what it makes of an image.
+//! What an image processor is, and what it makes of an image.
 
 use std::borrow::Cow;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use anyhow::{Result, ensure};
+use serde_json::{Map, Value};
 
 use super::Rgb8;
 use super::class::Class;
+use super::filter::Filter;
 use super::geometry::{
     align_long_axis, crop_margin, pad, resize_and_center_crop, resize_page, shortest_edge_size,
     thumbnail,
 };
-use super::resample::{Filter, resize};
-use super::size::{Size, Spelling};
+use super::resample::resize;
+use super::size::Size;
 
 /// What a model sees of one image: `[channels, height, width]` floats.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,10 +49,11 @@ pub struct ImageProcessor {
     pub image_mean: [f64; 3],
     pub image_std: [f64; 3],
     /// The file as it was read, with the keys that are not known here.
-    raw: Map<String, Value>,
+    pub(super) raw: Map<String, Value>,
 }
 
 impl ImageProcessor {
+<<<<<<< HEAD
     /// Reads the content of preprocessor_config.json, or of `image_processor` in
     /// processor_config.json. `fallback_model_type` is the encoder's `model_type`; it decides the
     /// class of a file that does not name one.
@@ -170,6 +172,8 @@ impl ImageProcessor {
         Self::from_json(&other.to_json(), None)
     }
 
+=======
+>>>>>>> image
     /// The height and width that every image comes out with; None when it depends on the image.
     pub fn output_size(&self) -> Option<(usize, usize)> {
         let exact = match self.size {
@@ -196,11 +200,6 @@ impl ImageProcessor {
             self.resize_and_crop(image)?
         };
         Ok(self.to_floats(&image))
-    }
-
-    /// Whether any step needs `size`.
-    fn reads_size(&self) -> bool {
-        self.do_resize || self.do_align_long_axis || self.do_thumbnail || self.do_pad
     }
 
     fn resize_and_crop<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
@@ -265,80 +264,5 @@ impl ImageProcessor {
             float = (float - self.image_mean[channel] as f32) / self.image_std[channel] as f32;
         }
         float
-    }
-}
-
-fn crop_size(value: &Value) -> Result<(usize, usize)> {
-    let square = Spelling { by_shortest_edge: false, list_is_width_first: false };
-    match Size::from_json(value, "crop_size", square)? {
-        Size::Exact { height, width } => Ok((height, width)),
-        Size::ShortestEdge(_) => bail!("crop_size = {value} gives no \"height\" and \"width\""),
-    }
-}
-
-/// The keys of a preprocessor file. As in the reference, a `size`, `crop_size`, `image_mean` or
-/// `image_std` that is null counts as missing, and a flag that is null as false.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.0.get(key) {
-            None => Ok(default),
-            Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => bail!("{key} = {other} is neither true nor false"),
-        }
-    }
-
-    fn size(&self, class: &Class) -> Result<Size> {
-        let Some(value) = self.get("size") else { return Ok(class.size) };
-        // A leftover of Kosmos-2 in CLIP's class.
-        let square = class.name == "CLIPImageProcessor" && self.flag("use_square_size", false)?;
-        let spelling = Spelling {
-            by_shortest_edge: class.by_shortest_edge,
-            list_is_width_first: class.size_list_is_width_first,
-        };
-        Ok(match Size::from_json(value, "size", spelling)? {
-            Size::ShortestEdge(edge) if square => Size::Exact { height: edge, width: edge },
-            size => size,
-        })
-    }
-
-    fn resample(&self, class: &Class) -> Result<Filter> {
-        match self.0.get("resample") {
-            None => Ok(class.resample),
-            Some(value) => {
-                let code = value.as_u64();
-                Filter::from_code(code.with_context(|| {
-                    format!("resample = {value} is not the number of a filter, 0 to 5")
-                })?)
-            }
-        }
-    }
-
-    fn rescale_factor(&self) -> Result<f64> {
-        match self.0.get("rescale_factor") {
-            None => Ok(1.0 / 255.0),
-            Some(value) => {
-                value.as_f64().with_context(|| format!("rescale_factor = {value} is not a number"))
-            }
-        }
-    }
-
-    /// One number for each of red, green and blue; a single number stands for all three.
-    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3]> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        if let Some(number) = value.as_f64() {
-            return Ok([number; 3]);
-        }
-        let numbers: Option<Vec<f64>> =
-            value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-        numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok()).with_context(|| {
-            format!("{key} = {value} is not three numbers, for red, green and blue")
-        })
     }
 }

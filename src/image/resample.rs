@@ -10,96 +10,16 @@
 
 use std::borrow::Cow;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::Rgb8;
+use super::filter::Filter;
 
 /// Fractional bits of the fixed-point weights: 32, less 8 for the pixel, less 2 for overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Rounding term of the fixed-point sums.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-/// A resampling filter, under Pillow's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    Nearest,
-    Lanczos,
-    Bilinear,
-    Bicubic,
-    Box,
-    Hamming,
-}
-
-impl Filter {
-    /// The filter of Pillow's number, the value of `resample` in preprocessor_config.json.
-    pub fn from_code(code: u64) -> Result<Self> {
-        Ok(match code {
-            0 => Filter::Nearest,
-            1 => Filter::Lanczos,
-            2 => Filter::Bilinear,
-            3 => Filter::Bicubic,
-            4 => Filter::Box,
-            5 => Filter::Hamming,
-            _ => bail!(
-                "resample = {code} is not supported; the filters are 0 (nearest), 1 (lanczos), \
-                 2 (bilinear), 3 (bicubic), 4 (box) and 5 (hamming)"
-            ),
-        })
-    }
-
-    /// Pillow's number of the filter.
-    pub fn code(self) -> u64 {
-        match self {
-            Filter::Nearest => 0,
-            Filter::Lanczos => 1,
-            Filter::Bilinear => 2,
-            Filter::Bicubic => 3,
-            Filter::Box => 4,
-            Filter::Hamming => 5,
-        }
-    }
-
-    /// Half the width of the filter, in source pixels when enlarging.
-    fn support(self) -> f64 {
-        match self {
-            Filter::Nearest | Filter::Box => 0.5,
-            Filter::Bilinear | Filter::Hamming => 1.0,
-            Filter::Bicubic => 2.0,
-            Filter::Lanczos => 3.0,
-        }
-    }
-
-    /// The weight at distance `x` from the centre.
-    fn weight(self, x: f64) -> f64 {
-        let distance = x.abs();
-        match self {
-            Filter::Nearest | Filter::Box => f64::from(x > -0.5 && x <= 0.5),
-            Filter::Bilinear => (1.0 - distance).max(0.0),
-            Filter::Hamming if distance == 0.0 => 1.0,
-            Filter::Hamming if distance < 1.0 => {
-                let angle = distance * std::f64::consts::PI;
-                // Pillow keeps these two constants in single precision.
-                angle.sin() / angle * (f64::from(0.54f32) + f64::from(0.46f32) * angle.cos())
-            }
-            // Keys' cubic with a = -0.5.
-            Filter::Bicubic if distance < 1.0 => (1.5 * distance - 2.5) * distance * distance + 1.0,
-            Filter::Bicubic if distance < 2.0 => {
-                (((distance - 5.0) * distance + 8.0) * distance - 4.0) * -0.5
-            }
-            Filter::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
-            Filter::Hamming | Filter::Bicubic | Filter::Lanczos => 0.0,
-        }
-    }
-}
-
-fn sinc(x: f64) -> f64 {
-    if x == 0.0 {
-        return 1.0;
-    }
-    let angle = x * std::f64::consts::PI;
-    angle.sin() / angle
-}
 
 /// A rectangle of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,76 +58,8 @@ pub fn resize_window(
     resize_area(image, area, [width, height], filter, window)
 }
 
-/// `image.resize((width, height), filter, reducing_gap=gap)` of Pillow: whole blocks of pixels are
-/// averaged first while the rest of the way stays at least `gap` times the target, then resized.
-pub fn resize_with_gap(
-    image: &Rgb8,
-    width: usize,
-    height: usize,
-    filter: Filter,
-    gap: f64,
-) -> Result<Rgb8> {
-    ensure!(width > 0 && height > 0, "cannot resize an image to {width}x{height} pixels");
-    let from = [image.width, image.height];
-    let factors = gap_factors(from, [width, height], gap);
-    if from == [width, height] || filter == Filter::Nearest || factors == [1, 1] {
-        return resize(image, width, height, filter);
-    }
-    resize_reduced(&reduce(image, factors), from, factors, [width, height], filter)
-}
-
-/// By how much Pillow reduces an image of size `from` on its way to size `to` (`[width, height]`,
-/// no side 0), so that the size stays at least `gap` times the target.
-pub fn gap_factors(from: [usize; 2], to: [usize; 2], gap: f64) -> [usize; 2] {
-    let factor = |side: usize| ((from[side] as f64 / to[side] as f64 / gap) as usize).max(1);
-    [factor(0), factor(1)]
-}
-
-/// Resizes to `to` what [`reduce`] made with `factors` out of an image of size `from`.
-pub fn resize_reduced(
-    reduced: &Rgb8,
-    from: [usize; 2],
-    factors: [usize; 2],
-    to: [usize; 2],
-    filter: Filter,
-) -> Result<Rgb8> {
-    // The last block of a side may be partial, so the area to scale ends inside the last pixel.
-    // Pillow hands it over in single precision.
-    let side = |side: usize| f64::from((from[side] as f64 / factors[side] as f64) as f32);
-    resize_area(reduced, [side(0), side(1)], to, filter, Window::whole(to[0], to[1]))
-}
-
-/// `image.reduce((fx, fy))` of Pillow: the mean of each block of `fx` by `fy` pixels, partial
-/// blocks at the right and the bottom included. `fx` and `fy` are at least 1.
-pub fn reduce(image: &Rgb8, [fx, fy]: [usize; 2]) -> Rgb8 {
-    let (width, height) = (image.width.div_ceil(fx), image.height.div_ceil(fy));
-    let mut data = Vec::with_capacity(width * height * 3);
-    let mut sums = vec![0u32; width * 3];
-    for band in image.data.chunks(image.width * 3 * fy) {
-        sums.fill(0);
-        let rows = band.len() / (image.width * 3);
-        for row in band.chunks_exact(image.width * 3) {
-            for (sum, block) in sums.chunks_exact_mut(3).zip(row.chunks(fx * 3)) {
-                for pixel in block.chunks_exact(3) {
-                    sum[0] += u32::from(pixel[0]);
-                    sum[1] += u32::from(pixel[1]);
-                    sum[2] += u32::from(pixel[2]);
-                }
-            }
-        }
-        for (x, sum) in sums.chunks_exact(3).enumerate() {
-            let count = rows * fx.min(image.width - x * fx);
-            // Pillow divides by multiplying with a rounded-down reciprocal of 24 bits.
-            let reciprocal = (1u64 << 24) / count as u64;
-            let mean = |sum: u32| ((u64::from(sum) + count as u64 / 2) * reciprocal) >> 24;
-            data.extend(sum.iter().map(|&sum| mean(sum) as u8));
-        }
-    }
-    Rgb8 { width, height, data }
-}
-
 /// Scales the area `[width, height]` at the image's origin to `size`, and keeps `window` of it.
-fn resize_area(
+pub(super) fn resize_area(
     image: &Rgb8,
     area: [f64; 2],
     size: [usize; 2],
@@ -432,4 +284,56 @@ fn nearest(image: &Rgb8, area: [f64; 2], size: [usize; 2], window: Window) -> Rg
         }
     }
     Rgb8 { width: window.width, height: window.height, data }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An image of greys from its rows.
+    pub(in super::super) fn grey<const W: usize>(rows: &[[u8; W]]) -> Rgb8 {
+        let data = rows.iter().flatten().flat_map(|&value| [value; 3]).collect();
+        Rgb8 { width: W, height: rows.len(), data }
+    }
+
+    const IMAGE: [[u8; 5]; 4] =
+        [[0, 50, 100, 150, 255], [10, 20, 30, 40, 50], [255, 128, 64, 32, 0], [5, 5, 5, 5, 5]];
+
+    #[test]
+    fn small_images_shrink_as_in_pillow() {
+        let cases = [
+            (Filter::Bilinear, [[44, 66, 112], [90, 37, 15]]),
+            (Filter::Bicubic, [[39, 67, 120], [97, 33, 4]]),
+            (Filter::Lanczos, [[43, 67, 123], [99, 30, 0]]),
+            (Filter::Nearest, [[10, 30, 50], [5, 5, 5]]),
+            (Filter::Box, [[20, 65, 124], [99, 35, 11]]),
+            (Filter::Hamming, [[24, 65, 126], [102, 37, 10]]),
+        ];
+        for (filter, expected) in cases {
+            assert_eq!(resize(&grey(&IMAGE), 3, 2, filter).unwrap(), grey(&expected), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn small_images_grow_as_in_pillow() {
+        let cases = [
+            (Filter::Bilinear, [0, 29, 64, 100, 136, 195, 255]),
+            (Filter::Bicubic, [0, 25, 66, 103, 136, 207, 255]),
+            (Filter::Lanczos, [4, 27, 72, 105, 130, 212, 255]),
+            (Filter::Nearest, [0, 50, 50, 100, 150, 150, 255]),
+            (Filter::Hamming, [0, 33, 55, 100, 145, 186, 255]),
+        ];
+        for (filter, expected) in cases {
+            let found = resize(&grey(&IMAGE), 7, 5, filter).unwrap();
+            assert_eq!(found.data[..21], grey(&[expected]).data, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn no_size_is_no_image() {
+        for (width, height) in [(0, 3), (3, 0)] {
+            assert!(resize(&grey(&IMAGE), width, height, Filter::Bilinear).is_err());
+        }
+    }
 }

@@ -115,9 +115,20 @@ fn contains(bytes: &[u8], mark: &[u8]) -> bool {
     bytes.windows(mark.len()).any(|window| window == mark)
 }
 
+/// Whether the file reaches the end that its format gives it, for formats whose decoders do not ask.
+pub(super) fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
+    match (format, bytes) {
+        (ImageFormat::Jpeg, _) => jpeg_is_complete(bytes),
+        (ImageFormat::WebP, [_, _, _, _, a, b, c, d, rest @ ..]) => {
+            rest.len() as u64 >= u64::from(u32::from_le_bytes([*a, *b, *c, *d]))
+        }
+        _ => true,
+    }
+}
+
 /// Whether a JPEG goes on to its end-of-image marker. The decoder paints what is missing in grey
 /// and reports nothing, so a file cut short has to be found by walking its segments.
-pub(super) fn jpeg_is_complete(bytes: &[u8]) -> bool {
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) {
         at += offset + 1;

@@ -3,14 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::resample::{Filter, Window, resize, resize_window, resize_with_gap};
-use super::{ImageProcessor, Rgb8};
+use super::filter::Filter;
+use super::reduce::resize_with_gap;
+use super::resample::{Window, resize, resize_window};
+use super::{DecodeOptions, ImageProcessor, Rgb8, decode, decode_page, page_count};
 
 /// The picture of make.py: a slope with noise on it, and `margin` white pixels all around.
-fn picture(width: usize, height: usize, margin: usize) -> Rgb8 {
+pub(super) fn picture(width: usize, height: usize, margin: usize) -> Rgb8 {
     let inside = |at: usize, side: usize| (margin..side - margin).contains(&at);
     let mut data = Vec::with_capacity(width * height * 3);
     for y in 0..height {
@@ -26,7 +30,7 @@ fn picture(width: usize, height: usize, margin: usize) -> Rgb8 {
 }
 
 /// FNV-1a.
-fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
+pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
     let step = |value: u64, byte| (value ^ u64::from(byte)).wrapping_mul(0x100000001B3);
     format!("{:016x}", bytes.into_iter().fold(0xCBF29CE484222325, step))
 }
@@ -112,4 +116,120 @@ fn pixel_values_are_the_reference() {
         let bytes = out.data.iter().flat_map(|value| value.to_le_bytes());
         assert_eq!(hash(bytes), expected, "{case}");
     }
+}
+
+#[derive(Deserialize)]
+struct DecodeCase {
+    file: String,
+    page: usize,
+    size: [usize; 2],
+    orientation: u8,
+    lossy: bool,
+    hash: String,
+    pixels: Vec<u8>,
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/image/testdata/images");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn files_decode_as_in_pillow() {
+    let cases = include_str!("testdata/images/decode.json");
+    let cases: Vec<DecodeCase> = serde_json::from_str(cases).unwrap();
+    assert_eq!(cases.len(), 37);
+    for case in cases {
+        let bytes = file(&case.file);
+        let decoded = decode_page(&bytes, case.page, &DecodeOptions::default());
+        let decoded = decoded.unwrap_or_else(|error| panic!("{}: {error:#}", case.file));
+        let Rgb8 { width, height, data } = decoded.image;
+        assert_eq!([width, height], case.size, "{}", case.file);
+        assert_eq!(decoded.orientation, case.orientation, "{}", case.file);
+        if case.lossy {
+            // JPEG leaves its arithmetic to the decoder: libjpeg-turbo is a few levels away.
+            let far = data.iter().zip(&case.pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(far <= 4, "{}: off by {far}", case.file);
+        } else {
+            assert_eq!(hash(data), case.hash, "{} page {}", case.file, case.page);
+        }
+    }
+}
+
+#[test]
+fn pages_are_counted() {
+    for (name, pages) in [("pages.tif", 3), ("frames.gif", 2), ("colour.jpg", 1)] {
+        let bytes = file(name);
+        assert_eq!(page_count(&bytes).unwrap(), pages);
+        let error = decode_page(&bytes, pages, &DecodeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("no page {}", pages + 1)), "{error}");
+    }
+}
+
+#[test]
+fn exif_is_left_alone_when_asked() {
+    let options = DecodeOptions { apply_exif: false, ..DecodeOptions::default() };
+    let turned = decode(&file("exif6.png"), &options).unwrap();
+    let upright = decode(&file("exif1.png"), &options).unwrap();
+    assert_eq!((turned.orientation, upright.orientation), (6, 1));
+    assert_eq!((turned.width, turned.height), (12, 8));
+    assert_eq!(turned.image, upright.image);
+}
+
+#[test]
+fn half_a_file_is_no_picture() {
+    let names = [
+        "alpha.png",
+        "colour.jpg",
+        "progressive.jpg",
+        "grey.jpg",
+        "cmyk.jpg",
+        "frames.gif",
+        "lossy.webp",
+        "lossless_alpha.webp",
+        "lzw.tif",
+        "colour.bmp",
+        "colour.ppm",
+        "grey.pgm",
+        "bilevel.pbm",
+    ];
+    for name in names {
+        let bytes = file(name);
+        for percent in [40, 60, 80] {
+            let cut = &bytes[..bytes.len() * percent / 100];
+            // What is left may still hold the whole first frame.
+            if name == "frames.gif" && percent > 40 {
+                continue;
+            }
+            let result = decode(cut, &DecodeOptions::default());
+            let error = result.err().unwrap_or_else(|| panic!("{name} at {percent} %")).to_string();
+            assert!(error.starts_with("truncated") || error.starts_with("damaged"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_size_beyond_the_limit_is_refused_by_the_header() {
+    // Headers alone: there are no pixels to decode.
+    let mut bmp = b"BM\x64\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+    bmp.extend([60_000u32.to_le_bytes(), 60_000u32.to_le_bytes()].concat());
+    bmp.extend(b"\x01\0\x18\0");
+    bmp.extend([0; 24]);
+    let mut gif = b"GIF89a".to_vec();
+    gif.extend([60_000u16.to_le_bytes(), 60_000u16.to_le_bytes()].concat());
+    // The palette flags, and where the first frame lies.
+    gif.extend(b"\0\0\0\x2C\0\0\0\0\x01\0\x01\0\0\x02");
+    let ppm = b"P6 60000 60000 255\n".to_vec();
+    for bytes in [bmp, gif, ppm] {
+        let error = decode(&bytes, &DecodeOptions::default()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the image has 60000x60000 pixels, which is 3600 million and more than the limit of \
+             250 million; --max-image-mpixels sets the limit"
+        );
+    }
+    let options = DecodeOptions { max_mpixels: 0.000095, ..DecodeOptions::default() };
+    assert!(decode(&file("alpha.png"), &options).is_err());
+    let options = DecodeOptions { max_mpixels: 0.000096, ..DecodeOptions::default() };
+    assert!(decode(&file("alpha.png"), &options).is_ok());
 }

@@ -1,14 +1,15 @@
-"""Writes resample.json and processor.json beside this file, with Pillow 13.0.0 and transformers 4.57.6.
+"""Writes resample.json, processor.json and images/ beside this file, with Pillow 13.0.0 and transformers 4.57.6.
 
-The images are computed, by the same formula here and in the tests; of each result the file holds an
-FNV-1a hash of all bytes (equal hash: equal to the bit) and a few values to read when it differs.
+The pictures are computed, by the same formula here and in the tests; of each result the file holds an
+FNV-1a hash of all bytes (equal hash: equal to the bit) and a few values to read when it differs. Of the
+image files, images/decode.json holds the pixels as Pillow gives them: upright, transparency over white.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 from transformers import (
     BeitImageProcessor,
     BitImageProcessor,
@@ -139,6 +140,73 @@ def processor():
     return cases
 
 
-for stem, cases in (("resample", resample()), ("processor", processor())):
+def images():
+    """Small files of all kinds, and the pixels of each page."""
+    folder = HERE / "images"
+    folder.mkdir(exist_ok=True)
+    rgb = Image.fromarray(picture(12, 8))
+    grey, indexed = rgb.convert("L"), rgb.quantize(16)
+    rgba = rgb.convert("RGBA")
+    rgba.putalpha(Image.fromarray((np.arange(96) * 255 // 95).astype(np.uint8).reshape(8, 12)))
+    wide = (np.arange(96 * 3) * 227).astype(np.uint16).reshape(8, 12, 3)
+    exif = Image.Exif()
+
+    def save(name, image, **options):
+        image.save(folder / name, **options)
+
+    for orientation in range(1, 9):
+        exif[0x112] = orientation
+        save(f"exif{orientation}.png", rgb, exif=exif)
+    exif[0x112] = 6
+    save("exif6.jpg", rgb, exif=exif, quality=95, subsampling=0)
+    save("exif6.webp", rgb, exif=exif, lossless=True)
+    save("exif6.tif", rgb, exif=exif)
+    xmp = PngImagePlugin.PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="8"/>')
+    save("xmp8.png", rgb, pnginfo=xmp)
+    save("bilevel.png", grey.convert("1"))
+    save("grey16.png", Image.fromarray(wide[..., 0].copy()))
+    save("greyalpha.png", rgba.convert("LA"))
+    save("alpha.png", rgba)
+    save("indexed.png", indexed)
+    save("indexed_transparent.png", indexed, transparency=3)
+    save("rgb_transparent.png", rgb, transparency=rgb.getpixel((2, 2)))
+    save("colour.jpg", rgb.resize((48, 32)), quality=90)
+    save("progressive.jpg", rgb.resize((48, 32)), quality=90, progressive=True)
+    save("grey.jpg", grey, quality=95)
+    save("cmyk.jpg", rgb.convert("CMYK"), quality=95)
+    save("lossless_alpha.webp", rgba, lossless=True)
+    save("lossy.webp", rgb, quality=80)
+    save("frames.gif", indexed, save_all=True, append_images=[rgb.rotate(180).quantize(16)])
+    save("colour.bmp", rgb)
+    save("indexed.bmp", indexed)
+    save("colour.ppm", rgb)
+    save("grey.pgm", grey)
+    save("bilevel.pbm", grey.convert("1"))
+    save("lzw.tif", rgb, compression="tiff_lzw")
+    save("fax.tif", grey.convert("1"), compression="group4")
+    save("pages.tif", indexed, save_all=True, append_images=[rgba.resize((7, 5)), rgb.rotate(180)])
+    cases = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            continue
+        with Image.open(path) as image:
+            orientation = image.getexif().get(0x112, 1)
+            for page in range(getattr(image, "n_frames", 1)):
+                image.seek(page)
+                seen = ImageOps.exif_transpose(image)
+                if seen.mode == "I;16":
+                    seen = Image.fromarray((np.array(seen) >> 8).astype(np.uint8))
+                seen = seen.convert("RGBA")
+                white = Image.new("RGB", seen.size, "white")
+                white.paste(seen, mask=seen.getchannel("A"))
+                cases.append({"file": path.name, "page": page, "size": list(white.size),
+                              "orientation": orientation, "lossy": path.suffix == ".jpg",
+                              "hash": fnv(white.tobytes()),
+                              "pixels": list(white.tobytes()) if path.suffix == ".jpg" else []})
+    return cases
+
+
+for stem, cases in (("images/decode", images()), ("resample", resample()), ("processor", processor())):
     lines = ",\n".join(json.dumps(case) for case in cases)
     (HERE / f"{stem}.json").write_text(f"[\n{lines}\n]\n")

@@ -1,0 +1,195 @@
+//! Files of several images: the pages of a TIFF, the frames of a GIF.
+//!
+//! The TIFF decoder reads the first page, and knows nothing of palettes. Both are helped by small
+//! changes to the directory in front of the pixels, made here on a copy of the file.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use ::image::{DynamicImage, RgbImage};
+
+const BITS_PER_SAMPLE: u16 = 258;
+const COMPRESSION: u16 = 259;
+const PHOTOMETRIC_INTERPRETATION: u16 = 262;
+const FILL_ORDER: u16 = 266;
+const COLOR_MAP: u16 = 320;
+const EXTRA_SAMPLES: u16 = 338;
+
+/// One page of a TIFF, made ready for the decoder.
+pub(super) struct Page<'a> {
+    /// The file with this page in front.
+    pub(super) bytes: Cow<'a, [u8]>,
+    /// The colours that the page's samples stand for.
+    palette: Option<Vec<[u8; 3]>>,
+    /// The samples are multiplied by their alpha already.
+    is_premultiplied: bool,
+}
+
+impl<'a> Page<'a> {
+    /// Page `index`, from 0.
+    pub(super) fn of(bytes: &'a [u8], index: usize) -> Result<Self> {
+        let tiff = Tiff::new(bytes).context("truncated TIFF file (it ends too early)")?;
+        let pages = tiff.pages();
+        let Some(&directory) = pages.get(index) else {
+            // Page 0 is the decoder's to complain about.
+            ensure!(index == 0, "the file has no page {}, it has {}", index + 1, pages.len());
+            return Ok(Page {
+                bytes: Cow::Borrowed(bytes),
+                palette: None,
+                is_premultiplied: false,
+            });
+        };
+        let tag = |tag| tiff.short(directory, tag);
+        // Fax coders know about the order of bits; for the others the decoder ignores it.
+        if tag(FILL_ORDER) == Some(2) && !matches!(tag(COMPRESSION), Some(2..=4)) {
+            bail!("TIFF file of a kind that is not supported (bits in reverse); convert it to PNG");
+        }
+        let mut bytes = Cow::Borrowed(bytes);
+        if index > 0 {
+            let start = u32::try_from(directory).context("the page lies too far in the file")?;
+            bytes.to_mut()[4..8].copy_from_slice(&tiff.u32_bytes(start));
+        }
+        let palette = tiff.palette(directory);
+        if let (Some(_), Some(at)) = (&palette, tiff.entry(directory, PHOTOMETRIC_INTERPRETATION)) {
+            // The indices are read as greys, and looked up in `finish`.
+            bytes.to_mut()[at + 8..at + 10].copy_from_slice(&tiff.u16_bytes(1));
+        }
+        Ok(Page { bytes, palette, is_premultiplied: tag(EXTRA_SAMPLES) == Some(1) })
+    }
+
+    /// Looks up the palette and divides by alpha, where the page asks for it.
+    pub(super) fn finish(&self, image: DynamicImage) -> DynamicImage {
+        match (image, &self.palette) {
+            (DynamicImage::ImageLuma8(image), Some(palette)) => {
+                let (width, height) = image.dimensions();
+                let color = |index: &u8| palette.get(usize::from(*index)).copied();
+                let data = image.iter().flat_map(|index| color(index).unwrap_or_default());
+                match RgbImage::from_raw(width, height, data.collect()) {
+                    Some(image) => DynamicImage::ImageRgb8(image),
+                    None => DynamicImage::ImageLuma8(image),
+                }
+            }
+            (DynamicImage::ImageRgba8(mut image), _) if self.is_premultiplied => {
+                for pixel in image.pixels_mut() {
+                    let alpha = u32::from(pixel[3]);
+                    for value in &mut pixel.0[..3] {
+                        let straight = (u32::from(*value) * 255).checked_div(alpha);
+                        *value = straight.map_or(0, |value| value.min(255) as u8);
+                    }
+                }
+                DynamicImage::ImageRgba8(image)
+            }
+            (image, _) => image,
+        }
+    }
+}
+
+/// How many pages a TIFF has.
+pub(super) fn tiff_pages(bytes: &[u8]) -> usize {
+    Tiff::new(bytes).map_or(0, |tiff| tiff.pages().len())
+}
+
+/// The directories of a TIFF.
+struct Tiff<'a> {
+    bytes: &'a [u8],
+    is_big_endian: bool,
+}
+
+impl<'a> Tiff<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= 8).then(|| Tiff { bytes, is_big_endian: bytes.starts_with(b"MM") })
+    }
+
+    fn u16(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if self.is_big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        let bytes = self.bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if self.is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    }
+
+    fn u16_bytes(&self, value: u16) -> [u8; 2] {
+        if self.is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    fn u32_bytes(&self, value: u32) -> [u8; 4] {
+        if self.is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    /// Where the directories of the pages lie. A damaged file may lead in circles.
+    fn pages(&self) -> Vec<usize> {
+        let mut pages = Vec::new();
+        let mut seen = HashSet::new();
+        let mut next = self.u32(4);
+        while let Some(at) = next.filter(|&at| at != 0).map(|at| at as usize) {
+            let Some(entries) = self.u16(at) else { break };
+            if !seen.insert(at) {
+                break;
+            }
+            pages.push(at);
+            next = self.u32(at + 2 + usize::from(entries) * 12);
+        }
+        pages
+    }
+
+    /// Where the entry of a tag lies: tag, type (2 bytes each), count, value (4 bytes each).
+    fn entry(&self, directory: usize, tag: u16) -> Option<usize> {
+        let entries = usize::from(self.u16(directory)?);
+        (0..entries).map(|i| directory + 2 + i * 12).find(|&at| self.u16(at) == Some(tag))
+    }
+
+    /// The first value of a tag of 16-bit numbers.
+    fn short(&self, directory: usize, tag: u16) -> Option<u16> {
+        let at = self.entry(directory, tag)?;
+        match (self.u16(at + 2)?, self.u32(at + 4)?) {
+            (3, 1 | 2) => self.u16(at + 8),
+            (3, _) => self.u16(self.u32(at + 8)? as usize),
+            _ => None,
+        }
+    }
+
+    /// The colours of a page of 8-bit indices. Like Pillow, the high bytes of the colour map.
+    fn palette(&self, directory: usize) -> Option<Vec<[u8; 3]>> {
+        let is_indexed = self.short(directory, PHOTOMETRIC_INTERPRETATION) == Some(3)
+            && self.short(directory, BITS_PER_SAMPLE) == Some(8);
+        let at = self.entry(directory, COLOR_MAP).filter(|_| is_indexed)?;
+        let (count, start) = (self.u32(at + 4)?, self.u32(at + 8)? as usize);
+        if count != 3 * 256 {
+            return None;
+        }
+        // All reds, then all greens, then all blues.
+        let sample = |i: usize| self.u16(start + i * 2).map(|value| (value >> 8) as u8);
+        (0..256).map(|i| Some([sample(i)?, sample(256 + i)?, sample(512 + i)?])).collect()
+    }
+}
+
+/// How many frames a GIF has, found by stepping over its blocks. A file cut short has those whose
+/// blocks are begun.
+pub(super) fn gif_frames(bytes: &[u8]) -> usize {
+    let mut frames = 0;
+    let color_table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let Some(&flags) = bytes.get(10) else { return 0 };
+    let mut at = 13 + color_table(flags);
+    while let Some(block) = bytes.get(at) {
+        at += match block {
+            // An extension, with its label.
+            0x21 => 2,
+            // A frame: its place and size, its flags, its colours, the size of its codes.
+            0x2C => {
+                frames += 1;
+                11 + bytes.get(at + 9).map_or(0, |&flags| color_table(flags))
+            }
+            _ => return frames,
+        };
+        // Blocks of data, each after its length, up to one of no length.
+        while let Some(&length @ 1..) = bytes.get(at) {
+            at += 1 + usize::from(length);
+        }
+        at += 1;
+    }
+    frames
+}
