@@ -1,6 +1,10 @@
 //! What the reference can't be asked: sampling, hooks, refusals.
 
+use std::rc::Rc;
+
 use super::*;
+use crate::decoders;
+use crate::nn::{Params, Store};
 
 /// `finish` of some row, so that each reason is seen.
 fn finishes(found: &[Vec<Generated>]) -> Vec<Finish> {
@@ -180,5 +184,74 @@ fn what_can_not_be_generated_is_refused() {
         let found = generate(&case.decoder, &states, &prompt, &config, &Hooks::default());
         let error = found.unwrap_err().to_string();
         assert!(error.starts_with(sentence), "{error}");
+    }
+}
+
+/// Numbers that look random and are the same everywhere.
+fn waves(size: &[i64], pitch: f64) -> Tensor {
+    let count = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, tch::Device::Cpu));
+    (count * (1.7 + pitch / 9.0)).sin().to_kind(Kind::Float).reshape(size)
+}
+
+/// A real decoder with weights of no meaning, so that the cache's order matters: what each search reports of
+/// its tokens is what a reading of the whole sequence says of them.
+#[test]
+fn a_search_reports_what_the_decoder_says() {
+    // A vocabulary below top_k, so that no rule changes a score.
+    let (images, seq, v) = (3i64, 5i64, 30i64);
+    let store = Rc::new(Store::fresh(tch::Device::Cpu, Kind::Float));
+    let json = serde_json::json!({
+        "vocab_size": v, "n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 4,
+    });
+    let gpt2 = decoders::find("gpt2").unwrap();
+    let decoder = (gpt2.build)(&json, &Params::root(store.clone())).unwrap();
+    for (number, mut variable) in store.variables().into_iter().enumerate() {
+        let values = waves(&variable.tensor.size(), number as f64 + 1.0);
+        no_grad(|| variable.tensor.copy_(&values));
+    }
+    let states = waves(&[images, seq, 16], 0.3);
+    let prompt = Tensor::from_slice(&[1i64, 7, 1, 9, 1, 9]).reshape([images, 2]);
+    let base = GenerationConfig {
+        eos_token_id: vec![2, 3, 5, 8, 13, 21],
+        max_new_tokens: Some(14),
+        ..GenerationConfig::default()
+    };
+    let beams = GenerationConfig { num_beams: 4, num_return_sequences: 3, ..base.clone() };
+    let configs = [
+        base.clone(),
+        GenerationConfig { do_sample: true, num_return_sequences: 3, ..base.clone() },
+        GenerationConfig { penalty_alpha: Some(0.6), top_k: 4, ..base },
+        beams.clone(),
+        GenerationConfig { do_sample: true, ..beams },
+    ];
+    for config in configs {
+        let found = generate(&*decoder, &states, &prompt, &config, &Hooks::default()).unwrap();
+        let mut lengths = Vec::new();
+        for (image, generated) in found
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(row, generated)| ((row as i64) / config.num_return_sequences, generated))
+        {
+            let ids = Tensor::from_slice(&generated.ids).unsqueeze(0);
+            let all = Tensor::cat(&[prompt.narrow(0, image, 1), ids.shallow_clone()], 1);
+            let state = states.narrow(0, image, 1);
+            let mut cache = decoder.limits().cache();
+            let hidden = decoder.forward(&all, &state, &mut cache, false);
+            let logits = decoder.logits(&hidden).narrow(1, 1, ids.size()[1]).squeeze_dim(0);
+            let said = logits.log_softmax(-1, Kind::Float).gather(
+                1,
+                &ids.squeeze_dim(0).unsqueeze(1),
+                false,
+            );
+            let said: Vec<f64> = Vec::try_from(said.flatten(0, -1)).unwrap();
+            for (found, said) in generated.token_logprobs.iter().zip(&said) {
+                assert!((found - said).abs() < 1e-4, "{:?}: {found} for {said}", config.mode());
+            }
+            lengths.push(generated.ids.len());
+        }
+        lengths.sort();
+        // Images left the batch at different times.
+        assert!(lengths[0] < lengths[lengths.len() - 1], "{:?}: {lengths:?}", config.mode());
     }
 }
