@@ -53,102 +53,6 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-<<<<<<< HEAD
-    /// Reads the content of preprocessor_config.json, or of `image_processor` in
-    /// processor_config.json. `fallback_model_type` is the encoder's `model_type`; it decides the
-    /// class of a file that does not name one.
-    ///
-    /// Fails on a class that is not known and on settings that the class cannot follow.
-    pub fn from_json(config: &Value, fallback_model_type: Option<&str>) -> Result<Self> {
-        let raw =
-            config.as_object().context("the image processor's settings are no JSON object")?;
-        let fields = Fields(raw);
-        let class = match (fields.get("image_processor_type"), fields.get("feature_extractor_type"))
-        {
-            (Some(name), _) | (None, Some(name)) => Class::from_name(
-                name.as_str()
-                    .with_context(|| format!("{name} is not an image processor's name"))?,
-            )?,
-            (None, None) => Class::from_model_type(fallback_model_type.context(
-                "the image processor is not named; \"image_processor_type\" is missing",
-            )?)?,
-        };
-        let is_document = class.is_document;
-        let do_resize = fields.flag("do_resize", true)?;
-        let mut processor = ImageProcessor {
-            class,
-            do_crop_margin: class.do_crop_margin && fields.flag("do_crop_margin", true)?,
-            do_align_long_axis: is_document && fields.flag("do_align_long_axis", false)?,
-            do_resize,
-            size: None,
-            resample: if do_resize { fields.resample(class)? } else { class.resample },
-            do_thumbnail: is_document && fields.flag("do_thumbnail", true)?,
-            do_pad: is_document && fields.flag("do_pad", true)?,
-            do_center_crop: class.crop_size.is_some() && fields.flag("do_center_crop", true)?,
-            crop_size: class.crop_size.unwrap_or_default(),
-            do_rescale: fields.flag("do_rescale", true)?,
-            rescale_factor: fields.rescale_factor()?,
-            do_normalize: fields.flag("do_normalize", true)?,
-            image_mean: fields.channels("image_mean", class.image_mean)?,
-            image_std: fields.channels("image_std", class.image_std)?,
-            raw: raw.clone(),
-        };
-        if processor.reads_size() {
-            processor.size = Some(fields.size(class)?);
-        }
-        if let (true, Some(value)) = (processor.do_center_crop, fields.get("crop_size")) {
-            processor.crop_size = crop_size(value)?;
-        }
-        ensure!(
-            !processor.do_normalize || processor.image_std.iter().all(|&std| std != 0.0),
-            "image_std has a 0, and images are divided by it"
-        );
-        Ok(processor)
-    }
-
-    /// The processor of a checkpoint that has no preprocessor file: the defaults of the class that
-    /// goes with encoders of `model_type`.
-    pub fn default_for(model_type: &str) -> Result<Self> {
-        Self::from_json(&json!({}), Some(model_type))
-    }
-
-    /// The content of a preprocessor_config.json that gives this processor: today's keys with
-    /// their values, after whatever else the file held.
-    pub fn to_json(&self) -> Value {
-        let mut map = self.raw.clone();
-        map.shift_remove("feature_extractor_type");
-        map.shift_remove("use_square_size");
-        // A file that names the fast twin of the class keeps that name.
-        if !map.get("image_processor_type").is_some_and(Value::is_string) {
-            map.insert("image_processor_type".to_owned(), json!(self.class.name));
-        }
-        let mut set = |key: &str, value: Value| map.insert(key.to_owned(), value);
-        if self.class.do_crop_margin {
-            set("do_crop_margin", json!(self.do_crop_margin));
-        }
-        set("do_resize", json!(self.do_resize));
-        if let Some(size) = self.size {
-            set("size", size.to_json());
-        }
-        set("resample", json!(self.resample.code()));
-        if self.class.is_document {
-            set("do_thumbnail", json!(self.do_thumbnail));
-            set("do_align_long_axis", json!(self.do_align_long_axis));
-            set("do_pad", json!(self.do_pad));
-        }
-        if self.class.crop_size.is_some() {
-            let (height, width) = self.crop_size;
-            set("do_center_crop", json!(self.do_center_crop));
-            set("crop_size", json!({ "height": height, "width": width }));
-        }
-        set("do_rescale", json!(self.do_rescale));
-        set("rescale_factor", json!(self.rescale_factor));
-        set("do_normalize", json!(self.do_normalize));
-        set("image_mean", json!(self.image_mean));
-        set("image_std", json!(self.image_std));
-        Value::Object(map)
-    }
-
     /// The same processor for images of another height and width; where it crops, the ratio of what
     /// is resized to what is cropped stays.
     pub fn with_size(&self, height: usize, width: usize) -> Result<Self> {
@@ -172,8 +76,6 @@ impl ImageProcessor {
         Self::from_json(&other.to_json(), None)
     }
 
-=======
->>>>>>> image
     /// The height and width that every image comes out with; None when it depends on the image.
     pub fn output_size(&self) -> Option<(usize, usize)> {
         let exact = match self.size {

@@ -307,6 +307,9 @@ fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Val
     for (alias, _) in aliases {
         config.shift_remove(*alias);
     }
+    if half == Half::Encoder {
+        prepare(&mut config);
+    }
     if half == Half::Decoder {
         config.insert("is_decoder".into(), json!(true));
         config.insert("add_cross_attention".into(), json!(true));
@@ -322,6 +325,22 @@ fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Val
         config.shift_remove(key);
     }
     Ok(Value::Object(config))
+}
+
+/// Whole images for masked autoencoders, and the size that Swin's config computes from others.
+fn prepare(config: &mut Map<String, Value>) {
+    let mut json = Value::Object(std::mem::take(config));
+    encoders::prepare(&mut json);
+    if let Value::Object(map) = json {
+        *config = map;
+    }
+    let (width, depths) = (config.get("embed_dim"), config.get("depths").and_then(Value::as_array));
+    if let (Some(width), Some(depths)) = (width.and_then(Value::as_i64), depths)
+        && config.contains_key("hidden_size")
+        && (1..32).contains(&depths.len())
+    {
+        config.insert("hidden_size".into(), json!(width << (depths.len() - 1)));
+    }
 }
 
 /// A store over the tensors of the pretrained halves.
