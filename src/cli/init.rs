@@ -12,10 +12,11 @@ use crate::image::ImageProcessor;
 use crate::models;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
-use crate::ved::assemble::{Half, Report, Source, assemble};
+use crate::ved::assemble::{Report, assemble};
 use crate::ved::generation::{GenerationConfig, Sources};
 use crate::ved::processor::read_image_processor;
 use crate::ved::save::{Staging, WeightOptions, save_model, write_json};
+use crate::ved::source::{Half, Source};
 
 #[derive(Args)]
 pub(super) struct InitArgs {

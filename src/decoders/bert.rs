@@ -28,13 +28,7 @@ pub(super) const ERNIE: DecoderArch = DecoderArch {
     prefix: "ernie",
     defaults: ernie_defaults,
     aliases: &[],
-    build: |json, p| {
-        ensure!(
-            json.get("use_task_id").and_then(Value::as_bool) != Some(true),
-            "use_task_id = true is not supported"
-        );
-        Ok(Box::new(Bert::new(p, "ernie", &Config::read(ernie_defaults(), json)?)?))
-    },
+    build: |json, p| Ok(Box::new(Bert::new(p, "ernie", &Config::read(ernie_defaults(), json)?)?)),
     ignore: IGNORE,
 };
 
@@ -61,6 +55,11 @@ pub(super) struct Config {
     pub max_position_embeddings: i64,
     #[serde(default)]
     pub type_vocab_size: i64,
+    /// ERNIE 2.0 and later: a vector for the task, of which language modelling is the first.
+    #[serde(default)]
+    pub use_task_id: bool,
+    #[serde(default)]
+    pub task_type_vocab_size: i64,
     pub initializer_range: f64,
     pub layer_norm_eps: f64,
     pub pad_token_id: Option<i64>,

@@ -13,6 +13,8 @@ pub(super) struct Embeddings {
     pub positions: Positions,
     /// [types, E]
     pub token_type: Option<Tensor>,
+    /// ERNIE's, [tasks, E]
+    pub task_type: Option<Tensor>,
     pub layer_norm: Option<LayerNorm>,
     pub dropout: f64,
 }
@@ -41,6 +43,7 @@ impl Embeddings {
             word: Embedding::new(word, config.pad_token_id),
             positions,
             token_type: Some(Embeddings::token_type(p, config, size)?),
+            task_type: Embeddings::task_type(p, config, size)?,
             layer_norm: Some(p.layer_norm("LayerNorm", size, config.layer_norm_eps)?),
             dropout: config.hidden_dropout_prob,
         })
@@ -57,6 +60,16 @@ impl Embeddings {
         (p / "token_type_embeddings").var("weight", &shape, config.init())
     }
 
+    /// Key `task_type_embeddings.weight`, if the config uses it. -> [tasks, E]
+    fn task_type(p: &Params, config: &Config, size: i64) -> Result<Option<Tensor>> {
+        if !config.use_task_id {
+            return Ok(None);
+        }
+        let tasks = config.task_type_vocab_size;
+        ensure!(tasks > 0, "task_type_vocab_size {tasks} is no size");
+        (p / "task_type_embeddings").var("weight", &[tasks, size], config.init()).map(Some)
+    }
+
     /// ids [N, t] -> [N, t, E]
     pub(super) fn forward(&self, ids: &Tensor, cache: &mut Cache, train: bool) -> Tensor {
         let mut xs = self.word.forward(ids);
@@ -65,6 +78,9 @@ impl Embeddings {
         }
         if let Some(positions) = self.positions.forward(ids, cache) {
             xs += positions;
+        }
+        if let Some(tasks) = &self.task_type {
+            xs += tasks.get(0);
         }
         let xs = match &self.layer_norm {
             Some(norm) => norm.forward(&xs),

@@ -45,6 +45,7 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
             word: Embedding::new(word, config.pad_token_id),
             positions: Positions::absolute(&embeddings, config, d)?,
             token_type: None,
+            task_type: None,
             layer_norm: Some(embeddings.layer_norm("LayerNorm", d, config.layer_norm_eps)?),
             dropout: config.hidden_dropout_prob,
         },

@@ -162,6 +162,7 @@ fn prelayernorm(p: &Params, config: &Config) -> Result<PreNorm> {
 fn bare(p: &Params, config: &Config, word: Tensor, positions: Positions) -> Result<Embeddings> {
     Ok(Embeddings {
         token_type: Some(Embeddings::token_type(p, config, config.hidden_size)?),
+        task_type: None,
         word: Embedding::new(word, config.pad_token_id),
         positions,
         layer_norm: None,

@@ -50,7 +50,11 @@ fn unknown_values_are_refused_by_name() {
         ("bart", json!({ "cross_attention_hidden_size": 12 }), "hidden_size 12 differs"),
         ("gpt2", json!({ "cross_attention_hidden_size": 12 }), "hidden_size 12 differs"),
         ("roberta", json!({ "max_position_embeddings": 2 }), "leaves no position"),
-        ("ernie", json!({ "use_task_id": true }), "use_task_id = true is not supported"),
+        (
+            "ernie",
+            json!({ "use_task_id": true, "task_type_vocab_size": 0 }),
+            "task_type_vocab_size 0 is no size",
+        ),
         ("mvp", json!({ "use_prompt": true }), "use_prompt = true is not supported"),
         ("roformer", json!({ "hidden_size": 12 }), "heads of even size"),
         ("prophetnet", json!({ "ngram": 0 }), "leaves no stream that predicts"),

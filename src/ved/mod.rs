@@ -9,6 +9,7 @@ pub mod load;
 pub mod parts;
 pub mod processor;
 pub mod save;
+pub mod source;
 pub mod verify;
 
 use std::rc::Rc;

@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::assemble::{Half, Source, assemble};
+use super::assemble::assemble;
 use super::config::{read_json, read_json_if_there};
 use super::save::{WeightFormat, WeightOptions, dtype_name, with_aliases, write_json};
+use super::source::{Half, Source};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{self, Checkpoint};
 use crate::nn::store::{Missing, Store};

@@ -20,6 +20,8 @@ const STATES: f64 = 1e-4;
 const LOGITS: f64 = 1e-4;
 const LOSS: f64 = 1e-5;
 const SCORES: f64 = 1e-4;
+/// How many times the reference's own rounding error is allowed where that is larger.
+const NOISE: f64 = 4.0;
 /// Relative.
 const GRAD_NORM: f64 = 1e-4;
 
@@ -143,7 +145,7 @@ impl Case {
         let states = self.model.project(&self.model.encode(pixel_values, false));
         let logits = self.model.logits(&states, &ids, false);
         let expected = self.tensors["logits"].shallow_clone();
-        self.compare("logits", &logits, &expected, LOGITS);
+        self.compare("logits", &logits, &expected, self.logits_bound());
         let loss = self.loss(&logits, &labels);
 
         if let Some(expected) = self.tensors.get("grad_norm") {
@@ -155,7 +157,8 @@ impl Case {
                 .filter(Tensor::defined)
                 .map(|grad| f64::try_from(grad.to_kind(Kind::Double).square().sum(None)).unwrap())
                 .sum();
-            self.within("grad_norm", (norms.sqrt() - expected).abs() / expected, GRAD_NORM);
+            let bound = GRAD_NORM.max(NOISE * self.number("grad_norm_noise"));
+            self.within("grad_norm", (norms.sqrt() - expected).abs() / expected, bound);
         }
         for variable in &trained {
             let _ = variable.set_requires_grad(false);
@@ -192,7 +195,7 @@ impl Case {
             })
             .collect();
         let expected = self.tensors["logits"].shallow_clone();
-        self.compare("cached", &Tensor::cat(&steps, 1), &expected, LOGITS);
+        self.compare("cached", &Tensor::cat(&steps, 1), &expected, self.logits_bound());
     }
 
     fn config(&self, flags: &Map<String, Value>) -> anyhow::Result<GenerationConfig> {
@@ -357,6 +360,16 @@ impl Case {
         if !unknown.is_empty() {
             self.failures.push(format!("keys without a variable: {unknown:?}"));
         }
+    }
+
+    /// Random weights can amplify rounding: where the reference's own f32 is far from its f64, so is ours.
+    fn logits_bound(&self) -> f64 {
+        LOGITS.max(NOISE * self.number("logits_noise"))
+    }
+
+    /// A scalar of the case, 0 if it has none of that name.
+    fn number(&self, name: &str) -> f64 {
+        self.tensors.get(name).map_or(0.0, |tensor| f64::try_from(tensor).unwrap())
     }
 
     fn compare(&mut self, stage: &str, found: &Tensor, expected: &Tensor, bound: f64) {
