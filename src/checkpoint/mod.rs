@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tch::Tensor;
 
 pub use atomic::write_file;
@@ -129,6 +129,11 @@ impl Checkpoint {
         for path in files {
             let entries = checkpoint.read(&path)?;
             if let Some(index) = index {
+                let format = checkpoint.format;
+                ensure!(
+                    matches!(format, Format::Safetensors | Format::Pytorch),
+                    "{path:?}: shards of {format} are not supported"
+                );
                 index.check(&path, &entries.iter().map(|(key, _)| key.as_str()).collect())?;
             }
             let entries = checkpoint.translate(&path, entries)?;

@@ -4,6 +4,7 @@
 
 Needs torch 2.11, safetensors 0.8, numpy 2, msgpack 1, h5py 3.16. The tensors of a folder are those of its
 `model.safetensors`, or of the `expected.safetensors` beside a file of another format.
+Files of the legacy format and of TorchScript differ from run to run, in the ids they contain.
 """
 
 import collections
