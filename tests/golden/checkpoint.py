@@ -89,7 +89,8 @@ def randomise(model, seed: int, eos: int, gains: dict[str, float]) -> None:
 def build_model(config, attn_implementation=None) -> VisionEncoderDecoderModel:
     """An eval-mode model of that config, weights not yet chosen."""
     if attn_implementation:
-        config._attn_implementation = attn_implementation
+        for part in (config, config.encoder, config.decoder):
+            part._attn_implementation = attn_implementation
     return settle(VisionEncoderDecoderModel(config).eval())
 
 

@@ -1,6 +1,6 @@
 """Writes tests/fixtures/checkpoints: one tiny file of every format vedm reads.
 
-    python tests/golden/checkpoints.py
+    python tests/golden/make_checkpoints.py
 
 Needs torch 2.11, safetensors 0.8, numpy 2, msgpack 1, h5py 3.16. The tensors of a folder are those of its
 `model.safetensors`, or of the `expected.safetensors` beside a file of another format.
