@@ -58,7 +58,7 @@ def lively(rows: list[list[int]]) -> None:
 
 def choose_weights(case: Case, config, tokenizer, pixel_values, rank: int):
     """The `rank`-th seed from `case.seed` on whose greedy ids are lively and stable, with the model it makes."""
-    model = checkpoint.build_model(config, "eager")
+    model = checkpoint.build_model(config, checkpoint.attention(case))
     eos = checkpoint.special_ids(case, tokenizer)["eos_token_id"]
     ids = checkpoint.special_ids(case, tokenizer)
     reasons = Counter()
@@ -159,9 +159,9 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     """Reads the written folder as a user would and writes what it must give."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    attention = checkpoint.attention(case)
     model = checkpoint.settle(
-        # GPT-2's sdpa attention ignores scale_attn_weights and scale_attn_by_inverse_layer_idx.
-        VisionEncoderDecoderModel.from_pretrained(folder, attn_implementation="eager").eval()
+        VisionEncoderDecoderModel.from_pretrained(folder, attn_implementation=attention).eval()
     )
     assert model.dtype == torch.float32
     models = [model, expected.perturbed(model)]
