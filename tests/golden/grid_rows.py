@@ -2,6 +2,7 @@
 
 A row is (name, config values, image size as height and width) or (name, config values). The name is the model_type,
 behind it a word where a type has a second row. Sizes differ so that pairs with and without `enc_to_dec_proj` occur.
+Rows of `MORE_...` meet the first row of the other side only.
 """
 
 VIT = {
@@ -128,4 +129,33 @@ DECODERS = [
             "max_position_embeddings": 20, "ngram": 3, "num_buckets": 4, "relative_max_distance": 5,
         },
     ),
+]
+
+MORE_ENCODERS = [
+    ("beit plain", VIT, (32, 32)),
+    ("beit resized", VIT | {"use_relative_position_bias": True, "use_shared_relative_position_bias": True}, (48, 24)),
+    ("swin padded", SWIN | {"image_size": 32, "window_size": 3, "qkv_bias": False, "num_channels": 1}, (45, 29)),
+    ("dinov2 plain", DINOV2, (40, 40)),
+    ("dinov3_vit biased", VIT | {"key_bias": True, "query_bias": False, "pos_embed_rescale": None}, (32, 32)),
+    ("siglip_vision_model headless", VIT | {"vision_use_head": False, "hidden_act": "gelu"}, (32, 32)),
+    ("aimv2_vision_model native", VIT | {"is_native": True, "use_head": False, "mlp_bias": True}, (48, 24)),
+    (
+        "yolos early",
+        VIT | {"image_size": [32, 24], "num_detection_tokens": 3, "use_mid_position_embeddings": False},
+        (40, 32),
+    ),
+]
+
+MORE_DECODERS = [
+    ("bert plain", BERT | {"hidden_act": "silu", "layer_norm_eps": 1e-3}),
+    ("roberta relative", BERT | {"position_embedding_type": "relative_key_query"}),
+    ("electra equal", BERT | {"embedding_size": 16, "tie_word_embeddings": False}),
+    # Fields of other classes, which these do not read.
+    ("rembert strange", BERT | {"position_embedding_type": "relative_key", "use_task_id": True}),
+    ("roformer strange", BERT | {"position_embedding_type": "relative_key", "use_task_id": True}),
+    ("gpt2 plain", TEXT | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 20, "tie_word_embeddings": False}),
+    ("trocr plain", TROCR),
+    ("marian plain", BART),
+    ("bigbird_pegasus plain", BART | {"attention_type": "original_full"}),
+    ("prophetnet single", dict(DECODERS)["prophetnet"] | {"ngram": 1, "tie_word_embeddings": False}),
 ]

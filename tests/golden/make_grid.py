@@ -24,7 +24,7 @@ from transformers import AutoConfig, DynamicCache, EncoderDecoderCache, VisionEn
 sys.dont_write_bytecode = True  # the folder holds cases, not caches
 
 import checkpoint
-from grid_rows import DECODERS, ENCODERS
+from grid_rows import DECODERS, ENCODERS, MORE_DECODERS, MORE_ENCODERS
 from make import check_versions
 
 OUT = Path(__file__).resolve().parent.parent / "fixtures" / "grid.json"
@@ -67,7 +67,7 @@ def values(name: str, shape) -> np.ndarray:
     count = math.prod(shape)
     centred = uniform(name, count) - 0.5
     if len(shape) > 1:
-        xs = centred * 4.0 / math.sqrt(count // shape[0])
+        xs = centred * 4.0 / math.sqrt(count // max(shape[0], 1))
     elif name.endswith("weight") or "lambda" in name:
         xs = 1.0 + 0.4 * centred
     else:
@@ -175,7 +175,7 @@ def keys(model, half: str) -> dict:
 def check(rows: dict) -> None:
     """A number that no image can change would show nothing: a decoder must tell the encoders apart."""
     for decoder in rows[next(iter(rows))]:
-        seen = [row[decoder] for row in rows.values() if not isinstance(row[decoder], str)]
+        seen = [row[decoder] for row in rows.values() if not isinstance(row.get(decoder, ""), str)]
         for i, a in enumerate(seen):
             for b in seen[:i]:
                 if max(abs(x - y) for x, y in zip(a[2:], b[2:])) < 1e-3:
@@ -209,12 +209,12 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    torch.manual_seed(0)
     encoders, decoders, pairs = [], {}, {}
-    for name, config, size in ENCODERS:
+    for i, (name, config, size) in enumerate(ENCODERS + MORE_ENCODERS):
+        partners = DECODERS + MORE_DECODERS if i == 0 else DECODERS if i < len(ENCODERS) else DECODERS[:1]
         config = {"model_type": name.split()[0]} | config
         pixel_values, row, model = image(config, size), {}, None
-        for decoder_name, decoder in DECODERS:
+        for decoder_name, decoder in partners:
             decoder = {"model_type": decoder_name.split()[0]} | decoder
             try:
                 model = build(config, decoder)
@@ -232,7 +232,7 @@ def main() -> None:
         spread = [x[1] / 2 / 4 / 37 for x in row.values() if not isinstance(x, str)]
         print(f"{name}: mean magnitudes of logits from {min(spread):.2f} to {max(spread):.2f}", flush=True)
     check(pairs)
-    write(encoders, [decoders[name] for name, _ in DECODERS], pairs)
+    write(encoders, [decoders[name] for name, _ in DECODERS + MORE_DECODERS], pairs)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ fn uniform(name: &str) -> impl Iterator<Item = f64> {
 fn values(name: &str, shape: &[i64]) -> Tensor {
     let count = shape.iter().product::<i64>();
     let (middle, scale) = if shape.len() > 1 {
-        (0.0, 4.0 / ((count / shape[0]) as f64).sqrt())
+        (0.0, 4.0 / ((count / shape[0].max(1)) as f64).sqrt())
     } else if name.ends_with("weight") || name.contains("lambda") {
         (1.0, 0.4)
     } else {
@@ -145,6 +145,7 @@ fn build(encoder: &Row, decoder: &Row) -> anyhow::Result<VisionEncoderDecoder> {
     let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float));
     let model = VisionEncoderDecoder::build(config, store)?;
     model.store().check()?;
+    model.encoder.check_size(encoder.size[0], encoder.size[1], false)?;
     fill(model.store());
     Ok(model)
 }
@@ -232,6 +233,9 @@ fn every_pair_computes_what_the_reference_does() {
         for decoder in &grid.decoders {
             let pair = format!("{} with {}", encoder.name, decoder.name);
             let expected = &grid.pairs[&encoder.name][&decoder.name];
+            if expected.is_null() {
+                continue; // see `every_row_is_in_the_grid`
+            }
             let model = match (build(encoder, decoder), expected.as_str()) {
                 (Ok(model), None) => model,
                 (Err(_), Some(_)) => continue,
@@ -278,10 +282,17 @@ fn every_row_is_in_the_grid() {
         decoders::DECODERS.iter().map(|arch| arch.model_type.to_string()).collect();
     assert_eq!(types(&grid.encoders), encoders);
     assert_eq!(types(&grid.decoders), decoders);
-    for encoder in &grid.encoders {
-        for decoder in &grid.decoders {
-            let pair = &grid.pairs[&encoder.name][&decoder.name];
-            assert!(!pair.is_null(), "{} with {}", encoder.name, decoder.name);
+    for encoder in &encoders {
+        for decoder in &decoders {
+            assert!(!grid.pairs[encoder][decoder].is_null(), "{encoder} with {decoder}");
         }
+    }
+    // A second row of a type meets someone.
+    let met = |encoder: &Row, decoder: &Row| !grid.pairs[&encoder.name][&decoder.name].is_null();
+    for encoder in &grid.encoders {
+        assert!(grid.decoders.iter().any(|decoder| met(encoder, decoder)), "{}", encoder.name);
+    }
+    for decoder in &grid.decoders {
+        assert!(grid.encoders.iter().any(|encoder| met(encoder, decoder)), "{}", decoder.name);
     }
 }
