@@ -4,7 +4,7 @@
 //! is being decoded, one that waits, one in the model; so memory does not grow with the number of inputs.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
@@ -92,6 +92,7 @@ impl Input {
         match self {
             // No path in the sentence: whoever reports it puts the name before.
             Input::File(path) if path.is_dir() => bail!("is a directory"),
+            Input::File(path) if is_url(path) => bail!("URLs are not read; download it first"),
             Input::File(path) => std::fs::read(path).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => anyhow::anyhow!("no such file"),
                 _ => anyhow::anyhow!("can't be read: {error}"),
@@ -248,6 +249,10 @@ impl Reader {
             sequences_score: generated.sequences_score,
         })
     }
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
 fn prepare(

@@ -62,6 +62,9 @@ pub(super) enum Layout {
     Strided { storage: Range<usize>, offset: usize, stride: Vec<usize>, big_endian: bool },
 }
 
+/// The tensors of a file by their keys, in its order.
+pub(super) type Entries = Vec<(String, Entry)>;
+
 /// One tensor of a file.
 #[derive(Clone)]
 pub(super) struct Entry {
@@ -93,6 +96,16 @@ impl Entry {
             return Ok(tensor);
         }
         Ok(tensor.f_permute(&self.permute)?.f_contiguous()?)
+    }
+
+    /// The same tensor with its dimensions in another order: `order[i]` is the stored dimension
+    /// that becomes dimension i. Nothing changes where `order` is empty.
+    pub(super) fn permuted(mut self, order: Vec<i64>) -> Entry {
+        if !order.is_empty() {
+            self.info.shape = order.iter().map(|&at| self.info.shape[at as usize]).collect();
+            self.permute = order;
+        }
+        self
     }
 
     fn stored_shape(&self) -> Vec<i64> {

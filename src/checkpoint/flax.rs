@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use tch::Kind;
 
-use super::entry::{Entry, Layout, Mapped, TensorInfo, checked_bytes};
+use super::entry::{Entries, Entry, Layout, Mapped, TensorInfo, checked_bytes};
 use super::msgpack::{self, Node};
 
 /// Bytes of all names together; those of a model take some thousand.
@@ -19,12 +19,12 @@ const MAX_NAMES: usize = 16 << 20;
 const CHUNKED: &str = "__msgpack_chunked_array__";
 
 /// The tensors of a file in its order under their PyTorch names, and the names of what is none.
-pub(super) fn open(path: &Path) -> Result<(Vec<(String, Entry)>, Vec<String>)> {
+pub(super) fn open(path: &Path) -> Result<(Entries, Vec<String>)> {
     let file = Mapped::open(path)?;
     read(&file).with_context(|| format!("{path:?}"))
 }
 
-fn read(file: &Arc<Mapped>) -> Result<(Vec<(String, Entry)>, Vec<String>)> {
+fn read(file: &Arc<Mapped>) -> Result<(Entries, Vec<String>)> {
     let bytes = file.bytes();
     let Node::Map(members) = msgpack::read(bytes, 0..bytes.len())? else {
         bail!("not a file of Flax: it holds no map of parameters");
@@ -40,7 +40,7 @@ struct Walk<'f> {
     file: &'f Arc<Mapped>,
     batch_stats: bool,
     names: usize,
-    entries: Vec<(String, Entry)>,
+    entries: Entries,
     skipped: Vec<String>,
 }
 
@@ -73,13 +73,9 @@ impl<'a> Walk<'_> {
         let array = array.with_context(|| format!("array {name:?}"))?;
         let has_header = self.batch_stats && path.len() > 1;
         let path = if has_header { &path[1..] } else { &path[..] };
-        let (key, permute) = to_pytorch(path, array.info.shape.len());
-        let mut info = array.info;
-        if !permute.is_empty() {
-            info.shape = permute.iter().map(|&at| info.shape[at as usize]).collect();
-        }
-        let layout = Layout::Dense(array.pieces);
-        self.entries.push((key, Entry { info, file: self.file.clone(), layout, permute }));
+        let (info, layout) = (array.info, Layout::Dense(array.pieces));
+        let entry = Entry { info, file: self.file.clone(), layout, permute: Vec::new() };
+        self.entries.push(to_pytorch(path, entry));
         Ok(())
     }
 
@@ -94,18 +90,17 @@ impl<'a> Walk<'_> {
     }
 }
 
-/// The PyTorch key of a parameter of Flax, and the order in which PyTorch has the dimensions of
-/// its array (empty: the same).
-pub(super) fn to_pytorch(path: &[&str], rank: usize) -> (String, Vec<i64>) {
+/// The key and the layout PyTorch has for a parameter of this path.
+pub(super) fn to_pytorch(path: &[&str], entry: Entry) -> (String, Entry) {
     let mut path = path.to_vec();
-    let mut permute = Vec::new();
+    let mut order = Vec::new();
     if let Some(last) = path.last_mut() {
         match *last {
             "kernel" => {
                 *last = "weight";
-                permute = match rank {
+                order = match entry.info.shape.len() {
                     4 => vec![3, 2, 0, 1],
-                    _ => (0..rank as i64).rev().collect(),
+                    rank => (0..rank as i64).rev().collect(),
                 };
             }
             "scale" | "embedding" => *last = "weight",
@@ -114,7 +109,7 @@ pub(super) fn to_pytorch(path: &[&str], rank: usize) -> (String, Vec<i64>) {
             _ => {}
         }
     }
-    (path.join("."), permute)
+    (path.join("."), entry.permuted(order))
 }
 
 /// An array and where its bytes lie.
@@ -215,7 +210,6 @@ fn dtype_kind(name: &str) -> Result<Kind> {
 mod tests {
     use super::super::Format;
     use super::super::tests::{check_expected, refusal};
-    use super::*;
 
     #[test]
     fn files_of_flax_are_read() {

@@ -111,4 +111,16 @@ mod tests {
         let shard = "model-00002-of-00002.safetensors";
         check(&map(shard), &format!("tensor \"a\" is not in the shard {shard:?}"));
     }
+
+    #[test]
+    fn shards_of_other_formats_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = dir.path().join("tf_model-00001-of-00001.h5");
+        std::fs::copy(fixture("h5").join("tf_model.h5"), &shard).unwrap();
+        let index = dir.path().join("tf_model.h5.index.json");
+        let text = r#"{"weight_map":{"a/b:0":"tf_model-00001-of-00001.h5"}}"#;
+        std::fs::write(&index, text).unwrap();
+        let error = Checkpoint::open_file(&index).err().unwrap().to_string();
+        assert_eq!(error, format!("{shard:?}: shards of tensorflow are not supported"));
+    }
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use tch::Kind;
 
-use super::entry::{Entry, Layout, Mapped, TensorInfo, checked_bytes};
+use super::entry::{Entries, Entry, Layout, Mapped, TensorInfo, checked_bytes};
 use super::json::{Seen, UniqueMap};
 
 /// The official reader's limit on the header.
@@ -45,12 +45,12 @@ pub(super) fn dtype_rank(kind: Kind) -> Option<usize> {
 }
 
 /// The tensors of one file in the header's order, and its `__metadata__`.
-pub(super) fn open(path: &Path) -> Result<(Vec<(String, Entry)>, BTreeMap<String, String>)> {
+pub(super) fn open(path: &Path) -> Result<(Entries, BTreeMap<String, String>)> {
     let file = Mapped::open(path)?;
     read(&file).with_context(|| format!("{path:?}"))
 }
 
-fn read(file: &Arc<Mapped>) -> Result<(Vec<(String, Entry)>, BTreeMap<String, String>)> {
+fn read(file: &Arc<Mapped>) -> Result<(Entries, BTreeMap<String, String>)> {
     let bytes = file.bytes();
     let (json, data) = split(bytes)?;
     let header: Header = serde_json::from_slice(json)

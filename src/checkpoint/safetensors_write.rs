@@ -146,6 +146,26 @@ mod tests {
     }
 
     #[test]
+    fn two_checkpoints_become_one() {
+        let [encoder, decoder] =
+            ["sharded", "bin-dict"].map(|name| Checkpoint::open(&fixture(name)).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let weights = Weights::of_checkpoint(&encoder)
+            .filter(|key| key != "b")
+            .rename(|key| format!("encoder.{key}"))
+            .chain(Weights::of_checkpoint(&decoder).rename(|key| format!("decoder.{key}")));
+        assert_eq!(weights.keys().count(), encoder.len() - 1 + decoder.len());
+        weights.without_aliases().write_safetensors(&path, &[]).unwrap();
+        let written = Checkpoint::open_file(&path).unwrap();
+        assert!(written.info("encoder.b").is_none() && written.info("decoder.tied").is_none());
+        for (key, from) in [("encoder.c", &encoder), ("decoder.base", &decoder)] {
+            let original = from.tensor(&key[8..]).unwrap();
+            assert_eq!(written.tensor(key).unwrap(), original, "{key}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_written_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");

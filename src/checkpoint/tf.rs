@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::entry::{Entry, Mapped};
+use super::entry::{Entries, Entry, Mapped};
 use super::hdf5;
 
 /// Main layers of encoders: TensorFlow has this level, PyTorch does not.
@@ -16,9 +16,9 @@ const ENCODER_MAIN_LAYERS: [&str; 6] =
     ["vit", "deit", "swin", "data2vec_vision", "vit_mae", "clip"];
 
 /// The tensors of a file under their PyTorch names.
-pub(super) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
+pub(super) fn open(path: &Path) -> Result<Entries> {
     let file = Mapped::open(path)?;
-    let read = || -> Result<Vec<(String, Entry)>> {
+    let read = || -> Result<Entries> {
         let datasets = hdf5::datasets(file.bytes())?;
         ensure!(!datasets.is_empty(), "the file holds no datasets");
         let entries = datasets.into_iter().map(|dataset| {
@@ -39,19 +39,12 @@ pub(super) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
 
 /// The key and the layout PyTorch has for a variable of this name.
 pub(super) fn to_pytorch(variable: &str, mut entry: Entry) -> (String, Entry) {
-    let stored = &entry.info.shape;
-    let (key, permute) = convert(variable, stored.len());
-    if permute.is_empty() {
-        // The bias of GPT-2's Conv1D is a row of a matrix.
-        let row = key.ends_with(".bias") && matches!(stored[..], [1, _]);
-        if row {
-            entry.info.shape.remove(0);
-        }
-    } else {
-        entry.info.shape = permute.iter().map(|&at| stored[at as usize]).collect();
-        entry.permute = permute;
+    let (key, order) = convert(variable, entry.info.shape.len());
+    // The bias of GPT-2's Conv1D is a row of a matrix.
+    if key.ends_with(".bias") && matches!(entry.info.shape[..], [1, _]) {
+        entry.info.shape.remove(0);
     }
-    (key, entry)
+    (key, entry.permuted(order))
 }
 
 /// `convert_tf_weight_name_to_pt_weight_name`: the key, and the order in which PyTorch has the

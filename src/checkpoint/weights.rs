@@ -55,6 +55,20 @@ impl<'a> Weights<'a> {
         Weights { items, read: Box::new(|at| checkpoint.read_at(at)) }
     }
 
+    /// These tensors and then those of `other`.
+    pub fn chain(mut self, other: Weights<'a>) -> Weights<'a> {
+        let taken = self.items.iter().map(|item| item.at.max(item.first) + 1).max().unwrap_or(0);
+        let shifted = other.items.into_iter().map(|item| Item {
+            at: item.at + taken,
+            first: item.first + taken,
+            ..item
+        });
+        self.items.extend(shifted);
+        let (ours, theirs) = (self.read, other.read);
+        self.read = Box::new(move |at| if at < taken { ours(at) } else { theirs(at - taken) });
+        self
+    }
+
     /// Without the tensors whose key is refused by `keep`.
     pub fn filter(mut self, keep: impl Fn(&str) -> bool) -> Weights<'a> {
         self.items.retain(|item| keep(&item.key));

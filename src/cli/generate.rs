@@ -47,7 +47,8 @@ pub(super) struct GenerateArgs {
         env = "VEDM_LENGTH_PENALTY",
         hide_env = true,
         value_name = "X",
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        hide_short_help = true
     )]
     pub length_penalty: Option<f64>,
 
@@ -56,7 +57,13 @@ pub(super) struct GenerateArgs {
     pub early_stopping: Option<String>,
 
     /// No sequence of so many tokens occurs twice
-    #[arg(long, env = "VEDM_NO_REPEAT_NGRAM_SIZE", hide_env = true, value_name = "N")]
+    #[arg(
+        long,
+        env = "VEDM_NO_REPEAT_NGRAM_SIZE",
+        hide_env = true,
+        value_name = "N",
+        hide_short_help = true
+    )]
     pub no_repeat_ngram_size: Option<i64>,
 
     /// Above 1: tokens that occurred become less likely
@@ -74,15 +81,21 @@ pub(super) struct GenerateArgs {
     pub do_sample: Option<bool>,
 
     /// Sampling: divide logits by this
-    #[arg(long, env = "VEDM_TEMPERATURE", hide_env = true, value_name = "X")]
+    #[arg(
+        long,
+        env = "VEDM_TEMPERATURE",
+        hide_env = true,
+        value_name = "X",
+        hide_short_help = true
+    )]
     pub temperature: Option<f64>,
 
     /// Sampling: only the K best tokens (also the candidates of contrastive search)
-    #[arg(long, env = "VEDM_TOP_K", hide_env = true, value_name = "K")]
+    #[arg(long, env = "VEDM_TOP_K", hide_env = true, value_name = "K", hide_short_help = true)]
     pub top_k: Option<i64>,
 
     /// Sampling: only the best tokens that together have this probability
-    #[arg(long, env = "VEDM_TOP_P", hide_env = true, value_name = "P")]
+    #[arg(long, env = "VEDM_TOP_P", hide_env = true, value_name = "P", hide_short_help = true)]
     pub top_p: Option<f64>,
 
     /// Sampling: only tokens with this share of the best one's probability

@@ -99,6 +99,8 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         || xs.kind() != Kind::Float
         || rows == 1
         || rows > FEW_ROWS
+        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
+        || !weight.is_contiguous()
         || xs.requires_grad()
         || weight.requires_grad();
     if plain {

@@ -58,7 +58,7 @@ PEGASUS = BART | {"model_type": "pegasus"}
 
 def case(name, encoder, decoder, tokenizer="bert:120", processor=VIT_PROCESSOR, **more) -> Case:
     """A small case: greedy and one beam search."""
-    settings = {"generation_config": {"max_length": 11}, "generations": GREEDY_AND_BEAM, "limit_kb": 120}
+    settings = {"generation_config": {"max_length": 11}, "generations": GREEDY_AND_BEAM, "limit_kb": 124}
     return Case(name, encoder, decoder, tokenizer, processor, **(settings | more))
 
 

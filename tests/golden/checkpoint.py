@@ -86,10 +86,17 @@ def randomise(model, seed: int, eos: int, gains: dict[str, float]) -> None:
     model.tie_weights()
 
 
+def attention(case: Case) -> str | None:
+    """GPT-2's default attention ignores `scale_attn_weights` and `scale_attn_by_inverse_layer_idx`; eager heeds them."""
+    unusual = not case.decoder.get("scale_attn_weights", True) or case.decoder.get("scale_attn_by_inverse_layer_idx")
+    return "eager" if unusual else None
+
+
 def build_model(config, attn_implementation=None) -> VisionEncoderDecoderModel:
     """An eval-mode model of that config, weights not yet chosen."""
     if attn_implementation:
-        config._attn_implementation = attn_implementation
+        for part in (config, config.encoder, config.decoder):
+            part._attn_implementation = attn_implementation
     return settle(VisionEncoderDecoderModel(config).eval())
 
 

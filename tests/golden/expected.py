@@ -11,6 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
+from transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder import shift_tokens_right
+
+from checkpoint import settle
 
 #: Smallest gap between the best two scores of a greedy step, and between two returned beams of an image.
 GREEDY_MARGIN, BEAM_MARGIN = 1e-3, 1e-4
@@ -46,21 +49,56 @@ def labels(tokenizer, count: int) -> torch.Tensor:
 def forward(model, pixel_values, targets) -> dict[str, torch.Tensor]:
     """The teacher-forced pass with dropout off: states before `enc_to_dec_proj`, logits, loss, gradient norm.
 
-    Without a cache: with one, 4.57.6 takes the last position for every query of a relative_key attention.
+    `logits_noise` and `grad_norm_noise` tell how far the reference's own f32 is from f64 there.
     """
+    found = _pass(model, pixel_values, targets)
+    try:
+        exact = _pass(_double(model), pixel_values.double(), targets)
+    except RuntimeError as error:  # a few models can't compute in f64: their masks overflow
+        print(f"no f64: {error}", flush=True)
+        exact = {name: value.double() for name, value in found.items()}
+    return {
+        "pixel_values": pixel_values,
+        "labels": targets,
+        **{name: value.float() for name, value in found.items()},
+        "logits_noise": (found["logits"].double() - exact["logits"]).abs().max().float(),
+        "grad_norm_noise": (found["grad_norm"] / exact["grad_norm"] - 1).abs().float(),
+    }
+
+
+def _pass(model, pixel_values, targets) -> dict[str, torch.Tensor]:
+    """Without a cache: with one, 4.57.6 takes the last position for every query of a relative_key attention.
+
+    The loss is for labels aligned with the logits, as the model's documentation has it and versions to 4.45 compute
+    it; 4.57.6 itself shifts them once more by mistake (transformers issue 42740).
+    """
+    config, generation = model.config, model.generation_config
+    start = config.decoder_start_token_id
+    start = generation.decoder_start_token_id if start is None else start
+    pad = generation.pad_token_id if config.pad_token_id is None else config.pad_token_id
+    start = generation.bos_token_id if start is None else start
+    pad = generation.eos_token_id if pad is None else pad
     model.zero_grad()
-    out = model(pixel_values=pixel_values, labels=targets, use_cache=False)
-    out.loss.backward()
+    ids = shift_tokens_right(targets, pad, start)
+    out = model(pixel_values=pixel_values, decoder_input_ids=ids, use_cache=False)
+    loss = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), targets.flatten())
+    loss.backward()
     squares = [p.grad.double().pow(2).sum() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     return {
-        "pixel_values": pixel_values,
         "encoder_hidden_states": out.encoder_last_hidden_state.detach(),
-        "labels": targets,
         "logits": out.logits.detach(),
-        "loss": out.loss.detach(),
-        "grad_norm": torch.stack(squares).sum().sqrt().float(),
+        "loss": loss.detach(),
+        "grad_norm": torch.stack(squares).sum().sqrt(),
     }
+
+
+def _double(model):
+    other = settle(copy.deepcopy(model).double())
+    for module in other.modules():
+        if getattr(module, "reorder_and_upcast_attn", False):
+            module.reorder_and_upcast_attn = False  # insists on f32; the mathematics are the same
+    return other
 
 
 def perturbed(model):

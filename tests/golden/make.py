@@ -58,7 +58,7 @@ def lively(rows: list[list[int]]) -> None:
 
 def choose_weights(case: Case, config, tokenizer, pixel_values, rank: int):
     """The `rank`-th seed from `case.seed` on whose greedy ids are lively and stable, with the model it makes."""
-    model = checkpoint.build_model(config)
+    model = checkpoint.build_model(config, checkpoint.attention(case))
     eos = checkpoint.special_ids(case, tokenizer)["eos_token_id"]
     ids = checkpoint.special_ids(case, tokenizer)
     reasons = Counter()
@@ -159,7 +159,10 @@ def fill(case: Case, folder: Path, images: list[str]) -> None:
     """Reads the written folder as a user would and writes what it must give."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = checkpoint.settle(VisionEncoderDecoderModel.from_pretrained(folder).eval())
+    attention = checkpoint.attention(case)
+    model = checkpoint.settle(
+        VisionEncoderDecoderModel.from_pretrained(folder, attn_implementation=attention).eval()
+    )
     assert model.dtype == torch.float32
     models = [model, expected.perturbed(model)]
     pixel_values = expected.load_pixels(folder, images)

@@ -182,12 +182,19 @@ fn wrong_runs_do_not_start() {
     );
 }
 
-/// A PNG that claims a size and holds no pixels.
+/// A PNG that claims a size and holds no pixels to speak of.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
-    let mut chunk = b"IHDR".to_vec();
-    chunk.extend(width.to_be_bytes());
-    chunk.extend(height.to_be_bytes());
-    chunk.extend([8, 2, 0, 0, 0]);
+    let mut header = width.to_be_bytes().to_vec();
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    png.extend(png_chunk(b"IHDR", &header));
+    png.extend(png_chunk(b"IDAT", &[0x78, 0x9c, 0x63, 0x00, 0x00]));
+    png
+}
+
+fn png_chunk(name: &[u8], data: &[u8]) -> Vec<u8> {
+    let chunk = [name, data].concat();
     let mut crc = !0u32;
     for byte in &chunk {
         crc ^= u32::from(*byte);
@@ -195,9 +202,6 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
         }
     }
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    png.extend(13u32.to_be_bytes());
-    png.extend(chunk);
-    png.extend((!crc).to_be_bytes());
-    png
+    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+    [&length[..], &chunk, &(!crc).to_be_bytes()].concat()
 }

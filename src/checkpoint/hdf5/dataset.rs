@@ -60,7 +60,7 @@ fn datatype(bytes: &[u8]) -> Result<Kind> {
     let name = CLASSES.get(usize::from(class)).copied().unwrap_or("unknown");
     ensure!(class <= 1, "its type ({name}) is not supported");
     ensure!(size == 1 || flags & 1 == 0, "its big-endian numbers are not supported");
-    let whole = u16_at(bytes, 8)? == 0 && u32::from(u16_at(bytes, 10)?) == 8 * size;
+    let whole = u16_at(bytes, 8)? == 0 && u32::from(u16_at(bytes, 10)?) == size.saturating_mul(8);
     let kind = if class == 1 {
         let (exponent, mantissa) = (u8_at(bytes, 13)?, u8_at(bytes, 15)?);
         match (size, exponent, mantissa) {

@@ -6,6 +6,9 @@
 
 mod calls;
 mod machine;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod value;
 
 pub(super) use machine::load;

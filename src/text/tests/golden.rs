@@ -1,4 +1,4 @@
-//! The tokenizers against the reference: `tests/golden/tokenizers.py` wrote the expectations.
+//! The tokenizers against the reference: `tests/golden/make_tokenizers.py` wrote the expectations.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Whole searches on a scripted decoder, the one of tests/golden/generation.py.
+//! Whole searches on a scripted decoder, the one of tests/golden/make_generation.py.
 
 mod behaviour;
 mod reference;

@@ -1,7 +1,7 @@
 """Writes tests/fixtures/generation/: what the reference's generate() makes of a scripted model.
 
-    python tests/golden/generation.py search      # with transformers 4.57.6: greedy, beams, rules, config
-    python tests/golden/generation.py groups      # with transformers 4.46.3: group beams, contrastive
+    python tests/golden/make_generation.py search      # with transformers 4.57.6: greedy, beams, rules, config
+    python tests/golden/make_generation.py groups      # with transformers 4.46.3: group beams, contrastive
 
 The model is a hash: its state is mixed from the image's number and the ids so far, its logits and
 hidden states from the state. src/ved/generation/tests/mod.rs computes the same.

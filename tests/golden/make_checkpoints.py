@@ -1,9 +1,10 @@
 """Writes tests/fixtures/checkpoints: one tiny file of every format vedm reads.
 
-    python tests/golden/checkpoints.py
+    python tests/golden/make_checkpoints.py
 
 Needs torch 2.11, safetensors 0.8, numpy 2, msgpack 1, h5py 3.16. The tensors of a folder are those of its
 `model.safetensors`, or of the `expected.safetensors` beside a file of another format.
+Files of the legacy format and of TorchScript differ from run to run, in the ids they contain.
 """
 
 import collections
@@ -177,7 +178,7 @@ def flax():
         (path / file).write_bytes(msgpack.packb(tree, strict_types=True))
         save_file(expected, path / "expected.safetensors", metadata=PT)
 
-    leaves = {}
+    leaves, arrays = {}, {}
     for key, tensor in vit_gpt2().items():
         array = tensor.numpy()
         *scopes, last = key.split(".")
@@ -187,6 +188,10 @@ def flax():
         if last == "kernel":
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
         leaves["/".join([*scopes, last])] = leaf(array)
+        arrays[".".join([*scopes, last])] = torch.tensor(array).contiguous()
+    path = folder("safetensors-flax")
+    save_file(arrays, path / "model.safetensors", metadata={"format": "flax"})
+    save_file(vit_gpt2(), path / "expected.safetensors", metadata=PT)
     query = "encoder/encoder/layer/0/attention/attention/query/kernel"
     weight = vit_gpt2()["encoder.encoder.layer.0.attention.attention.query.weight"]
     leaves[query] = chunked(weight.numpy().T, 5)
@@ -235,6 +240,12 @@ def tensorflow():
         name = "/".join([scope, *scopes, last + ":0"])
         name = name.replace("layer/0", "layer_._0").replace("layer/1", "layer_._1")
         variables[f"{scopes[0]}/{name}"] = array.copy()
+
+    # TFPreTrainedModel.save_pretrained leaves the scope out.
+    path = folder("safetensors-tf")
+    arrays = {key.split(scope + "/")[1]: torch.tensor(a) for key, a in variables.items()}
+    save_file(arrays, path / "model.safetensors", metadata={"format": "tf"})
+    save_file(vit_gpt2(), path / "expected.safetensors", metadata=PT)
 
     def save(name, expected, fill, **how):
         path = folder(name)

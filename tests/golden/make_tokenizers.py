@@ -1,7 +1,7 @@
 """Writes tests/fixtures/tokenizers: tiny vocabularies and what the reference makes of them.
 
 Made with: python 3.11, transformers 4.57.6, tokenizers 0.22.2, sentencepiece 0.2.3, protobuf 7.36.2.
-Run:       python tests/golden/tokenizers.py      (no network; takes half a minute)
+Run:       python tests/golden/make_tokenizers.py      (no network; takes half a minute)
 
 `files/` holds the vocabularies. Every other file is one case: the files a checkpoint would hold
 (`files`: name in the checkpoint -> name in `files/`; `json`: name -> content), the arguments, and the

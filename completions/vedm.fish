@@ -1,0 +1,176 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_vedm_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_vedm_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_vedm_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_vedm_using_subcommand
+    set -l cmd (__fish_vedm_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c vedm -n "__fish_vedm_needs_command" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_needs_command" -s V -l version -d 'Print version'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "caption" -d 'Say what is in a picture'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "ocr" -d 'Read the text in a picture'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "init" -d 'Assemble a new checkpoint from an encoder and a decoder'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "convert" -d 'Write a checkpoint in another format, number type or split'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether this installation, its libraries and a model are sound'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+f32\t''
+bf16\t''
+f16\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l threads -d 'Threads of one operation [default: one a core]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-image-mpixels -d 'Refuse images with more million pixels than this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l background -d 'What lies behind transparent pixels' -r -f -a "white\t''
+black\t''
+auto\t'White or black, whichever sets the visible pixels off'"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l num-beams -d 'Beams of beam search; 1 is greedy' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-new-tokens -d 'At most so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-length -d 'At most so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-new-tokens -d 'At least so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-length -d 'At least so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l length-penalty -d 'Beam scores are divided by length to this power' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l early-stopping -d 'When beam search ends: true, false or never' -r -f -a "true\t''
+false\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-repeat-ngram-size -d 'No sequence of so many tokens occurs twice' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l repetition-penalty -d 'Above 1: tokens that occurred become less likely' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l do-sample -d 'Draw tokens at random instead of taking the best' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l temperature -d 'Sampling: divide logits by this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l top-k -d 'Sampling: only the K best tokens (also the candidates of contrastive search)' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l top-p -d 'Sampling: only the best tokens that together have this probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-p -d 'Sampling: only tokens with this share of the best one\'s probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l typical-p -d 'Sampling: locally typical sampling with this mass' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l epsilon-cutoff -d 'Sampling: only tokens at least this probable' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l eta-cutoff -d 'Sampling: eta sampling with this cutoff' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l num-beam-groups -d 'Group beam search: number of groups' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l diversity-penalty -d 'Group beam search: what a token costs that another group chose' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l penalty-alpha -d 'Contrastive search: weight of the degeneration penalty' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l num-return-sequences -d 'Texts an image' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l bad-words -d 'Words that must not occur; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l forced-bos-token-id -d 'Id of the first token after the start token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l forced-eos-token-id -d 'Ids of the last token when the length is used up' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l suppress-tokens -d 'Ids that never occur' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l begin-suppress-tokens -d 'Ids that never occur first' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l exponential-decay-length-penalty -d 'From token START on, the end becomes likelier by FACTOR a token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l renormalize-logits -d 'Renormalise the log-probabilities after all rules' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l stop-strings -d 'Generation ends where this string occurs; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-time -d 'Seconds a batch may take' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l seed -d 'Seed of sampling' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prompt -d 'The text begins with this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
+jsonl\t'One JSON object a line'"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 'Search directories to any depth'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+f32\t''
+bf16\t''
+f16\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l threads -d 'Threads of one operation [default: one a core]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-image-mpixels -d 'Refuse images with more million pixels than this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l background -d 'What lies behind transparent pixels' -r -f -a "white\t''
+black\t''
+auto\t'White or black, whichever sets the visible pixels off'"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l num-beams -d 'Beams of beam search; 1 is greedy' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-new-tokens -d 'At most so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-length -d 'At most so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-new-tokens -d 'At least so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-length -d 'At least so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l length-penalty -d 'Beam scores are divided by length to this power' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l early-stopping -d 'When beam search ends: true, false or never' -r -f -a "true\t''
+false\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-repeat-ngram-size -d 'No sequence of so many tokens occurs twice' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l repetition-penalty -d 'Above 1: tokens that occurred become less likely' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l do-sample -d 'Draw tokens at random instead of taking the best' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l temperature -d 'Sampling: divide logits by this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l top-k -d 'Sampling: only the K best tokens (also the candidates of contrastive search)' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l top-p -d 'Sampling: only the best tokens that together have this probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-p -d 'Sampling: only tokens with this share of the best one\'s probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l typical-p -d 'Sampling: locally typical sampling with this mass' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l epsilon-cutoff -d 'Sampling: only tokens at least this probable' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l eta-cutoff -d 'Sampling: eta sampling with this cutoff' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l num-beam-groups -d 'Group beam search: number of groups' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l diversity-penalty -d 'Group beam search: what a token costs that another group chose' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l penalty-alpha -d 'Contrastive search: weight of the degeneration penalty' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l num-return-sequences -d 'Texts an image' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l bad-words -d 'Words that must not occur; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l forced-bos-token-id -d 'Id of the first token after the start token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l forced-eos-token-id -d 'Ids of the last token when the length is used up' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l suppress-tokens -d 'Ids that never occur' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l begin-suppress-tokens -d 'Ids that never occur first' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l exponential-decay-length-penalty -d 'From token START on, the end becomes likelier by FACTOR a token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l renormalize-logits -d 'Renormalise the log-probabilities after all rules' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l stop-strings -d 'Generation ends where this string occurs; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-time -d 'Seconds a batch may take' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l seed -d 'Seed of sampling' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prompt -d 'The text begins with this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
+jsonl\t'One JSON object a line'"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Search directories to any depth'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l encoder -d 'Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l decoder -d 'Decoder: a model (its weights are taken), a config .json, or a type such as gpt2' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l tokenizer -d 'Directory or model of the tokenizer [default: the decoder\'s]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l image-processor -d 'Directory or model of the image processor [default: the encoder\'s]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l set -d 'A config value: encoder.NAME=VALUE, decoder.NAME=VALUE, or NAME=VALUE of the top level' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l seed -d 'Seed of the random weights' -r
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l dtype -d 'Number type of the weights in the file' -r -f -a "f32\t''
+bf16\t''
+f16\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l force -d 'Replace OUT if it exists'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l to -d 'File format of the weights' -r -f -a "safetensors\t''
+pytorch\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l dtype -d 'Number type of the weights [default: as they are]' -r -f -a "f32\t''
+bf16\t''
+f16\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l max-shard-size -d 'Weights larger than this are split into several files, e.g. 5GB or 200MB' -r
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l merge -d 'Join two directories that --split wrote, or an encoder\'s and a decoder\'s' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l split -d 'Write OUT/encoder and OUT/decoder'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l verify -d 'Read OUT again: compare every tensor, and run both checkpoints on one image'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l force -d 'Replace OUT if it exists'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l allow-unused-tensors -d 'Convert although the checkpoint has tensors that the model of its config does not use'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s m -l model -d 'Open this model as well, and account for its tensors, its tokenizer and its image processor' -r
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help'
