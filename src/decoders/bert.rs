@@ -104,7 +104,15 @@ fn ernie_defaults() -> Value {
 
 impl Config {
     pub(super) fn read(defaults: Value, json: &Value) -> Result<Self> {
-        let config: Config = config::read(defaults, json, &[])?;
+        // A class reads its own fields: RemBERT and RoFormer have no `position_embedding_type`, only
+        // ERNIE has `use_task_id`.
+        let mut own = json.clone();
+        if let Value::Object(fields) = &mut own {
+            fields.retain(|name, _| {
+                defaults.get(name).is_some() || name == "cross_attention_hidden_size"
+            });
+        }
+        let config: Config = config::read(defaults, &own, &[])?;
         check_cross_attention(json, config.cross_attention_hidden_size, config.hidden_size)?;
         ensure!(
             json.get("is_decoder").and_then(Value::as_bool) != Some(false),

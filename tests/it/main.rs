@@ -4,6 +4,7 @@
 mod commands;
 mod completions;
 mod errors;
+mod grid;
 mod house;
 mod parity;
 mod support;
