@@ -3,7 +3,9 @@
 
 mod commands;
 mod completions;
+mod convert;
 mod errors;
 mod house;
+mod init;
 mod parity;
 mod support;
