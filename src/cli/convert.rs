@@ -1,10 +1,11 @@
 //! `vedm convert`: the same model in another file format, number type or split.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tch::{Device, Kind};
+use tch::Device;
 
 use super::Verdict;
 use super::init::FileDtype;
@@ -12,7 +13,10 @@ use crate::checkpoint::Checkpoint;
 use crate::models;
 use crate::text::Tokenizer;
 use crate::ved::parts::{merge, split};
-use crate::ved::save::{MAX_SHARD_SIZE, Staging, WeightFormat, WeightOptions, save_model};
+use crate::ved::report::collapse;
+use crate::ved::save::{
+    MAX_SHARD_SIZE, Staging, WeightFormat, WeightOptions, keep_apart, save_model,
+};
 use crate::ved::verify::compare;
 use crate::ved::{self, LoadOptions, VisionEncoderDecoder};
 
@@ -109,26 +113,28 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
     };
     let name = input.to_string_lossy();
     let dir = models::find(&name, None)?;
+    keep_apart(out, &dir)?;
     let staging = Staging::new(out, args.force)?;
-    ensure!(
-        !out.exists() || dir.canonicalize()? != out.canonicalize()?,
-        "{out:?} is the input itself; write into another directory"
-    );
     let (model, warnings) = load_as_stored(&dir, args.allow_unused_tensors)?;
     warnings.iter().for_each(|warning| eprintln!("vedm: warning: {warning}"));
 
     if args.split {
         split(&model, &dir, staging.path(), options(args))?;
+        let report =
+            if args.verify { Some(verify_parts(&model, staging.path(), args)?) } else { None };
         staging.finish()?;
-        eprintln!("{}: encoder/ and decoder/ written", out.display());
+        tell(out, &model, report);
+        eprintln!("the halves are in encoder/ and decoder/");
         return Ok(Verdict::Done);
     }
     save_model(staging.path(), &model, options(args))?;
     copy_companions(&dir, staging.path())?;
     complete_tokenizer(&dir, staging.path(), &model);
+    let changes = changes(&dir, &model)?;
     let report = if args.verify { Some(verify(&model, staging.path(), args)?) } else { None };
     staging.finish()?;
     tell(out, &model, report);
+    changes.iter().for_each(|line| eprintln!("{line}"));
     Ok(Verdict::Done)
 }
 
@@ -136,6 +142,9 @@ fn run_merge(args: &ConvertArgs) -> Result<Verdict> {
     let ([encoder, decoder], [out]) = (args.merge.as_slice(), args.paths.as_slice()) else {
         bail!("convert --merge ENCODER DECODER takes one more directory: the one to write")
     };
+    for part in [encoder, decoder] {
+        keep_apart(out, part)?;
+    }
     let staging = Staging::new(out, args.force)?;
     let (model, notes) = merge(encoder, decoder)?;
     notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -163,14 +172,7 @@ fn options(args: &ConvertArgs) -> WeightOptions {
 
 /// The model in the number type of its file, so that nothing is rounded on the way.
 fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecoder, Vec<String>)> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let kind = checkpoint
-        .keys()
-        .filter_map(|key| checkpoint.info(key))
-        .map(|info| info.kind)
-        .find(|kind| matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double))
-        .unwrap_or(Kind::Float);
-    drop(checkpoint);
+    let kind = ved::stored_kind([&Checkpoint::open(dir)?]);
     ved::load(dir, LoadOptions { device: Device::Cpu, kind, allow_unused })
 }
 
@@ -208,6 +210,40 @@ fn complete_tokenizer(dir: &Path, out: &Path, model: &VisionEncoderDecoder) {
 fn verify(model: &VisionEncoderDecoder, written: &Path, args: &ConvertArgs) -> Result<f64> {
     let (again, _) = load_as_stored(written, false).context("verify")?;
     compare(model, &again, args.dtype.map(FileDtype::kind)).context("verify")
+}
+
+/// The same, of two halves.
+fn verify_parts(model: &VisionEncoderDecoder, written: &Path, args: &ConvertArgs) -> Result<f64> {
+    let halves = (written.join("encoder"), written.join("decoder"));
+    let (again, _) = merge(&halves.0, &halves.1).context("verify")?;
+    compare(model, &again, args.dtype.map(FileDtype::kind)).context("verify")
+}
+
+/// What is not written as it was read: renamed keys, second names of one tensor, spare tensors.
+fn changes(dir: &Path, model: &VisionEncoderDecoder) -> Result<Vec<String>> {
+    let file = Checkpoint::open(dir)?;
+    let variables: HashSet<String> =
+        model.store().variables().into_iter().map(|variable| variable.name).collect();
+    let (second, spare): (Vec<String>, Vec<String>) = file
+        .keys()
+        .filter(|key| !variables.contains(*key))
+        .map(str::to_string)
+        .partition(|key| model.store().aliases().iter().any(|(alias, _)| alias == key));
+    let renamed: Vec<String> =
+        file.renamed().iter().map(|(old, new)| format!("{old} is now {new}")).collect();
+    let mut lines = Vec::new();
+    for (what, names) in [
+        ("renamed", renamed),
+        ("second names of shared tensors", second),
+        ("left out, not used by the model", spare),
+        ("left out, no tensors", file.skipped().to_vec()),
+    ] {
+        if !names.is_empty() {
+            lines.push(format!("{what}: {}", names.len()));
+            lines.extend(collapse(&names).into_iter().map(|name| format!("  {name}")));
+        }
+    }
+    Ok(lines)
 }
 
 fn tell(out: &Path, model: &VisionEncoderDecoder, verified: Option<f64>) {

@@ -12,10 +12,11 @@ use crate::image::ImageProcessor;
 use crate::models;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
-use crate::ved::assemble::{Report, assemble};
+use crate::ved::assemble::{COMMON, assemble};
 use crate::ved::generation::{GenerationConfig, Sources};
 use crate::ved::processor::read_image_processor;
-use crate::ved::save::{Staging, WeightOptions, save_model, write_json};
+use crate::ved::report::Report;
+use crate::ved::save::{Staging, WeightOptions, keep_apart, save_model, write_json};
 use crate::ved::source::{Half, Source};
 
 #[derive(Args)]
@@ -86,14 +87,18 @@ struct Settings {
 /// Assembles, fills in the special ids, writes, and reports.
 pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     let mut settings = Settings::parse(&args.set)?;
-    let staging = Staging::new(&args.out, args.force)?;
     let encoder = source(Half::Encoder, &args.encoder)?;
     let decoder = source(Half::Decoder, &args.decoder)?;
+    for dir in [encoder.dir(), decoder.dir()].into_iter().flatten() {
+        keep_apart(&args.out, dir)?;
+    }
+    let staging = Staging::new(&args.out, args.force)?;
     let (tokenizer, decoder_own) = tokenizer(args, &decoder)?;
     let pretrained = matches!(decoder, Source::Pretrained { .. });
     if !pretrained && !settings.decoder.contains_key("vocab_size") && !names_vocabulary(&decoder) {
         settings.decoder.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
     }
+    let unknown = settings.unknown_of_the_top();
     special_ids(&mut settings, &tokenizer, &decoder, decoder_own)?;
 
     tch::manual_seed(args.seed);
@@ -114,6 +119,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
         tokenizer.vocab_size()
     );
     let (processor, mut notes) = image_processor(args, &encoder, &model)?;
+    notes.extend(unknown);
 
     let dir = staging.path();
     let options = WeightOptions { kind: Some(args.dtype.kind()), ..WeightOptions::default() };
@@ -122,8 +128,8 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     write_json(&dir.join("preprocessor_config.json"), &processor.to_json())?;
     tokenizer.save(dir)?;
     staging.finish()?;
-    notes.extend(report.notes.iter().cloned());
-    tell(args, &model, &report, &notes);
+    notes.extend(report.notes);
+    tell(args, &model, &Report { notes, ..report });
     Ok(Verdict::Done)
 }
 
@@ -163,6 +169,21 @@ impl Settings {
             map.insert(name.to_string(), value);
         }
         Ok(settings)
+    }
+
+    /// Warnings for names of the top level that nothing reads there.
+    fn unknown_of_the_top(&self) -> Vec<String> {
+        let generation = GenerationConfig::names();
+        let known = |name: &str| COMMON.contains(&name) || generation.contains(&name);
+        let unknown = self.top.keys().filter(|name| !known(name));
+        unknown
+            .map(|name| {
+                format!(
+                    "the top level of a config has no {name:?}; it is written, and has no effect \
+                     (encoder.{name} and decoder.{name} name the halves' fields)"
+                )
+            })
+            .collect()
     }
 }
 
@@ -208,10 +229,11 @@ fn names_vocabulary(decoder: &Source) -> bool {
     }
 }
 
-/// Start, pad and end at the top level and in a drawn decoder: from the tokenizer, unless they are set.
+/// Start, pad and end at the top level and in a drawn decoder: from the checkpoint that tokenizer and
+/// decoder share, else from the tokenizer, unless they are set.
 ///
-/// The start token is what the decoder's family names (BART, TrOCR, Marian), else [CLS], <s> or the
-/// text's beginning; GPT-2, which has no padding, pads by its end token.
+/// The start token is what the decoder's family names (BART: end, Marian: padding), else [CLS], <s> or
+/// the text's beginning; GPT-2, which has no padding, pads by its end token.
 fn special_ids(
     settings: &mut Settings,
     tokenizer: &Tokenizer,
@@ -223,27 +245,22 @@ fn special_ids(
     let eos = id(&special.eos).or(id(&special.sep));
     let bos = id(&special.bos).or(id(&special.cls));
     let pad = id(&special.pad).or(eos);
-    let defaults = Half::Decoder.defaults(decoder.model_type())?;
-    let family_start = defaults.get("decoder_start_token_id").and_then(Value::as_i64);
-    let start = match family_start {
-        Some(start) if own => Some(start),
-        // BART-like families start with their end token.
-        Some(_) => eos.or(bos),
-        None => id(&special.cls).or(bos).or(eos),
-    };
+    let family_start = family_start(decoder, bos, eos, pad)?;
+    let start = family_start.or(id(&special.cls)).or(bos).or(eos);
     let ids = [
         ("decoder_start_token_id", start),
         ("bos_token_id", bos),
         ("eos_token_id", eos),
         ("pad_token_id", pad),
     ];
+    let drawn = matches!(decoder, Source::Config(_));
     for (name, value) in ids {
-        if let Some(value) = value {
-            settings.top.entry(name).or_insert(json!(value));
-            let needed = name != "decoder_start_token_id" || family_start.is_some();
-            if needed && (!own || name == "decoder_start_token_id") {
-                settings.decoder.entry(name).or_insert(json!(value));
-            }
+        let value = if own { decoder.id(name).or(value) } else { value };
+        let Some(value) = value else { continue };
+        let value = settings.top.entry(name).or_insert(json!(value)).clone();
+        // Pretrained decoders keep their ids: RoBERTa counts its positions from the padding id.
+        if drawn && (name != "decoder_start_token_id" || family_start.is_some()) {
+            settings.decoder.entry(name).or_insert(value);
         }
     }
     for name in ["decoder_start_token_id", "eos_token_id", "pad_token_id"] {
@@ -253,6 +270,21 @@ fn special_ids(
         );
     }
     Ok(())
+}
+
+/// The start token of a family that names one: the tokenizer's token of the same role.
+fn family_start(
+    decoder: &Source,
+    bos: Option<i64>,
+    eos: Option<i64>,
+    pad: Option<i64>,
+) -> Result<Option<i64>> {
+    let defaults = Half::Decoder.defaults(decoder.model_type())?;
+    let default = |name: &str| defaults.get(name).and_then(Value::as_i64);
+    let Some(start) = default("decoder_start_token_id") else { return Ok(None) };
+    let roles = [("eos_token_id", eos), ("pad_token_id", pad), ("bos_token_id", bos)];
+    let role = roles.into_iter().find(|(name, _)| default(name) == Some(start));
+    Ok(role.and_then(|(_, id)| id).or(eos).or(bos))
 }
 
 /// The encoder's own processor, or its family's default at the encoder's size.
@@ -268,10 +300,14 @@ fn image_processor(
         None => encoder.dir().map(Path::to_path_buf),
     };
     let processor = match &named {
-        Some(dir) => read_image_processor(dir, encoder_type, &mut notes)?,
-        None => ImageProcessor::default_for(encoder_type)?,
+        Some(dir) => read_image_processor(dir, encoder_type, &mut notes)
+            .context("the image processor of the encoder; --image-processor names another")?,
+        None => drawn_processor(encoder_type, &mut notes)?,
     };
-    let Some(size) = generation_size(&model.config.encoder) else { return Ok((processor, notes)) };
+    let Some(size) = image_size(&model.config.encoder) else { return Ok((processor, notes)) };
+    if named.is_none() {
+        return Ok((processor.with_size(size.0, size.1)?, notes));
+    }
     let fits = |processor: &ImageProcessor| {
         processor.output_size().is_none_or(|(height, width)| {
             model.encoder.check_size(height as i64, width as i64, false).is_ok()
@@ -293,8 +329,20 @@ fn image_processor(
     Ok((resized, notes))
 }
 
+/// The default of a drawn encoder's family; a plain ViT's where the family's own is not available: drawn
+/// weights know of no other.
+fn drawn_processor(encoder_type: &str, notes: &mut Vec<String>) -> Result<ImageProcessor> {
+    ImageProcessor::default_for(encoder_type).or_else(|_| {
+        notes.push(format!(
+            "no image processor belongs to {encoder_type:?}; preprocessor_config.json is a \
+             ViTImageProcessor's"
+        ));
+        ImageProcessor::default_for("vit")
+    })
+}
+
 /// image_size of a config, (height, width).
-fn generation_size(encoder: &Value) -> Option<(usize, usize)> {
+fn image_size(encoder: &Value) -> Option<(usize, usize)> {
     match encoder.get("image_size")? {
         Value::Number(side) => side.as_u64().map(|side| (side as usize, side as usize)),
         Value::Array(pair) => {
@@ -305,7 +353,7 @@ fn generation_size(encoder: &Value) -> Option<(usize, usize)> {
 }
 
 /// What was taken, left and made, on standard error.
-fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report, notes: &[String]) {
+fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report) {
     let variables = model.store().variables();
     let parameters: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
     eprintln!(
@@ -316,10 +364,5 @@ fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report, notes: &
         variables.len(),
         parameters as f64 / 1e6
     );
-    eprintln!("taken from checkpoints: {} tensors", report.taken);
-    for (title, names) in [("left in them", &report.left), ("newly drawn", &report.made)] {
-        eprintln!("{title}: {} tensors", names.len());
-        names.iter().for_each(|name| eprintln!("  {name}"));
-    }
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    report.lines().iter().for_each(|line| eprintln!("{line}"));
 }

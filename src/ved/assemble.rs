@@ -1,31 +1,40 @@
 //! A new model from two parts: each a config (random weights) or a pretrained checkpoint (warm start).
 //! Reference: `from_encoder_decoder_configs`, `from_encoder_decoder_pretrained`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
+use super::report::Report;
 use super::source::{Half, Source, Weights};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::nn::config as reading;
 use crate::nn::store::{Missing, Store};
 use crate::{decoders, encoders};
 
-/// What became of the tensors.
-#[derive(Default)]
-pub struct Report {
-    /// Tensors of the new model that came from a checkpoint.
-    pub taken: usize,
-    /// Keys of the two checkpoints that have no place in the new model.
-    pub left: Vec<String>,
-    /// Tensors of the new model that were drawn.
-    pub made: Vec<String>,
-    /// Sentences for the user that are no errors.
-    pub notes: Vec<String>,
-}
+/// Fields that every config has, beside those of its family.
+pub const COMMON: &[&str] = &[
+    "add_cross_attention",
+    "attn_implementation",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "pad_token_id",
+    "prefix",
+    "sep_token_id",
+    "tie_word_embeddings",
+    "use_cache",
+];
 
 /// Joins two halves.
 ///
@@ -40,8 +49,9 @@ pub fn assemble(
     set: Map<String, Value>,
     kind: Kind,
 ) -> Result<(VisionEncoderDecoder, Report)> {
-    let encoder_config = complete(Half::Encoder, encoder, encoder_set)?;
-    let decoder_config = complete(Half::Decoder, decoder, decoder_set)?;
+    let mut notes = Vec::new();
+    let encoder_config = complete(Half::Encoder, encoder, encoder_set, &mut notes)?;
+    let decoder_config = complete(Half::Decoder, decoder, decoder_set, &mut notes)?;
     let mut rest = Map::new();
     rest.insert("architectures".into(), json!(["VisionEncoderDecoderModel"]));
     rest.insert("model_type".into(), json!("vision-encoder-decoder"));
@@ -61,32 +71,39 @@ pub fn assemble(
     let model = VisionEncoderDecoder::build(config, store.clone())?;
     store.check()?;
 
-    let mut report = Report { made: store.made(), notes: store.warnings(), ..Report::default() };
-    let mut ignored = BTreeSet::new();
-    for (half, weights) in &halves {
+    notes.extend(store.warnings());
+    Ok((model, report(&store, &halves, notes)))
+}
+
+/// Which tensors were taken, made and left.
+fn report(store: &Store, halves: &[(Half, &Weights)], mut notes: Vec<String>) -> Report {
+    let made = store.made();
+    let drawn: HashSet<&String> = made.iter().collect();
+    let names = store.variables().into_iter().map(|variable| variable.name);
+    let taken = names.filter(|name| !drawn.contains(name)).collect();
+    let mut left = Vec::new();
+    for (half, weights) in halves {
         let taken = weights.taken.borrow();
-        report.taken += taken.len();
-        let model_type = match half {
-            Half::Encoder => encoder.model_type(),
-            Half::Decoder => decoder.model_type(),
-        };
-        let harmless = |key: &str| encoders::ignored(half.ignore(model_type), key);
-        for key in weights.checkpoint.keys().filter(|key| !taken.contains(*key)) {
-            if harmless(key) {
-                ignored.insert(key.to_string());
-            } else {
-                report.left.push(key.to_string());
-            }
+        let keys = weights.candidates().filter(|key| !taken.contains(*key));
+        left.extend(keys.map(|key| (*half, key.to_string())));
+        if weights.others() > 0 {
+            notes.push(format!(
+                "the {} comes from a whole model, whose other {} tensors were not asked for",
+                half.name(),
+                weights.others()
+            ));
         }
     }
-    if !ignored.is_empty() {
-        report.notes.push(format!("{} buffers of old files have no meaning now", ignored.len()));
-    }
-    Ok((model, report))
+    Report { taken, left, made, notes }
 }
 
 /// A half's config: the class's defaults, the file, the overrides, and what makes it a decoder.
-fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Value> {
+fn complete(
+    half: Half,
+    source: &Source,
+    set: &Map<String, Value>,
+    notes: &mut Vec<String>,
+) -> Result<Value> {
     let mut given = source.config().clone();
     let Value::Object(map) = &mut given else { bail!("the {} config is no object", half.name()) };
     for (key, value) in set {
@@ -96,7 +113,21 @@ fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Val
         Half::Encoder => &[][..],
         Half::Decoder => decoders::find(source.model_type())?.aliases,
     };
-    let mut config = reading::merge(half.defaults(source.model_type())?, &given, aliases);
+    let defaults = half.defaults(source.model_type())?;
+    for key in set.keys() {
+        let known = COMMON.contains(&key.as_str())
+            || defaults.get(key).is_some()
+            || source.config().get(key).is_some()
+            || aliases.iter().any(|(alias, _)| alias == key);
+        if !known {
+            notes.push(format!(
+                "{} configs of type {:?} have no {key:?}; it is written, and has no effect",
+                half.name(),
+                source.model_type()
+            ));
+        }
+    }
+    let mut config = reading::merge(defaults, &given, aliases);
     for (alias, _) in aliases {
         config.shift_remove(*alias);
     }
@@ -104,6 +135,7 @@ fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Val
         prepare(&mut config);
     }
     if half == Half::Decoder {
+        room_in_cache(&mut config, notes);
         config.insert("is_decoder".into(), json!(true));
         config.insert("add_cross_attention".into(), json!(true));
     } else {
@@ -118,6 +150,21 @@ fn complete(half: Half, source: &Source, set: &Map<String, Value>) -> Result<Val
         config.shift_remove(key);
     }
     Ok(Value::Object(config))
+}
+
+/// The reference's cache has `encoder_layers` slots for BART-like decoders, and its `generate` fails if
+/// the decoder has more layers.
+fn room_in_cache(config: &mut Map<String, Value>, notes: &mut Vec<String>) {
+    let layers = |name: &str| config.get(name).and_then(Value::as_i64);
+    if let (Some(slots), Some(needed)) = (layers("encoder_layers"), layers("decoder_layers"))
+        && slots < needed
+    {
+        config.insert("encoder_layers".into(), json!(needed));
+        notes.push(format!(
+            "decoder.encoder_layers is raised from {slots} to {needed}, the number of decoder layers: \
+             transformers counts its cache by it"
+        ));
+    }
 }
 
 /// Whole images for masked autoencoders, and the size that Swin's config computes from others.

@@ -60,6 +60,24 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     Ok((model, warnings))
 }
 
+/// The number type that holds every float of the files as it is: theirs, or f32 where they differ.
+pub fn stored_kind<'a>(files: impl IntoIterator<Item = &'a Checkpoint>) -> Kind {
+    let mut found: Option<Kind> = None;
+    for file in files {
+        for kind in file.keys().filter_map(|key| file.info(key)).map(|info| info.kind) {
+            found = match (found, kind) {
+                (_, Kind::Double) | (Some(Kind::Double), _) => Some(Kind::Double),
+                (None, Kind::Float | Kind::Half | Kind::BFloat16) => Some(kind),
+                (Some(known), Kind::Float | Kind::Half | Kind::BFloat16) if known != kind => {
+                    Some(Kind::Float)
+                }
+                _ => found,
+            };
+        }
+    }
+    found.unwrap_or(Kind::Float)
+}
+
 /// Keys of the checkpoint that nothing asked for, less those that the rows declare harmless.
 fn unused(model: &VisionEncoderDecoder) -> Vec<String> {
     let encoder = encoders::find(model.config.encoder_type()).map_or(&[][..], |arch| arch.ignore);

@@ -8,6 +8,7 @@ pub mod generation;
 pub mod load;
 pub mod parts;
 pub mod processor;
+pub mod report;
 pub mod save;
 pub mod source;
 pub mod verify;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use config::VisionEncoderDecoderConfig;
-pub use load::{LoadOptions, load};
+pub use load::{LoadOptions, load, stored_kind};
 pub use processor::Processor;
 
 use crate::decoders::{self, Decoder};

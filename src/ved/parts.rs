@@ -7,21 +7,24 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use super::assemble::assemble;
 use super::config::{read_json, read_json_if_there};
-use super::save::{WeightFormat, WeightOptions, dtype_name, with_aliases, write_json};
+use super::load::stored_kind;
+use super::report::collapse;
+use super::save::{WeightFormat, WeightOptions, name_dtype, with_aliases, write_json};
 use super::source::{Half, Source};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{self, Checkpoint};
 use crate::nn::store::{Missing, Store};
+use crate::text::TOKENIZER_FILES;
 
 const PROJECTION: &str = "enc_to_dec_proj.safetensors";
 const TOP: &str = "vision-encoder-decoder.json";
 
-/// Files that belong to the encoder's half; everything else goes with the decoder.
+/// Files that belong to the encoder's half.
 const ENCODER_FILES: &[&str] = &["preprocessor_config.json", "processor_config.json"];
 
 /// Writes `out/encoder` and `out/decoder`, each a checkpoint that the reference opens by itself.
@@ -38,7 +41,9 @@ pub fn split(
         let folder = out.join(half.name());
         std::fs::create_dir(&folder).with_context(|| format!("can't make {folder:?}"))?;
         let mut config = config.clone();
-        config["torch_dtype"] = json!(dtype_name(kind));
+        if let Value::Object(config) = &mut config {
+            name_dtype(config, kind);
+        }
         write_json(&folder.join("config.json"), &config)?;
         let prefix = format!("{}.", half.name());
         let tensors = tensors_under(model, &prefix, kind);
@@ -91,10 +96,7 @@ fn copy_files(dir: &Path, out: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("can't list {dir:?}"))? {
         let path = entry.with_context(|| format!("can't list {dir:?}"))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let of_text = name == "generation_config.json"
-            || ["token", "vocab", "merges", "special_tokens", "spiece", "sentencepiece"]
-                .iter()
-                .any(|part| name.contains(part));
+        let of_text = name == "generation_config.json" || TOKENIZER_FILES.contains(&name.as_str());
         let half = if ENCODER_FILES.contains(&name.as_str()) {
             Half::Encoder
         } else if of_text {
@@ -139,13 +141,10 @@ fn rejoin(
         files.push(("", Checkpoint::open_file(path)?));
     }
     let mut keys = Vec::new();
-    let mut kind = Kind::Float;
     for (prefix, file) in &files {
         keys.extend(file.keys().map(|key| format!("{prefix}{key}")));
-        if let Some(info) = file.keys().next().and_then(|key| file.info(key)) {
-            kind = info.kind;
-        }
     }
+    let kind = stored_kind(files.iter().map(|(_, file)| file));
     let lookup = Box::new(move |key: &str| {
         let found = files.iter().find_map(|(prefix, file)| {
             let inside = key.strip_prefix(prefix)?;
@@ -163,13 +162,15 @@ fn join_strangers(encoder: &Path, decoder: &Path) -> Result<(VisionEncoderDecode
     let encoder = Source::from_dir(Half::Encoder, encoder)?;
     let decoder = Source::from_dir(Half::Decoder, decoder)?;
     let none = Map::new();
-    let (model, report) = assemble(&encoder, &decoder, &none, &none, Map::new(), Kind::Float)?;
+    let kind = stored_kind([&encoder, &decoder].into_iter().filter_map(Source::checkpoint));
+    let (model, report) = assemble(&encoder, &decoder, &none, &none, Map::new(), kind)?;
     let mut notes = report.notes;
     if !report.made.is_empty() {
-        notes.push(format!("newly drawn: {}", report.made.join(", ")));
+        notes.push(format!("newly drawn: {}", collapse(&report.made).join(", ")));
     }
-    if !report.left.is_empty() {
-        notes.push(format!("left in the two checkpoints: {}", report.left.join(", ")));
+    let left: Vec<String> = report.left.into_iter().map(|(_, key)| key).collect();
+    if !left.is_empty() {
+        notes.push(format!("left in the two checkpoints: {}", collapse(&left).join(", ")));
     }
     notes.push(
         "the top level has no special ids yet; `vedm init` sets them from the tokenizer"

@@ -3,11 +3,39 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::VisionEncoderDecoder;
 use crate::checkpoint;
+
+/// Refuses an output that is an input, lies inside one, or holds one: inputs are never changed, and
+/// replacing a directory would remove what lies in it.
+pub fn keep_apart(out: &Path, input: &Path) -> Result<()> {
+    let input = input.canonicalize().with_context(|| format!("can't find {input:?}"))?;
+    let place = resolved(out);
+    ensure!(place != input, "{out:?} is the input itself; write into another directory");
+    ensure!(
+        !place.starts_with(&input),
+        "{out:?} lies inside the input {input:?}, which is never changed; write elsewhere"
+    );
+    ensure!(
+        !input.starts_with(&place),
+        "the input {input:?} lies inside {out:?}, which would be replaced; write elsewhere"
+    );
+    Ok(())
+}
+
+/// The real path of something that need not be there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    for above in absolute.ancestors() {
+        if let (Ok(real), Ok(rest)) = (above.canonicalize(), absolute.strip_prefix(above)) {
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+        }
+    }
+    absolute
+}
 
 /// A directory under construction beside its final place.
 pub struct Staging {
@@ -114,9 +142,18 @@ impl Default for WeightOptions {
 /// Writes config.json and the weights into `dir`.
 pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptions) -> Result<()> {
     let kind = options.kind.unwrap_or(model.kind());
-    let mut config = model.config.clone();
-    config.set("torch_dtype", json!(dtype_name(kind)));
-    write_json(&dir.join("config.json"), &config.to_json())?;
+    let mut config = model.config.to_json();
+    if let Value::Object(top) = &mut config {
+        name_dtype(top, kind);
+        for half in ["encoder", "decoder"] {
+            let part = top.get_mut(half).and_then(Value::as_object_mut);
+            if let Some(part) = part.filter(|part| DTYPES.iter().any(|key| part.contains_key(*key)))
+            {
+                name_dtype(part, kind);
+            }
+        }
+    }
+    write_json(&dir.join("config.json"), &config)?;
     let tensors: Vec<(String, Tensor)> = model
         .store()
         .variables()
@@ -152,6 +189,23 @@ pub(super) fn with_aliases(
         }
     }
     tensors
+}
+
+/// The two spellings of the number type in a config: today's and the one that every version reads.
+const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
+
+/// Names the number type under the spellings that the config has, else under the older one.
+pub(super) fn name_dtype(config: &mut Map<String, Value>, kind: Kind) {
+    let mut named = false;
+    for key in DTYPES {
+        if let Some(value) = config.get_mut(key) {
+            *value = json!(dtype_name(kind));
+            named = true;
+        }
+    }
+    if !named {
+        config.insert("torch_dtype".into(), json!(dtype_name(kind)));
+    }
 }
 
 /// The reference's name of a number type.

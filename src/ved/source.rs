@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::config::read_json;
 use super::{VisionEncoderDecoderConfig, distilbert};
@@ -18,7 +18,13 @@ pub enum Source {
     /// A config alone: its weights are drawn.
     Config(Value),
     /// A pretrained checkpoint: its weights are taken.
-    Pretrained { dir: PathBuf, config: Value, weights: Weights },
+    Pretrained {
+        dir: PathBuf,
+        config: Value,
+        weights: Weights,
+        /// The special ids that the file's top level names.
+        ids: Map<String, Value>,
+    },
 }
 
 /// The tensors of a pretrained half, under the names they have in the new model.
@@ -28,6 +34,8 @@ pub struct Weights {
     pub(super) names: HashMap<String, String>,
     /// Keys that a constructor asked for.
     pub(super) taken: Rc<RefCell<HashSet<String>>>,
+    /// What the keys of this half begin with, where the file holds both.
+    within: String,
 }
 
 /// The two halves of a model.
@@ -68,13 +76,6 @@ impl Half {
         }
     }
 
-    pub(super) fn ignore(self, model_type: &str) -> &'static [&'static str] {
-        match self {
-            Half::Encoder => encoders::find(model_type).map_or(&[], |arch| arch.ignore),
-            Half::Decoder => decoders::find(model_type).map_or(&[], |arch| arch.ignore),
-        }
-    }
-
     /// The class's defaults.
     pub fn defaults(self, model_type: &str) -> Result<Value> {
         match self {
@@ -99,10 +100,15 @@ impl Source {
     /// A checkpoint directory: of the half itself, of a model with a head, or of a larger model.
     pub fn from_dir(half: Half, dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let (config, origin) =
-            half_of(half, read_json(&path)?).with_context(|| format!("{path:?}"))?;
+        let json = read_json(&path)?;
+        let ids = SPECIAL_IDS
+            .iter()
+            .filter_map(|name| Some((name.to_string(), json.get(*name)?.clone())))
+            .filter(|(_, id)| !id.is_null())
+            .collect();
+        let (config, origin) = half_of(half, json).with_context(|| format!("{path:?}"))?;
         let weights = Weights::open(half, dir, &config, origin)?;
-        Ok(Source::Pretrained { dir: dir.to_path_buf(), config, weights })
+        Ok(Source::Pretrained { dir: dir.to_path_buf(), config, weights, ids })
     }
 
     /// The directory that the tokenizer and the image processor come from, if there is one.
@@ -113,9 +119,24 @@ impl Source {
         }
     }
 
-    pub(super) fn config(&self) -> &Value {
+    /// A special id that the checkpoint's own config.json names at its top level.
+    pub fn id(&self, name: &str) -> Option<i64> {
+        match self {
+            Source::Config(_) => None,
+            Source::Pretrained { ids, .. } => ids.get(name).and_then(Value::as_i64),
+        }
+    }
+
+    pub fn config(&self) -> &Value {
         match self {
             Source::Config(config) | Source::Pretrained { config, .. } => config,
+        }
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<&Checkpoint> {
+        match self {
+            Source::Config(_) => None,
+            Source::Pretrained { weights, .. } => Some(&weights.checkpoint),
         }
     }
 
@@ -123,6 +144,18 @@ impl Source {
         self.config().get("model_type").and_then(Value::as_str).unwrap_or_default()
     }
 }
+
+/// Special ids of a config.json.
+const SPECIAL_IDS: &[&str] =
+    &["decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"];
+
+/// Models of images and text whose vision tower is an encoder.
+const TOWERS: &[(&str, &str)] = &[
+    ("clip", "clip_vision_model"),
+    ("chinese_clip", "chinese_clip_vision_model"),
+    ("siglip", "siglip_vision_model"),
+    ("aimv2", "aimv2_vision_model"),
+];
 
 /// Which larger model a half was found in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,11 +177,10 @@ fn half_of(half: Half, json: Value) -> Result<(Value, Origin)> {
         });
     }
     if half == Half::Encoder
-        && let "clip" | "siglip" = model_type.as_str()
+        && let Some((_, tower_type)) = TOWERS.iter().find(|(whole, _)| *whole == model_type)
     {
-        // The whole CLIP: its vision tower is an encoder.
         let mut tower = json.get("vision_config").cloned().unwrap_or_else(|| json!({}));
-        tower["model_type"] = json!(format!("{model_type}_vision_model"));
+        tower["model_type"] = json!(tower_type);
         return Ok((tower, Origin::Itself));
     }
     if half == Half::Decoder && model_type == "distilbert" {
@@ -176,7 +208,21 @@ impl Weights {
         if half == Half::Decoder {
             shared_embedding(prefix, &keys, &mut names);
         }
-        Ok(Weights { checkpoint, names, taken: Rc::default() })
+        let within = match origin {
+            Origin::VisionEncoderDecoder => format!("{}.", half.name()),
+            Origin::Itself | Origin::DistilBert => String::new(),
+        };
+        Ok(Weights { checkpoint, names, taken: Rc::default(), within })
+    }
+
+    /// Keys of the file that belong to this half.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &str> {
+        self.checkpoint.keys().filter(|key| key.starts_with(&self.within))
+    }
+
+    /// How many tensors of the file belong to another half.
+    pub(super) fn others(&self) -> usize {
+        self.checkpoint.len() - self.candidates().count()
     }
 }
 

@@ -3,8 +3,10 @@
 
 mod commands;
 mod completions;
+mod convert;
 mod errors;
 mod grid;
 mod house;
+mod init;
 mod parity;
 mod support;

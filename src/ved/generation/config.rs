@@ -198,6 +198,11 @@ impl GenerationConfig {
         Value::Object(written.into_iter().collect())
     }
 
+    /// The names of every field.
+    pub fn names() -> Vec<&'static str> {
+        GenerationConfig::default().fields().into_iter().map(|(name, _)| name).collect()
+    }
+
     /// (name, JSON value) of every field.
     pub(super) fn fields(&self) -> Vec<(&'static str, Value)> {
         let bias: Vec<Value> = self.sequence_bias.iter().map(|(ids, b)| json!([ids, b])).collect();
