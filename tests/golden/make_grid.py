@@ -14,8 +14,6 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # `tokenizers` is the package, not the file beside this one
-
 import numpy as np
 import torch
 import transformers
