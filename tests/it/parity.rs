@@ -291,14 +291,18 @@ impl Case {
                     let expected = expected.as_f64().unwrap();
                     // A negative length penalty multiplies: f32 has seven digits whatever the size.
                     let error = (found - expected).abs() / expected.abs().max(10.0) * 10.0;
-                    self.quietly_within(&format!("{what} {way} score"), error, SCORES);
+                    self.quietly_within(&format!("{what} {way} score"), error, self.scores_bound());
                 }
             }
             if one["token_logprobs"].is_array() {
                 let expected: Vec<Vec<f64>> = numbers(&one["token_logprobs"]);
                 for (row, expected) in rows.iter().zip(&expected) {
                     let error = largest(&row.token_logprobs, expected);
-                    self.quietly_within(&format!("{what} {way} token_logprobs"), error, SCORES);
+                    self.quietly_within(
+                        &format!("{what} {way} token_logprobs"),
+                        error,
+                        self.scores_bound(),
+                    );
                 }
             }
         }
@@ -339,7 +343,7 @@ impl Case {
             .abs()
             .max();
             let error = f64::try_from(error).unwrap();
-            self.quietly_within(&format!("{flags:?} processed scores"), error, SCORES);
+            self.quietly_within(&format!("{flags:?} processed scores"), error, self.scores_bound());
         }
         if !all.is_empty() {
             write!(self.line, " processed {}", all.len()).unwrap();
@@ -365,6 +369,11 @@ impl Case {
     /// Random weights can amplify rounding: where the reference's own f32 is far from its f64, so is ours.
     fn logits_bound(&self) -> f64 {
         LOGITS.max(NOISE * self.number("logits_noise"))
+    }
+
+    /// Log-probabilities are as far off as the logits they come from.
+    fn scores_bound(&self) -> f64 {
+        SCORES.max(NOISE * self.number("logits_noise"))
     }
 
     /// A scalar of the case, 0 if it has none of that name.
