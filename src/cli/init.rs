@@ -199,7 +199,17 @@ fn source(half: Half, name: &str) -> Result<Source> {
         return Ok(source);
     }
     let flag = half.name();
-    let dir = models::find(name, None).with_context(|| format!("--{flag} {name:?}"))?;
+    let dir = match models::find(name, None) {
+        Ok(dir) => dir,
+        // A bare word may have been meant as a type: then that is what to speak of.
+        Err(error) if name.contains(['/', '.']) || error.to_string().contains("did you mean") => {
+            return Err(error).with_context(|| format!("--{flag} {name:?}"));
+        }
+        Err(error) => {
+            half.refuse(name).with_context(|| format!("--{flag}: {error}"))?;
+            return Err(error);
+        }
+    };
     Source::from_dir(half, &dir).with_context(|| format!("--{flag} {name:?}"))
 }
 

@@ -61,7 +61,7 @@ impl Half {
     }
 
     /// The error for an unknown type.
-    fn refuse(self, model_type: &str) -> Result<()> {
+    pub fn refuse(self, model_type: &str) -> Result<()> {
         match self {
             Half::Encoder => encoders::find(model_type).map(|_| ()),
             Half::Decoder => decoders::find(model_type).map(|_| ()),

@@ -313,8 +313,8 @@ fn an_existing_out_is_kept_unless_forced() {
 fn mistakes_are_told_and_leave_nothing() {
     let model = path_of("vit-bert");
     let table: &[(&[&str], &str)] = &[
-        (&["--encoder", "vit", "--decoder", "opt"], "opt"),
-        (&["--encoder", "resnet", "--decoder", "bert"], "no model \"resnet\""),
+        (&["--encoder", "vit", "--decoder", "distilbert"], "has no cross-attention"),
+        (&["--encoder", "resnet", "--decoder", "bert"], "encoder type \"resnet\" is not supported"),
         (&["--encoder", "vit", "--decoder", "bert"], "name one by --tokenizer"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "x"], "expected NAME=VALUE"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "e.x=1"], "neither encoder nor"),
