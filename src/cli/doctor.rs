@@ -1,5 +1,6 @@
 //! `vedm doctor`: what was found, and what follows from it.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -19,50 +20,53 @@ pub(super) struct DoctorArgs {
 
 /// Prints the report; a model that can't be used is an error.
 pub(super) fn run(args: &DoctorArgs) -> Result<Verdict> {
-    println!("vedm        {}", env!("CARGO_PKG_VERSION"));
+    let out = &mut std::io::stdout().lock();
+    writeln!(out, "vedm        {}", env!("CARGO_PKG_VERSION"))?;
     let folder = native::libtorch_folder();
-    println!("libtorch    2.11.0 in {}", shown(folder));
-    println!("cpu         {}, {} threads an operation", capability(), tch::get_num_threads());
+    writeln!(out, "libtorch    2.11.0 in {}", shown(folder))?;
+    writeln!(out, "cpu         {}, {} threads an operation", capability(), tch::get_num_threads())?;
     match device::cuda() {
-        Ok(count) => println!("cuda        {count} device(s); --device auto computes there"),
-        Err(reason) => println!("cuda        not used: {reason}"),
+        Ok(count) => writeln!(out, "cuda        {count} device(s); --device auto computes there")?,
+        Err(reason) => writeln!(out, "cuda        not used: {reason}")?,
     }
-    println!("hub cache   {}", presence(models::hub_cache()));
-    println!("shipped     {}", shipped());
-    println!("encoders    {}", encoders::names());
-    println!("decoders    {}", decoders::names());
+    writeln!(out, "hub cache   {}", presence(models::hub_cache()))?;
+    writeln!(out, "shipped     {}", shipped())?;
+    writeln!(out, "encoders    {}", encoders::names())?;
+    writeln!(out, "decoders    {}", decoders::names())?;
     if let Some(name) = &args.model {
-        model(name)?;
+        model(name, out)?;
     }
     Ok(Verdict::Done)
 }
 
-fn model(name: &str) -> Result<()> {
+fn model(name: &str, out: &mut impl Write) -> Result<()> {
     let dir = models::find(name, None)?;
-    println!("model       {}", dir.display());
+    writeln!(out, "model       {}", dir.display())?;
     let options = LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false };
     let (model, warnings) = ved::load(&dir, options)?;
     let variables = model.store().variables();
     let count: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
     let limits = model.decoder.limits();
-    println!(
+    writeln!(
+        out,
         "            {} encoder, {} decoder, {} tensors, {:.1} million parameters",
         model.config.encoder_type(),
         model.config.decoder_type(),
         variables.len(),
         count as f64 / 1e6
-    );
+    )?;
     let processor = Processor::from_dir(&dir, &model.config)?;
-    println!(
+    writeln!(
+        out,
         "            vocabulary {} (tokenizer {}), positions {}",
         limits.vocab_size,
         processor.tokenizer.vocab_size(),
         limits.max_positions.map_or("unlimited".to_string(), |positions| positions.to_string())
-    );
+    )?;
     for warning in warnings.iter().chain(&processor.warnings) {
-        println!("            warning: {warning}");
+        writeln!(out, "            warning: {warning}")?;
     }
-    println!("            sound: every tensor is accounted for");
+    writeln!(out, "            sound: every tensor is accounted for")?;
     Ok(())
 }
 

@@ -205,6 +205,23 @@ fn the_doctor_looks_at_a_model() {
 }
 
 #[test]
+fn a_closed_pipe_is_quiet() {
+    use std::io::Read;
+    let (model, names) = (model(), names());
+    let caption = ["caption", "--model", &model, "--max-new-tokens", "2", &names[0], &names[1]];
+    let doctor = ["doctor", "--model", &model];
+    for args in [&caption[..], &doctor[..]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vedm"));
+        let (out, err) = (std::process::Stdio::piped(), std::process::Stdio::piped());
+        let mut child = command.args(args).stdout(out).stderr(err).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
 fn help_fits_a_screen_and_version_is_told() {
     for command in ["caption", "ocr"] {
         let short = Vedm::new(&[command, "-h"]).run().status(0).stdout;
