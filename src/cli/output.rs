@@ -1,6 +1,7 @@
 //! Records become lines of text or JSON, written as each image ends.
 
-use std::io::{BufWriter, Write};
+use std::borrow::Cow;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,8 @@ use crate::ved::generation::Finish;
 /// Where the results go, and in which form.
 pub(super) struct Writer {
     form: Form,
+    /// True if a person looks on: control characters would act on the terminal.
+    terminal: bool,
     to: BufWriter<Box<dyn Write>>,
 }
 
@@ -61,7 +64,12 @@ impl Writer {
             ),
             None => Box::new(std::io::stdout()),
         };
-        Ok(Writer { form, to: BufWriter::new(to) })
+        let terminal = file.is_none() && std::io::stdout().is_terminal();
+        Ok(Writer { form, terminal, to: BufWriter::new(to) })
+    }
+
+    fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.terminal { visible(text).into() } else { text.into() }
     }
 
     /// One record; a failed input appears in JSON only (standard error tells it in any case).
@@ -78,18 +86,31 @@ impl Writer {
             (_, Err(_)) => {}
             (Form::Bare, Ok(reading)) => {
                 for sequence in &reading.sequences {
-                    writeln!(self.to, "{}", sequence.text)?;
+                    writeln!(self.to, "{}", self.shown(&sequence.text))?;
                 }
             }
             (Form::Lines, Ok(reading)) => {
                 for sequence in &reading.sequences {
-                    writeln!(self.to, "{}\t{}", escape(&record.image), escape(&sequence.text))?;
+                    let (image, text) = (escape(&record.image), escape(&sequence.text));
+                    writeln!(self.to, "{}\t{}", self.shown(&image), self.shown(&text))?;
                 }
             }
         }
         self.to.flush()?;
         Ok(())
     }
+}
+
+/// Control characters as their pictures (U+2400 ..), but for line ends.
+fn visible(text: &str) -> String {
+    let picture = |c: char| match u32::from(c) {
+        0x0A => c,
+        code @ 0x00..0x20 => char::from_u32(0x2400 + code).unwrap_or(c),
+        0x7F => '\u{2421}',
+        0x80..0xA0 => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    };
+    text.chars().map(picture).collect()
 }
 
 fn by_name(file: Option<&Path>) -> Format {
@@ -177,6 +198,11 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(escape(text), expected);
         }
+    }
+
+    #[test]
+    fn control_characters_get_pictures() {
+        assert_eq!(visible("a\u{1b}[31m\tb\u{7f}\nü"), "a\u{241b}[31m\u{2409}b\u{2421}\nü");
     }
 
     #[test]
