@@ -42,12 +42,13 @@ impl Report {
         let name = half.name();
         if taken.is_empty() {
             lines.push(format!("{name}: all {} newly drawn", tensors(made.len())));
+        } else if made.is_empty() {
+            lines.push(format!("{name}: all {} taken", tensors(taken.len())));
         } else {
             lines.push(format!("{name}: taken {}", tensors(taken.len())));
-            if !made.is_empty() {
-                lines.push(format!("{name}: newly drawn {}", tensors(made.len())));
-                lines.extend(indented(made));
-            }
+            lines.extend(indented(taken));
+            lines.push(format!("{name}: newly drawn {}", tensors(made.len())));
+            lines.extend(indented(made));
         }
         let left: Vec<String> =
             self.left.iter().filter(|(of, _)| *of == half).map(|(_, key)| key.clone()).collect();
@@ -163,7 +164,7 @@ mod tests {
         };
         let expected = [
             "encoder: all 2 tensors newly drawn",
-            "decoder: taken 1 tensor",
+            "decoder: all 1 tensor taken",
             "decoder: left in its checkpoint 2 tensors",
             "  pooler.{0-1}",
             "between them: newly drawn 1 tensor",
