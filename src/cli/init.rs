@@ -13,7 +13,7 @@ use crate::models;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{COMMON, assemble};
-use crate::ved::generation::{GenerationConfig, Sources};
+use crate::ved::generation::GenerationConfig;
 use crate::ved::processor::read_image_processor;
 use crate::ved::report::Report;
 use crate::ved::save::{Staging, WeightOptions, keep_apart, save_model, write_json};
@@ -135,14 +135,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
 
 /// generation_config.json as the reference derives it from a fresh model's config.
 fn generation(model: &VisionEncoderDecoder) -> Result<Value> {
-    let (config, _) = GenerationConfig::resolve(&Sources {
-        overrides: &Map::new(),
-        generation_config: None,
-        config: &model.config.to_json(),
-        decoder_defaults: &Half::Decoder.defaults(model.config.decoder_type())?,
-        max_positions: model.decoder.limits().max_positions,
-        reference_length: true,
-    })?;
+    let (config, _) = model.generation_config(&Map::new(), None, true)?;
     Ok(config.to_json())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use tch::Device;
 
 use super::Verdict;
@@ -11,9 +11,9 @@ use super::{inputs, output};
 use crate::image::DecodeOptions;
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
-use crate::ved::generation::{GenerationConfig, Sources};
+use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
-use crate::{decoders, device, models};
+use crate::{device, models};
 
 /// Which of the two commands runs; they differ in the model they take by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +74,9 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
     processor.warnings.iter().for_each(|warning| talk(warning));
 
     let overrides = args.generate.overrides(&processor.tokenizer)?;
-    let limits = model.decoder.limits();
     let generation_config = read_json_if_there(&dir.join("generation_config.json"))?;
-    let (generation, warnings) = GenerationConfig::resolve(&Sources {
-        overrides: &overrides,
-        generation_config: generation_config.as_ref(),
-        config: &model.config.to_json(),
-        decoder_defaults: &(decoders::find(model.config.decoder_type())?.defaults)(),
-        max_positions: limits.max_positions,
-        reference_length: false,
-    })?;
+    let (generation, warnings) =
+        model.generation_config(&overrides, generation_config.as_ref(), false)?;
     // A sentence once is enough, however many settings it concerns.
     let once: BTreeMap<&String, ()> = warnings.iter().map(|warning| (warning, ())).collect();
     once.keys().for_each(|warning| talk(warning));
@@ -112,10 +105,7 @@ fn prompt(
     processor: &Processor,
     generation: &GenerationConfig,
 ) -> Result<Vec<i64>> {
-    let start = generation.decoder_start_token_id.context(
-        "the checkpoint names no decoder_start_token_id and no bos_token_id; add one of them to its \
-         generation_config.json",
-    )?;
+    let start = generation.start_token()?;
     let Some(text) = &args.generate.prompt else { return Ok(vec![start]) };
     let ids = processor.tokenizer.encode(text, false)?;
     if ids.is_empty() {
@@ -127,10 +117,7 @@ fn prompt(
             "--prompt {text:?}: token {id} lies outside the decoder's vocabulary of {vocabulary}"
         );
     }
-    if model.config.encoder_type().contains("donut") || ids[0] == start {
-        return Ok(ids);
-    }
-    Ok(std::iter::once(start).chain(ids).collect())
+    Ok(model.prompt(start, ids))
 }
 
 /// A batch that keeps the device busy and its memory small.

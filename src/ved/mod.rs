@@ -16,9 +16,11 @@ pub mod verify;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 pub use config::VisionEncoderDecoderConfig;
+use generation::{GenerationConfig, Sources};
 pub use load::{LoadOptions, load, stored_kind};
 pub use processor::Processor;
 
@@ -96,6 +98,33 @@ impl VisionEncoderDecoder {
         let mut cache = self.decoder.limits().cache();
         let hidden = self.decoder.forward(decoder_input_ids, states, &mut cache, train);
         self.decoder.logits(&hidden)
+    }
+
+    /// The generation settings that this model runs with, and warnings; see `Sources` for the layers.
+    pub fn generation_config(
+        &self,
+        overrides: &Map<String, Value>,
+        generation_config: Option<&Value>,
+        reference_length: bool,
+    ) -> Result<(GenerationConfig, Vec<String>)> {
+        GenerationConfig::resolve(&Sources {
+            overrides,
+            generation_config,
+            config: &self.config.to_json(),
+            decoder_defaults: &(decoders::find(self.config.decoder_type())?.defaults)(),
+            max_positions: self.decoder.limits().max_positions,
+            reference_length,
+        })
+    }
+
+    /// What every sequence begins with: the start token, then the prompt's. Donut's prompts bring
+    /// their own start token (the reference's `_prepare_decoder_input_ids_for_generation`).
+    pub fn prompt(&self, start: i64, ids: Vec<i64>) -> Vec<i64> {
+        let donut = self.config.encoder_type().contains("donut") && !ids.is_empty();
+        if donut || ids.first() == Some(&start) {
+            return ids;
+        }
+        std::iter::once(start).chain(ids).collect()
     }
 
     /// Labels one step later, behind the start token, -100 replaced by padding. [B, T] -> [B, T]

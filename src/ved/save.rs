@@ -222,13 +222,5 @@ pub fn dtype_name(kind: Kind) -> &'static str {
 pub fn write_json(path: &Path, json: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(json)?;
     text.push('\n');
-    write_text(path, &text)
-}
-
-/// A text file, whole or not at all.
-pub fn write_text(path: &Path, text: &str) -> Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, text)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("can't write {path:?}"))
+    checkpoint::write_file(path, text.as_bytes())
 }

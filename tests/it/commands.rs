@@ -40,6 +40,26 @@ fn one_image_gives_its_text_alone() {
 }
 
 #[test]
+fn without_a_start_token_the_text_begins_with_bos() {
+    let (tokens, texts) = expected_texts();
+    let copy = copy_of(MODEL);
+    for file in ["config.json", "generation_config.json"] {
+        let path = copy.path().join(file);
+        let mut json: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        json.as_object_mut().unwrap().remove("decoder_start_token_id");
+        if let Some(decoder) = json.get_mut("decoder").and_then(Value::as_object_mut) {
+            decoder.remove("decoder_start_token_id");
+        }
+        std::fs::write(&path, json.to_string()).unwrap();
+    }
+    let model = copy.path().display().to_string();
+    let names = names();
+    let args = ["caption", "--model", &model, "--max-new-tokens", &tokens.to_string(), &names[0]];
+    assert_eq!(Vedm::new(&args).run().status(0).stdout, format!("{}\n", texts[0]));
+}
+
+#[test]
 fn several_images_give_lines_in_their_order() {
     let (tokens, texts) = expected_texts();
     let (tokens, names, model) = (tokens.to_string(), names(), model());

@@ -4,37 +4,22 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 use tch::Tensor;
-use vedm::decoders;
 use vedm::ved::config::read_json_if_there;
-use vedm::ved::generation::{self, Generated, GenerationConfig, Hooks, Sources};
+use vedm::ved::generation::{self, Generated, GenerationConfig, Hooks};
 
 use super::Case;
 
 impl Case {
     fn config(&self, flags: &Map<String, Value>) -> anyhow::Result<GenerationConfig> {
         let generation_config = read_json_if_there(&self.dir.join("generation_config.json"))?;
-        let arch = decoders::find(self.model.config.decoder_type())?;
-        let (config, _) = GenerationConfig::resolve(&Sources {
-            overrides: flags,
-            generation_config: generation_config.as_ref(),
-            config: &self.model.config.to_json(),
-            decoder_defaults: &(arch.defaults)(),
-            max_positions: self.model.decoder.limits().max_positions,
-            reference_length: true,
-        })?;
+        let (config, _) = self.model.generation_config(flags, generation_config.as_ref(), true)?;
         Ok(config)
     }
 
     /// Start token and prompt, as the command line makes them.
     fn prompt(&self, text: Option<&str>, config: &GenerationConfig) -> Vec<i64> {
-        let start = config.decoder_start_token_id.unwrap();
         let ids = text.map(|text| self.processor.tokenizer.encode(text, false).unwrap());
-        let ids = ids.unwrap_or_default();
-        let donut = self.model.config.encoder_type().contains("donut") && !ids.is_empty();
-        if donut || ids.first() == Some(&start) {
-            return ids;
-        }
-        std::iter::once(start).chain(ids).collect()
+        self.model.prompt(config.start_token().unwrap(), ids.unwrap_or_default())
     }
 
     fn generate(
