@@ -41,9 +41,24 @@ pub struct Reader {
 
 /// What one image gave.
 pub struct Record {
-    /// The input's name as the user gave it.
+    /// The input's name as the user gave it; `archive.tar/member.png` for a member of an archive.
     pub image: String,
+    /// The file that sidecars are named after; none for standard input and URLs.
+    pub origin: Option<PathBuf>,
+    /// Counted from 1; only where the file holds several pages or frames.
+    pub page: Option<usize>,
+    /// The part of the page that was read; only where pages are cut into lines.
+    pub region: Option<Region>,
     pub outcome: Result<Reading>,
+}
+
+/// One text line of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Counted from 1, in reading order.
+    pub line: usize,
+    /// Left, top, right, bottom in pixels of the upright page; right and bottom lie just outside.
+    pub bbox: [u32; 4],
 }
 
 /// The texts of one image, best first, and what there is to say about them.
@@ -139,7 +154,11 @@ impl Reader {
     ) -> Result<()> {
         for (batch, (names, prepared)) in inputs.chunks(size).zip(receiver).enumerate() {
             for (input, outcome) in names.iter().zip(self.read(prepared, batch * size)?) {
-                sink(Record { image: input.name(), outcome })?;
+                let origin = match input {
+                    Input::File(path) => Some(path.clone()),
+                    Input::Stdin => None,
+                };
+                sink(Record { image: input.name(), origin, page: None, region: None, outcome })?;
             }
         }
         Ok(())
