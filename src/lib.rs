@@ -9,7 +9,7 @@
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 bart trocr …
 //! 1  nn/           image/        text/          checkpoint/     device     models
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)
-//! 0  native        the only room with `unsafe`
+//! 0  native        the only room with `unsafe`         fetch        http(s)
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -38,6 +38,7 @@ pub mod cli;
 pub mod decoders;
 pub mod device;
 pub mod encoders;
+pub mod fetch;
 pub mod image;
 pub mod models;
 pub mod native;
