@@ -6,9 +6,9 @@
 //! 5  cli/          arguments → options; one file a command; writers and reports
 //! 4  pipeline      inputs → records: decoding ahead on rayon, one thread owns the model
 //! 3  ved/          THE shared module: config · assembly · load/save · loss · generation/
-//! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 bart trocr …
-//! 1  nn/           image/        text/          checkpoint/     device     models
-//!    (tch)         (no tensors)  (tokenizers)   (every file format)
+//! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
+//! 1  nn/           image/        text/          checkpoint/     device     hub/
+//!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
 //! 0  native        the only room with `unsafe`         fetch        http(s)
 //! ```
 //!
@@ -39,6 +39,7 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod fetch;
+pub mod hub;
 pub mod image;
 pub mod models;
 pub mod native;

@@ -1,19 +1,21 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use tch::Device;
 
 use super::Verdict;
 use super::args::{BatchSize, ReadArgs};
-use super::{inputs, output};
+use super::{download, inputs, output};
+use crate::device;
 use crate::image::DecodeOptions;
+use crate::models::{self, Need};
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
-use crate::{device, models};
 
 /// Which of the two commands runs; they differ in the model they take by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
             eprintln!("vedm: warning: {sentence}");
         }
     };
-    let dir = models::find(name, args.model.revision.as_deref())?;
+    let dir = model_folder(name, args)?;
     device::set_threads(args.model.threads)?;
     let device = args.model.device.resolve()?;
     let kind = args.model.dtype.resolve(device);
@@ -96,6 +98,20 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
         generation,
         prompt,
     })
+}
+
+/// The model's directory. Where `caption` was given none and its usual one can't be had, a shipped one is named.
+fn model_folder(name: &str, args: &ReadArgs) -> Result<PathBuf> {
+    let (revision, quiet) = (args.model.revision.as_deref(), args.output.quiet);
+    let found = download::find(name, Need::Model, revision, &args.model.hub, quiet);
+    let captions =
+        models::shipped_names().into_iter().find(|name| name.starts_with("vedm-caption"));
+    match captions {
+        Some(shipped) if args.model.model.is_none() => {
+            found.map_err(|error| anyhow!("{error:#}; or try --model {shipped}, which is shipped"))
+        }
+        _ => found,
+    }
 }
 
 /// The start token, then the prompt's. Donut's prompts bring their own start token.

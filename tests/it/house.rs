@@ -8,8 +8,8 @@ use crate::support::tests_folder;
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
     &["native", "fetch"],
-    &["nn", "image", "text", "checkpoint", "device", "models"],
-    &["encoders", "decoders"],
+    &["nn", "image", "text", "checkpoint", "device", "hub"],
+    &["encoders", "decoders", "models"],
     &["ved"],
     &["pipeline"],
     &["cli"],
