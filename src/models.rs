@@ -56,7 +56,8 @@ pub struct Access<'a> {
 }
 
 impl Need {
-    fn files(self) -> hub::Need<'static> {
+    /// The files of a repository that answer the need.
+    pub fn files(self) -> hub::Need<'static> {
         const PROCESSOR: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
         let mut need = hub::Need::default();
         match self {

@@ -12,6 +12,9 @@ use crate::fetch;
 /// Failures in a row, nothing having come in between, after which a download is given up.
 const FAILURES: u32 = 6;
 
+/// Failures in a row to reach the host at all.
+const UNREACHED: u32 = 3;
+
 /// The first wait; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
@@ -41,8 +44,18 @@ pub(super) enum Ask {
 pub(super) struct Failure {
     pub(super) reason: String,
     pub(super) retry_after: Option<Duration>,
-    /// Asking again is of no use.
-    pub(super) lasting: bool,
+    /// How far it pays to ask again.
+    hope: Hope,
+}
+
+/// Whether an answer may come a little later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hope {
+    /// The server is busy, or the line is bad.
+    Good,
+    /// There is no such host, or nobody listens there: soon, if at all.
+    Little,
+    None,
 }
 
 /// Counts failures and waits between them.
@@ -87,7 +100,7 @@ impl<'a> Client<'a> {
                     return Err(Failure {
                         reason: fetch::answer(status.as_u16()),
                         retry_after: retry_after(response.headers()),
-                        lasting: false,
+                        hope: Hope::Good,
                     });
                 }
                 _ => {
@@ -139,18 +152,18 @@ impl<'a> Client<'a> {
         request.config().timeout_global(limit).build().call().map_err(|error| Failure {
             reason: fetch::reason(&error),
             retry_after: None,
-            lasting: is_lasting(&error),
+            hope: hope(&error),
         })
     }
 }
 
 impl Failure {
     pub(super) fn passing(reason: impl Into<String>) -> Failure {
-        Failure { reason: reason.into(), retry_after: None, lasting: false }
+        Failure { reason: reason.into(), retry_after: None, hope: Hope::Good }
     }
 
     fn lasting(reason: String) -> Failure {
-        Failure { reason, retry_after: None, lasting: true }
+        Failure { reason, retry_after: None, hope: Hope::None }
     }
 }
 
@@ -173,7 +186,12 @@ impl Patience {
     /// Waits after a failure; gives it back when it is one too many.
     pub(super) fn wait(&mut self, failure: Failure, tell: Tell) -> Result<(), Failure> {
         self.failures += 1;
-        if failure.lasting || self.failures >= self.limit {
+        let limit = match failure.hope {
+            Hope::Good => self.limit,
+            Hope::Little => self.limit.min(UNREACHED),
+            Hope::None => 0,
+        };
+        if self.failures >= limit {
             return Err(failure);
         }
         let wait = match failure.retry_after {
@@ -195,12 +213,17 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn is_lasting(error: &ureq::Error) -> bool {
-    use ureq::Error::{BadUri, Http, InvalidProxyUrl, LargeResponseHeader, Rustls, Tls};
-    matches!(
-        error,
-        BadUri(_) | Http(_) | InvalidProxyUrl | Tls(_) | Rustls(_) | LargeResponseHeader(..)
-    )
+fn hope(error: &ureq::Error) -> Hope {
+    use ureq::Error::*;
+    match error {
+        BadUri(_) | Http(_) | InvalidProxyUrl | Tls(_) | Rustls(_) | LargeResponseHeader(..) => {
+            Hope::None
+        }
+        HostNotFound | ConnectionFailed | Timeout(ureq::Timeout::Resolve) => Hope::Little,
+        Timeout(ureq::Timeout::Connect) => Hope::Little,
+        Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Hope::Little,
+        _ => Hope::Good,
+    }
 }
 
 /// Seconds of a Retry-After. A date there is answered by the usual waits.

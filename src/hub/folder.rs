@@ -257,7 +257,8 @@ mod tests {
         for revision in ["", "..", "refs/../../x", "a b", "/etc", "a//b", "ä"] {
             assert!(folder("a/b", revision).is_err(), "{revision}");
         }
-        for revision in ["main", "v1.0", "refs/pr/5", &"0123abcd".repeat(5)] {
+        let commit = "0123abcd".repeat(5);
+        for revision in ["main", "v1.0", "refs/pr/5", commit.as_str()] {
             assert!(folder("microsoft/trocr-base.1_x", revision).is_ok(), "{revision}");
         }
         let places = folder("a/b", "refs/pr/1").unwrap();

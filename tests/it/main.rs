@@ -7,6 +7,7 @@ mod convert;
 mod errors;
 mod grid;
 mod house;
+mod hub;
 mod init;
 mod parity;
 mod support;

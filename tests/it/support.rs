@@ -47,6 +47,12 @@ impl Vedm {
         self
     }
 
+    /// Starts the program and lets it run; nothing is read from it.
+    pub fn spawn(mut self) -> std::process::Child {
+        let command = self.command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
+    }
+
     pub fn run(mut self) -> Ran {
         use std::io::Write;
         let mut child = self
