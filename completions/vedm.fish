@@ -31,8 +31,8 @@ complete -c vedm -n "__fish_vedm_needs_command" -f -a "ocr" -d 'Read the text in
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "init" -d 'Assemble a new checkpoint from an encoder and a decoder'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "convert" -d 'Write a checkpoint in another format, number type or split'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether this installation, its libraries and a model are sound'
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -83,6 +83,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prompt -d 'The tex
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
@@ -90,8 +91,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-en
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s q -l quiet -d 'Say nothing but errors on standard error'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -142,6 +143,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prompt -d 'The text be
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
@@ -159,7 +161,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand init" -l dtype -d 'Number type
 bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l force -d 'Replace OUT if it exists'
-complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l to -d 'File format of the weights' -r -f -a "safetensors\t''
 pytorch\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l dtype -d 'Number type of the weights [default: as they are]' -r -f -a "f32\t''
@@ -167,10 +170,13 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l max-shard-size -d 'Weights larger than this are split into several files, e.g. 5GB or 200MB' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l merge -d 'Join two directories that --split wrote, or an encoder\'s and a decoder\'s' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l split -d 'Write OUT/encoder and OUT/decoder'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l verify -d 'Read OUT again: compare every tensor, and run both checkpoints on one image'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l force -d 'Replace OUT if it exists'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l allow-unused-tensors -d 'Convert although the checkpoint has tensors that the model of its config does not use'
-complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s m -l model -d 'Open this model as well, and account for its tensors, its tokenizer and its image processor' -r
-complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

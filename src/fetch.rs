@@ -74,10 +74,33 @@ pub fn answer(status: u16) -> String {
     }
 }
 
+/// Whether the host could not even be reached: it has no address, or nobody listens there.
+pub fn is_unreached(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        ureq::Error::ConnectionFailed => true,
+        ureq::Error::Io(io) => {
+            let kinds = [ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable];
+            kinds.contains(&io.kind()) || has_no_address(error)
+        }
+        _ => has_no_address(error),
+    }
+}
+
+/// A look-up that fails has no kind of its own in the standard library.
+fn has_no_address(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
+        _ => false,
+    }
+}
+
 /// Why no answer came, or not all of it.
 pub fn reason(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::HostNotFound => "no such host, or no network".to_string(),
+        error if has_no_address(error) => "no such host, or no network".to_string(),
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             format!("no connection within {} s", CONNECT.as_secs())
         }
@@ -90,6 +113,8 @@ pub fn reason(error: &ureq::Error) -> String {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
                 "the connection was cut".to_string()
             }
+            // How TLS tells of certificates that don't hold and of servers that don't speak it.
+            std::io::ErrorKind::InvalidData => format!("no secure connection ({error})"),
             _ => error.to_string(),
         },
         other => other.to_string(),

@@ -214,14 +214,13 @@ fn is_passing(status: StatusCode) -> bool {
 }
 
 fn hope(error: &ureq::Error) -> Hope {
-    use ureq::Error::*;
+    use ureq::Error::{BadUri, Http, InvalidProxyUrl, Io, LargeResponseHeader, Rustls, Tls};
     match error {
         BadUri(_) | Http(_) | InvalidProxyUrl | Tls(_) | Rustls(_) | LargeResponseHeader(..) => {
             Hope::None
         }
-        HostNotFound | ConnectionFailed | Timeout(ureq::Timeout::Resolve) => Hope::Little,
-        Timeout(ureq::Timeout::Connect) => Hope::Little,
-        Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Hope::Little,
+        Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Hope::None,
+        error if fetch::is_unreached(error) => Hope::Little,
         _ => Hope::Good,
     }
 }
