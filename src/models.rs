@@ -22,7 +22,11 @@ const ALIASES: &[(&str, &str)] = &[
     ("vit-gpt2-image-captioning", "nlpconnect/vit-gpt2-image-captioning"),
     ("manga-ocr-base", "kha-white/manga-ocr-base"),
     ("donut-base", "naver-clova-ix/donut-base"),
-    // What the Hub itself takes without an owner, from its first days.
+];
+
+/// What the Hub itself takes without an owner, from its first days. Nobody is pointed at these: they are
+/// names of parts, and near to those of their families.
+const FIRST_DAYS: &[(&str, &str)] = &[
     ("gpt2", "openai-community/gpt2"),
     ("distilgpt2", "distilbert/distilgpt2"),
     ("bert-base-uncased", "google-bert/bert-base-uncased"),
@@ -125,7 +129,8 @@ pub fn find(name: &str, need: Need, access: &Access) -> Result<PathBuf> {
 /// The repository that a name stands for: itself with its owner, an alias, or a name without owner that
 /// Python has put into the cache.
 fn repository<'a>(name: &'a str, settings: &Settings) -> Option<&'a str> {
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, full)| *full);
+    let alias =
+        ALIASES.iter().chain(FIRST_DAYS).find(|(alias, _)| *alias == name).map(|(_, full)| *full);
     if !hub::is_repository(name) {
         return None;
     }

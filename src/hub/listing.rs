@@ -190,7 +190,6 @@ pub(super) fn refused(
     Trouble::Refused(anyhow!(told))
 }
 
-#[allow(clippy::too_many_arguments)]
 fn refusal(
     status: u16,
     code: &str,
