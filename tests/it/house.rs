@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["encoders", "decoders", "models"],
     &["ved"],
     &["pipeline"],
+    &["train"],
     &["cli"],
 ];
 
