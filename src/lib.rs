@@ -3,7 +3,8 @@
 //! # The map of the house
 //!
 //! ```text
-//! 5  cli/          arguments → options; one file a command; writers and reports
+//! 6  cli/          arguments → options; one file a command; writers and reports
+//! 5  train/        data → batches → steps; evaluation, plot and card
 //! 4  pipeline      inputs → records: decoding ahead on rayon, one thread owns the model
 //! 3  ved/          THE shared module: config · assembly · load/save · loss · generation/
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 bart trocr …
@@ -44,4 +45,5 @@ pub mod native;
 pub mod nn;
 pub mod pipeline;
 pub mod text;
+pub mod train;
 pub mod ved;

@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["encoders", "decoders"],
     &["ved"],
     &["pipeline"],
+    &["train"],
     &["cli"],
 ];
 
