@@ -1,3 +1,6 @@
 //! Training.
 
 pub mod data;
+pub mod loss;
+pub mod optim;
+pub mod schedule;

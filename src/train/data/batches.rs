@@ -26,6 +26,20 @@ pub struct BatchOptions {
     pub epochs: Option<u64>,
 }
 
+impl Default for BatchOptions {
+    /// The reference's Trainer: batches of 8, shuffled with the seed 42, no end.
+    fn default() -> Self {
+        BatchOptions {
+            batch_size: 8,
+            seed: 42,
+            shuffle: true,
+            group_by_length: false,
+            workers: None,
+            epochs: None,
+        }
+    }
+}
+
 /// A place in the data: what a resumed run goes on from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {

@@ -1,5 +1,6 @@
 //! The images of a data set: decoded, augmented and processed, with a cache that is bounded in bytes.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -52,20 +53,35 @@ impl Images {
         if let Some(image) = self.cache[index].get() {
             return Ok(image.clone());
         }
-        let load = || {
-            let decoded = image::decode(&self.sources[index].bytes()?, &self.decode)?.image;
-            if self.arranged { self.processor.arrange(decoded) } else { Ok(decoded) }
-        };
-        let image =
-            load().map_err(|error: anyhow::Error| anyhow!("{}: {error:#}", self.name(index)))?;
+        let load = || self.keep(index, &self.sources[index].bytes()?);
+        load().map_err(|error: anyhow::Error| anyhow!("{}: {error:#}", self.name(index)))
+    }
+
+    /// Looks whether an image can be used: decodes it and keeps it if there is room, or, unless `whole`,
+    /// looks at its head and its end. Gives a hash of its bytes. The error has no name in it.
+    pub fn check(&self, index: usize, whole: bool) -> Result<u64> {
+        let bytes = self.sources[index].bytes()?;
+        if whole {
+            self.keep(index, &bytes)?;
+        } else {
+            image::probe(&bytes, &self.decode)?;
+        }
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        Ok(hasher.finish())
+    }
+
+    fn keep(&self, index: usize, bytes: &[u8]) -> Result<Arc<Rgb8>> {
+        let decoded = image::decode(bytes, &self.decode)?.image;
+        let image = if self.arranged { self.processor.arrange(decoded)? } else { decoded };
         let image = Arc::new(image);
-        let bytes = image.data.len() as u64;
-        let take = |room: u64| room.checked_sub(bytes);
+        let size = image.data.len() as u64;
+        let take = |room: u64| room.checked_sub(size);
         if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
             && self.cache[index].set(image.clone()).is_err()
         {
             // Another thread was first.
-            self.room.fetch_add(bytes, Ordering::Relaxed);
+            self.room.fetch_add(size, Ordering::Relaxed);
         }
         Ok(image)
     }

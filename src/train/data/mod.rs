@@ -13,13 +13,15 @@
 //!   threads, and a batch is the same whatever the number of threads.
 
 pub mod batches;
+pub mod check;
 mod forms;
 pub mod images;
 pub mod labels;
 pub mod order;
 pub mod table;
 
-pub use batches::{Batch, BatchOptions, Batches, Dataset, Position};
+pub use batches::{Batch, BatchOptions, Batches, Dataset, Position, Sample};
+pub use check::{CACHE_BYTES, CheckOptions, Prepared, Report, prepare};
 pub use images::Images;
 pub use labels::{Label, Labeller};
 pub use table::{ImageSource, Row, Table, TableOptions};
