@@ -10,7 +10,7 @@
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 bart trocr …
 //! 1  nn/           image/        text/          checkpoint/     device     models
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)
-//! 0  native        the only room with `unsafe`
+//! 0  native        the only room with `unsafe`        metrics   CER, BLEU, CIDEr-D …: strings alone
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -40,6 +40,7 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod image;
+pub mod metrics;
 pub mod models;
 pub mod native;
 pub mod nn;
