@@ -87,10 +87,7 @@ impl Options {
             ("--label-smoothing-factor", self.label_smoothing_factor),
         ];
         for (flag, value) in below_one {
-            ensure!(
-                (0.0..1.0).contains(&value),
-                "{flag} {value}: expected at least 0 and below 1"
-            );
+            ensure!((0.0..1.0).contains(&value), "{flag} {value}: expected at least 0 and below 1");
         }
         ensure!(
             (0.0..=1.0).contains(&self.warmup_ratio),
@@ -124,6 +121,13 @@ impl Options {
             "--freeze-encoder and --freeze-decoder: nothing would be left to train"
         );
         Ok(())
+    }
+
+    /// Threads that decode images. libtorch has one a core of its own, and images are mostly decoded
+    /// once: half of the cores, at most eight, do not starve it.
+    pub fn workers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.dataloader_num_workers.unwrap_or((cores / 2).clamp(1, 8))
     }
 
     /// The options by name, as trainer_state.json holds them.
