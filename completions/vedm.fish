@@ -29,6 +29,7 @@ complete -c vedm -n "__fish_vedm_needs_command" -s V -l version -d 'Print versio
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "caption" -d 'Say what is in a picture'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "ocr" -d 'Read the text in a picture'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "init" -d 'Assemble a new checkpoint from an encoder and a decoder'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "train" -d 'Fine-tune a checkpoint on images and their texts'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "convert" -d 'Write a checkpoint in another format, number type or split'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether this installation, its libraries and a model are sound'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
@@ -160,6 +161,54 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l force -d 'Replace OUT if it exists'
 complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s m -l model -d 'Checkpoint to start from: a directory, or a name on the Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s o -l output -d 'Directory of the trained model and its checkpoints' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l resume-from-checkpoint -d 'Go on from a checkpoint [default: the newest in OUT]' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l data -d 'Images and texts: .csv, .jsonl, .tar, or a folder of pairs' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-data -d 'Table to evaluate on' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-split -d 'Keep this share of the images of --data for evaluation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Evaluate on at most so many rows' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the images [default: image, file_name or image_path]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l text-column -d 'Column of the texts [default: text or caption]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-target-length -d 'Cut labels to so many tokens [default: what the decoder\'s positions allow]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l dataloader-num-workers -d 'Threads that decode images [default: by the cores]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l learning-rate -d 'Highest learning rate of AdamW' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l num-train-epochs -d 'Times to go through the data' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-steps -d 'Steps of the optimizer; beats --num-train-epochs' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l per-device-train-batch-size -d 'Rows in one pass through the model' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l gradient-accumulation-steps -d 'Passes before one step of the optimizer' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l lr-scheduler-type -d 'linear, cosine, constant, ...' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l warmup-steps -d 'Steps in which the learning rate rises from 0' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l warmup-ratio -d 'Share of all steps with a rising rate' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l weight-decay -d 'Decoupled weight decay' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-beta1 -d 'AdamW\'s first beta' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-beta2 -d 'AdamW\'s second beta' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-epsilon -d 'AdamW\'s epsilon' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-grad-norm -d 'Clip the gradients\' norm to this; 0 does not clip' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l label-smoothing-factor -d 'Share of the labels\' weight that goes to all words alike' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l seed -d 'Seed of order, dropout and augmentation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-steps -d 'When to evaluate: epoch, N (steps), never' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l save-steps -d 'When to save a checkpoint: likewise' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l logging-steps -d 'Steps between two lines of the log' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l per-device-eval-batch-size -d 'Rows in one pass of the evaluation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l generation-num-beams -d 'Beams of the evaluation [default: greedy]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l save-total-limit -d 'Keep the newest N checkpoints, and the best' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l metric-for-best-model -d 'loss, cer, wer, bleu, cider, ... [default: loss]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l early-stopping-patience -d 'Stop after so many evaluations without a gain' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l threads -d 'Threads of one operation [default: one a core]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l overwrite-output-dir -d 'Remove what an earlier run left in OUT'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l skip-bad-rows -d 'Leave out rows that can\'t be used instead of refusing the table'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: rotation, blur, noise, contrast, crops'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-encoder -d 'Train the decoder alone'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-decoder -d 'Train the encoder alone'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l bf16 -d 'Compute in bf16 where that is safe'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l fp16 -d 'Compute in f16 where that is safe, with loss scaling (CUDA)'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l gradient-checkpointing -d 'Save memory: compute activations again in the backward pass'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l load-best-model-at-end -d 'The model of OUT is the best one, not the last'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s q -l quiet -d 'Say nothing but warnings and errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l to -d 'File format of the weights' -r -f -a "safetensors\t''
 pytorch\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l dtype -d 'Number type of the weights [default: as they are]' -r -f -a "f32\t''

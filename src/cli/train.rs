@@ -15,7 +15,7 @@ use crate::{device, models};
 #[derive(Args)]
 #[command(after_help = super::args::ENVIRONMENT)]
 pub(super) struct TrainArgs {
-    /// Checkpoint to start from: a directory, or owner/name[@revision] in the Hub's cache
+    /// Checkpoint to start from: a directory, or a name on the Hub
     #[arg(short, long, env = "VEDM_MODEL", hide_env = true)]
     #[arg(required_unless_present = "resume_from_checkpoint")]
     pub model: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct TrainArgs {
     #[arg(short, long, env = "VEDM_OUTPUT", hide_env = true, value_name = "OUT")]
     pub output: PathBuf,
 
-    /// Go on from a checkpoint [default: the newest whole one in OUT]
+    /// Go on from a checkpoint [default: the newest in OUT]
     #[arg(long, env = "VEDM_RESUME_FROM_CHECKPOINT", hide_env = true, value_name = "DIR")]
     #[arg(num_args = 0..=1)]
     pub resume_from_checkpoint: Option<Option<PathBuf>>,
@@ -119,7 +119,7 @@ fn options(args: &TrainArgs) -> Options {
         eval_steps: evaluation.eval_steps,
         save_steps: evaluation.save_steps,
         logging_steps: evaluation.logging_steps,
-        save_total_limit: evaluation.save_total_limit,
+        save_total_limit: Some(evaluation.save_total_limit),
         load_best_model_at_end: evaluation.load_best_model_at_end,
         metric_for_best_model: evaluation.metric_for_best_model.clone(),
         early_stopping_patience: evaluation.early_stopping_patience,

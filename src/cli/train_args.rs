@@ -9,7 +9,7 @@ use crate::train::options::Interval;
 #[derive(Args)]
 #[command(next_help_heading = "Data")]
 pub(super) struct DataArgs {
-    /// Table of images and texts: .csv, .jsonl, or a folder of name.png + name.txt
+    /// Images and texts: .csv, .jsonl, .tar, or a folder of pairs
     #[arg(long, env = "VEDM_DATA", hide_env = true, value_name = "FILE")]
     pub data: PathBuf,
 
@@ -62,10 +62,16 @@ pub(super) struct DataArgs {
     pub skip_bad_rows: bool,
 
     /// Cut labels to so many tokens [default: what the decoder's positions allow]
-    #[arg(long, env = "VEDM_MAX_TARGET_LENGTH", hide_env = true, value_name = "N")]
+    #[arg(
+        long,
+        env = "VEDM_MAX_TARGET_LENGTH",
+        hide_env = true,
+        value_name = "N",
+        hide_short_help = true
+    )]
     pub max_target_length: Option<usize>,
 
-    /// Vary the training images: small rotations, blur, noise, contrast, crops
+    /// Vary the images: rotation, blur, noise, contrast, crops
     #[arg(long, env = "VEDM_AUGMENT", hide_env = true)]
     pub augment: bool,
 
@@ -131,7 +137,7 @@ pub(super) struct LearningArgs {
     )]
     pub gradient_accumulation_steps: usize,
 
-    /// linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup or inverse_sqrt
+    /// linear, cosine, constant, ...
     #[arg(
         long,
         env = "VEDM_LR_SCHEDULER_TYPE",
@@ -152,7 +158,7 @@ pub(super) struct LearningArgs {
     )]
     pub warmup_steps: u64,
 
-    /// The same as a share of all steps
+    /// Share of all steps with a rising rate
     #[arg(
         long,
         env = "VEDM_WARMUP_RATIO",
@@ -217,13 +223,14 @@ pub(super) struct LearningArgs {
     )]
     pub max_grad_norm: f64,
 
-    /// Label smoothing
+    /// Share of the labels' weight that goes to all words alike
     #[arg(
         long,
         env = "VEDM_LABEL_SMOOTHING_FACTOR",
         hide_env = true,
         value_name = "X",
-        default_value = "0"
+        default_value = "0",
+        hide_short_help = true
     )]
     pub label_smoothing_factor: f64,
 
@@ -247,7 +254,7 @@ pub(super) struct LearningArgs {
     #[arg(long, env = "VEDM_GRADIENT_CHECKPOINTING", hide_env = true, hide_short_help = true)]
     pub gradient_checkpointing: bool,
 
-    /// Seed of the order of the data, of dropout and of augmentation
+    /// Seed of order, dropout and augmentation
     #[arg(long, env = "VEDM_SEED", hide_env = true, value_name = "N", default_value_t = 42)]
     pub seed: u64,
 }
@@ -255,7 +262,7 @@ pub(super) struct LearningArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Evaluation and checkpoints")]
 pub(super) struct EvaluationArgs {
-    /// When to evaluate: epoch, a number of steps, or never
+    /// When to evaluate: epoch, N (steps), never
     #[arg(
         long,
         env = "VEDM_EVAL_STEPS",
@@ -265,7 +272,7 @@ pub(super) struct EvaluationArgs {
     )]
     pub eval_steps: Interval,
 
-    /// When to save a checkpoint: epoch, a number of steps, or never
+    /// When to save a checkpoint: likewise
     #[arg(
         long,
         env = "VEDM_SAVE_STEPS",
@@ -281,7 +288,8 @@ pub(super) struct EvaluationArgs {
         env = "VEDM_LOGGING_STEPS",
         hide_env = true,
         value_name = "N",
-        default_value_t = 10
+        default_value_t = 10,
+        hide_short_help = true
     )]
     pub logging_steps: u64,
 
@@ -307,14 +315,21 @@ pub(super) struct EvaluationArgs {
     pub generation_num_beams: Option<i64>,
 
     /// Keep the newest N checkpoints, and the best
-    #[arg(long, env = "VEDM_SAVE_TOTAL_LIMIT", hide_env = true, value_name = "N")]
-    pub save_total_limit: Option<usize>,
+    #[arg(
+        long,
+        env = "VEDM_SAVE_TOTAL_LIMIT",
+        hide_env = true,
+        value_name = "N",
+        default_value_t = 3,
+        hide_short_help = true
+    )]
+    pub save_total_limit: usize,
 
     /// The model of OUT is the best one, not the last
     #[arg(long, env = "VEDM_LOAD_BEST_MODEL_AT_END", hide_env = true)]
     pub load_best_model_at_end: bool,
 
-    /// What best means: loss, cer, wer, exact_match, bleu, ... [default: loss]
+    /// loss, cer, wer, bleu, cider, ... [default: loss]
     #[arg(long, env = "VEDM_METRIC_FOR_BEST_MODEL", hide_env = true, value_name = "NAME")]
     pub metric_for_best_model: Option<String>,
 

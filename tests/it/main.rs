@@ -10,3 +10,4 @@ mod house;
 mod init;
 mod parity;
 mod support;
+mod train;
