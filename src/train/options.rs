@@ -115,6 +115,15 @@ impl Options {
         for (flag, value) in at_least_one {
             ensure!(value != Some(0), "{flag} 0: expected at least 1");
         }
+        let absent = [
+            ("--fp16", self.fp16),
+            ("--bf16", self.bf16),
+            ("--gradient-checkpointing", self.gradient_checkpointing),
+            ("--augment", self.augment),
+        ];
+        if let Some((flag, _)) = absent.iter().find(|(_, wished)| *wished) {
+            bail!("{flag} is not supported yet");
+        }
         ensure!(!(self.fp16 && self.bf16), "--fp16 and --bf16: choose one of them");
         ensure!(
             !(self.freeze_encoder && self.freeze_decoder),

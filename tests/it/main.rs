@@ -9,5 +9,6 @@ mod grid;
 mod house;
 mod init;
 mod parity;
+mod resume;
 mod support;
 mod train;

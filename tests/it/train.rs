@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::{Ran, Vedm};
 
 /// Sizes of a model that learns a handful of lines in seconds.
-pub const TINY: &[&str] = &[
+const TINY: &[&str] = &[
     "encoder.hidden_size=64",
     "encoder.num_hidden_layers=2",
     "encoder.num_attention_heads=4",
@@ -118,7 +118,6 @@ fn values_that_cannot_be_meant_are_refused_in_one_sentence() {
         (&["--adam-beta2", "1"], "--adam-beta2 1: expected at least 0 and below 1"),
         (&["--warmup-ratio", "2"], "--warmup-ratio 2: expected a share of the steps, 0 to 1"),
         (&["--lr-scheduler-type", "linaer"], "--lr-scheduler-type linaer: expected one of linear"),
-        (&["--bf16", "--fp16"], "--fp16 and --bf16: choose one of them"),
         (&["--freeze-encoder", "--freeze-decoder"], "nothing would be left to train"),
         (&["--load-best-model-at-end"], "--load-best-model-at-end needs an evaluation"),
         (&["--per-device-train-batch-size", "0"], "expected at least 1"),
