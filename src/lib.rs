@@ -10,7 +10,7 @@
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
-//! 0  native        the only room with `unsafe`         fetch        http(s)
+//! 0  native        the only room with `unsafe`         fetch        http(s)     metrics  CER, BLEU …
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -42,6 +42,7 @@ pub mod encoders;
 pub mod fetch;
 pub mod hub;
 pub mod image;
+pub mod metrics;
 pub mod models;
 pub mod native;
 pub mod nn;

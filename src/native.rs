@@ -56,6 +56,13 @@ pub fn open_library(name: &str) -> Result<(), String> {
     Err(format!("{name}: libraries are opened at run time on Unix only"))
 }
 
+/// Ends the process without running destructors, from any thread: those of libtorch must not run while
+/// another thread computes.
+pub fn exit_at_once(status: i32) -> ! {
+    // SAFETY: _exit only ends the process.
+    unsafe { libc::_exit(status) }
+}
+
 /// The folder of the libtorch that this process runs with.
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
