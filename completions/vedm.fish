@@ -29,10 +29,11 @@ complete -c vedm -n "__fish_vedm_needs_command" -s V -l version -d 'Print versio
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "caption" -d 'Say what is in a picture'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "ocr" -d 'Read the text in a picture'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "init" -d 'Assemble a new checkpoint from an encoder and a decoder'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "train" -d 'Fine-tune a checkpoint on images and their texts'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "convert" -d 'Write a checkpoint in another format, number type or split'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether this installation, its libraries and a model are sound'
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Revision of a model in the Hub\'s cache' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -83,7 +84,6 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prompt -d 'The tex
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
@@ -91,8 +91,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-en
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s q -l quiet -d 'Say nothing but errors on standard error'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Revision of a model in the Hub\'s cache' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -143,7 +143,6 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prompt -d 'The text be
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
@@ -161,8 +160,55 @@ complete -c vedm -n "__fish_vedm_using_subcommand init" -l dtype -d 'Number type
 bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l force -d 'Replace OUT if it exists'
-complete -c vedm -n "__fish_vedm_using_subcommand init" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
-complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s m -l model -d 'Checkpoint to start from: a directory, or a name on the Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s o -l output -d 'Directory of the trained model and its checkpoints' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l resume-from-checkpoint -d 'Go on from a checkpoint [default: the newest in OUT]' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l data -d 'Images and texts: .csv, .jsonl, .tar, or a folder of pairs' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-data -d 'Table to evaluate on' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-split -d 'Keep this share of the images of --data for evaluation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Evaluate on at most so many rows' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the images [default: image, file_name or image_path]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l text-column -d 'Column of the texts [default: text or caption]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-target-length -d 'Cut labels to so many tokens [default: what the decoder\'s positions allow]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l dataloader-num-workers -d 'Threads that decode images [default: by the cores]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l learning-rate -d 'Highest learning rate of AdamW' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l num-train-epochs -d 'Times to go through the data' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-steps -d 'Steps of the optimizer; beats --num-train-epochs' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l per-device-train-batch-size -d 'Rows in one pass through the model' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l gradient-accumulation-steps -d 'Passes before one step of the optimizer' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l lr-scheduler-type -d 'linear, cosine, constant, ...' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l warmup-steps -d 'Steps in which the learning rate rises from 0' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l warmup-ratio -d 'Share of all steps with a rising rate' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l weight-decay -d 'Decoupled weight decay' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-beta1 -d 'AdamW\'s first beta' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-beta2 -d 'AdamW\'s second beta' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-epsilon -d 'AdamW\'s epsilon' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-grad-norm -d 'Clip the gradients\' norm to this; 0 does not clip' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l label-smoothing-factor -d 'Share of the labels\' weight that goes to all words alike' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l seed -d 'Seed of order, dropout and augmentation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-steps -d 'When to evaluate: epoch, N (steps), never' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l save-steps -d 'When to save a checkpoint: likewise' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l logging-steps -d 'Steps between two lines of the log' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l per-device-eval-batch-size -d 'Rows in one pass of the evaluation' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l generation-num-beams -d 'Beams of the evaluation [default: greedy]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l save-total-limit -d 'Keep the newest N checkpoints, and the best' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l metric-for-best-model -d 'loss, cer, wer, bleu, cider, ... [default: loss]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l early-stopping-patience -d 'Stop after so many evaluations without a gain' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l threads -d 'Threads of one operation [default: one a core]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l overwrite-output-dir -d 'Remove what an earlier run left in OUT'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l skip-bad-rows -d 'Leave out rows that can\'t be used instead of refusing the table'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: rotation, blur, noise, contrast, crops'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-encoder -d 'Train the decoder alone'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-decoder -d 'Train the encoder alone'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l bf16 -d 'Compute in bf16 where that is safe'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l fp16 -d 'Compute in f16 where that is safe, with loss scaling (CUDA)'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l gradient-checkpointing -d 'Save memory: compute activations again in the backward pass'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l load-best-model-at-end -d 'The model of OUT is the best one, not the last'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s q -l quiet -d 'Say nothing but warnings and errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l to -d 'File format of the weights' -r -f -a "safetensors\t''
 pytorch\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l dtype -d 'Number type of the weights [default: as they are]' -r -f -a "f32\t''
@@ -170,13 +216,10 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l max-shard-size -d 'Weights larger than this are split into several files, e.g. 5GB or 200MB' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l merge -d 'Join two directories that --split wrote, or an encoder\'s and a decoder\'s' -r -F
-complete -c vedm -n "__fish_vedm_using_subcommand convert" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l split -d 'Write OUT/encoder and OUT/decoder'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l verify -d 'Read OUT again: compare every tensor, and run both checkpoints on one image'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l force -d 'Replace OUT if it exists'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l allow-unused-tensors -d 'Convert although the checkpoint has tensors that the model of its config does not use'
-complete -c vedm -n "__fish_vedm_using_subcommand convert" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
-complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s m -l model -d 'Open this model as well, and account for its tensors, its tokenizer and its image processor' -r
-complete -c vedm -n "__fish_vedm_using_subcommand doctor" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
-complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help'

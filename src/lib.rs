@@ -3,13 +3,14 @@
 //! # The map of the house
 //!
 //! ```text
-//! 5  cli/          arguments → options; one file a command; writers and reports
+//! 6  cli/          arguments → options; one file a command; writers and reports
+//! 5  train/        data → batches → steps; evaluation, plot and card
 //! 4  pipeline      inputs → records: decoding ahead on rayon, one thread owns the model
 //! 3  ved/          THE shared module: config · assembly · load/save · loss · generation/
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
-//! 0  native        the only room with `unsafe`         fetch        http(s)
+//! 0  native        the only room with `unsafe`         fetch        http(s)     metrics  CER, BLEU …
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -41,9 +42,11 @@ pub mod encoders;
 pub mod fetch;
 pub mod hub;
 pub mod image;
+pub mod metrics;
 pub mod models;
 pub mod native;
 pub mod nn;
 pub mod pipeline;
 pub mod text;
+pub mod train;
 pub mod ved;

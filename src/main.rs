@@ -15,6 +15,7 @@ fn main() {
     match outcome {
         Ok(Ok(Verdict::Done)) => exit(0),
         Ok(Ok(Verdict::SomeFailed)) => exit(2),
+        Ok(Ok(Verdict::Interrupted)) => exit(130),
         Ok(Err(error)) if is_broken_pipe(&error) => exit(0),
         Ok(Err(error)) => {
             eprintln!("vedm: error: {error:#}");

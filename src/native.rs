@@ -1,4 +1,5 @@
-//! The few things that need `unsafe`: memory maps, the allocator's settings, libraries at run time.
+//! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
+//! libraries at run time.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -6,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use tch::{Device, Kind, Tensor};
 
 /// Maps a file for reading.
 ///
@@ -54,10 +56,43 @@ pub fn open_library(name: &str) -> Result<(), String> {
     Err(format!("{name}: libraries are opened at run time on Unix only"))
 }
 
+/// Ends the process without running destructors, from any thread: those of libtorch must not run while
+/// another thread computes.
+pub fn exit_at_once(status: i32) -> ! {
+    // SAFETY: _exit only ends the process.
+    unsafe { libc::_exit(status) }
+}
+
 /// The folder of the libtorch that this process runs with.
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
     let path = &line[line.find('/')?..];
     Path::new(path).parent().map(Path::to_path_buf)
+}
+
+/// Lends the numbers of tensors to `f`; None (and no call) unless all of them are contiguous f32 on the
+/// CPU and no two share memory.
+pub fn with_floats<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&mut [f32]; N]) -> R,
+) -> Option<R> {
+    let plain =
+        |xs: &&Tensor| xs.device() == Device::Cpu && xs.kind() == Kind::Float && xs.is_contiguous();
+    if !tensors.iter().all(plain) {
+        return None;
+    }
+    let mut ranges = tensors.map(|xs| {
+        let start = xs.data_ptr() as usize;
+        (start, start + xs.numel() * size_of::<f32>())
+    });
+    ranges.sort_unstable();
+    if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) || ranges.iter().any(|r| r.0 == 0) {
+        return None;
+    }
+    // SAFETY: each tensor owns `numel` f32 from its pointer on, the ranges are disjoint, and the borrows
+    // of the tensors outlive the slices. A tensor is not `Sync`: nobody else computes with it meanwhile.
+    Some(f(tensors.map(|xs| unsafe {
+        std::slice::from_raw_parts_mut(xs.data_ptr().cast::<f32>(), xs.numel())
+    })))
 }

@@ -10,7 +10,7 @@ use crate::device::{DeviceChoice, Dtype};
 use crate::image::Background;
 
 /// Where else flags may come from.
-const ENVIRONMENT: &str =
+pub(super) const ENVIRONMENT: &str =
     "Each flag can also be set by a variable: VEDM_NUM_BEAMS=4 is --num-beams 4.";
 
 #[derive(Args)]

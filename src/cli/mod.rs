@@ -9,6 +9,8 @@ mod init;
 mod inputs;
 mod output;
 mod read;
+mod train;
+mod train_args;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Command {
     Ocr(Box<args::ReadArgs>),
     /// Assemble a new checkpoint from an encoder and a decoder
     Init(init::InitArgs),
+    /// Fine-tune a checkpoint on images and their texts
+    Train(Box<train::TrainArgs>),
     /// Write a checkpoint in another format, number type or split
     Convert(convert::ConvertArgs),
     /// Tell whether this installation, its libraries and a model are sound
@@ -42,6 +46,8 @@ pub enum Verdict {
     Done,
     /// 2: the run ended, but some inputs failed.
     SomeFailed,
+    /// 130: somebody asked the run to stop.
+    Interrupted,
 }
 
 /// The command, for completions and help pages.
@@ -59,6 +65,7 @@ pub fn run() -> Result<Verdict> {
         Command::Caption(args) => read::run(read::Task::Caption, &args),
         Command::Ocr(args) => read::run(read::Task::Ocr, &args),
         Command::Init(args) => init::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }

@@ -95,6 +95,22 @@ pub fn page_count(bytes: &[u8]) -> Result<usize> {
     })
 }
 
+/// The size that an image says it has, without decoding it: finds what is no image, too large, or cut
+/// short, but not damage inside. Width and height.
+pub fn probe(bytes: &[u8], options: &DecodeOptions) -> Result<(usize, usize)> {
+    let format = sniff(bytes)?;
+    let probe = || {
+        let reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let (width, height) =
+            reader.into_dimensions().map_err(|error| explain(error, format, options))?;
+        check_size(width, height, options.max_mpixels)?;
+        ensure!(is_complete(bytes, format), "truncated {} file (it ends too early)", name(format));
+        Ok((width as usize, height as usize))
+    };
+    catch_unwind(AssertUnwindSafe(probe))
+        .unwrap_or_else(|_| Err(anyhow!("damaged {} file (its decoder gave up)", name(format))))
+}
+
 fn decode_as(
     bytes: &[u8],
     format: ImageFormat,

@@ -27,7 +27,7 @@ mod sniff;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count};
+pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count, probe};
 pub use processor::{ImageProcessor, Pixels};
 
 /// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel

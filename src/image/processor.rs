@@ -95,13 +95,22 @@ impl ImageProcessor {
     ///
     /// Fails where a step cannot be done, such as a page so narrow that nothing of it is left.
     pub fn process(&self, image: &Rgb8) -> Result<Pixels> {
-        ensure!(image.width > 0 && image.height > 0, "the image is empty");
-        let image = if self.class.is_document {
-            self.lay_out_page(image)?
-        } else {
-            self.resize_and_crop(image)?
+        Ok(self.to_floats(self.steps(image)?.as_ref()))
+    }
+
+    /// The steps on 8-bit pixels alone: the first half of [`ImageProcessor::process`], before
+    /// [`ImageProcessor::to_floats`].
+    pub fn arrange(&self, image: Rgb8) -> Result<Rgb8> {
+        let arranged = match self.steps(&image)? {
+            Cow::Owned(arranged) => Some(arranged),
+            Cow::Borrowed(_) => None,
         };
-        Ok(self.to_floats(&image))
+        Ok(arranged.unwrap_or(image))
+    }
+
+    fn steps<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
+        ensure!(image.width > 0 && image.height > 0, "the image is empty");
+        if self.class.is_document { self.lay_out_page(image) } else { self.resize_and_crop(image) }
     }
 
     fn resize_and_crop<'a>(&self, image: &'a Rgb8) -> Result<Cow<'a, Rgb8>> {
@@ -143,7 +152,7 @@ impl ImageProcessor {
     }
 
     /// Rescales and normalises, channel by channel: `[h, w, 3]` -> `[3, h, w]`.
-    fn to_floats(&self, image: &Rgb8) -> Pixels {
+    pub fn to_floats(&self, image: &Rgb8) -> Pixels {
         let area = image.width * image.height;
         let mut data = vec![0f32; area * 3];
         for (channel, plane) in data.chunks_exact_mut(area).enumerate() {

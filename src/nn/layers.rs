@@ -18,11 +18,9 @@ impl Params {
     /// Keys `name.weight` and `name.bias`, both [d].
     pub fn layer_norm(&self, name: &str, d: i64, eps: f64) -> Result<LayerNorm> {
         let p = self / name;
-        Ok(LayerNorm {
-            weight: p.var("weight", &[d], ONES)?,
-            bias: p.var("bias", &[d], ZEROS)?,
-            eps,
-        })
+        let (weight, bias) = (p.var("weight", &[d], ONES)?, p.var("bias", &[d], ZEROS)?);
+        p.mark_norm(&["weight", "bias"]);
+        Ok(LayerNorm { weight, bias, eps })
     }
 
     /// Key `name.weight` [rows, d].

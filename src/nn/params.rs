@@ -97,6 +97,11 @@ impl Params {
         self.table(name, &values.size(), || values.shallow_clone()).map(|_| ())
     }
 
+    /// These variables belong to a `LayerNorm`.
+    pub(super) fn mark_norm(&self, names: &[&str]) {
+        names.iter().for_each(|name| self.store.note_norm(&self.key(name)));
+    }
+
     /// True if the source has this key: for families that were saved under two spellings.
     pub fn has(&self, name: &str) -> bool {
         self.store.has(&self.key(name))

@@ -24,6 +24,8 @@ pub struct Variable {
     pub tensor: Tensor,
     /// False for tables that a checkpoint stores but training never changes.
     pub trainable: bool,
+    /// True for the weight and the bias of a `LayerNorm`.
+    pub norm: bool,
 }
 
 /// Owns the variables that the constructors ask for through `Params`.
@@ -108,8 +110,16 @@ impl Store {
             bail!("tensor {name:?} is asked for twice");
         }
         let handle = tensor.shallow_clone();
-        tally.variables.push(Variable { name: name.to_string(), tensor, trainable });
+        tally.variables.push(Variable { name: name.to_string(), tensor, trainable, norm: false });
         Ok(handle)
+    }
+
+    /// The variable `name` belongs to a `LayerNorm`.
+    pub(super) fn note_norm(&self, name: &str) {
+        let mut tally = self.tally.borrow_mut();
+        if let Some(place) = tally.index.get(name).copied() {
+            tally.variables[place].norm = true;
+        }
     }
 
     pub(super) fn note_alias(&self, alias: &str, name: &str) {
@@ -191,6 +201,7 @@ impl Store {
                 name: v.name.clone(),
                 tensor: v.tensor.shallow_clone(),
                 trainable: v.trainable,
+                norm: v.norm,
             })
             .collect()
     }

@@ -95,9 +95,13 @@ impl VisionEncoderDecoder {
 
     /// Teacher-forced logits. projected states [B, S, Dd], ids [B, T] -> [B, T, V]
     pub fn logits(&self, states: &Tensor, decoder_input_ids: &Tensor, train: bool) -> Tensor {
+        self.decoder.logits(&self.hidden(states, decoder_input_ids, train))
+    }
+
+    /// What the output layer reads, teacher-forced. states [B, S, Dd], ids [B, T] -> [B, T, Dd]
+    pub fn hidden(&self, states: &Tensor, decoder_input_ids: &Tensor, train: bool) -> Tensor {
         let mut cache = self.decoder.limits().cache();
-        let hidden = self.decoder.forward(decoder_input_ids, states, &mut cache, train);
-        self.decoder.logits(&hidden)
+        self.decoder.forward(decoder_input_ids, states, &mut cache, train)
     }
 
     /// The generation settings that this model runs with, and warnings; see `Sources` for the layers.

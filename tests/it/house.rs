@@ -7,11 +7,12 @@ use crate::support::tests_folder;
 
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
-    &["native", "fetch"],
+    &["native", "fetch", "metrics"],
     &["nn", "image", "text", "checkpoint", "device", "hub"],
     &["encoders", "decoders", "models"],
     &["ved"],
     &["pipeline"],
+    &["train"],
     &["cli"],
 ];
 

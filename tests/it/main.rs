@@ -10,4 +10,6 @@ mod house;
 mod hub;
 mod init;
 mod parity;
+mod resume;
 mod support;
+mod train;

@@ -1,0 +1,253 @@
+//! Batches, decoded ahead: one thread leads, rayon's workers decode, at most two batches wait.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use tch::{Kind, Tensor};
+
+use super::images::Images;
+use super::order::epoch_order;
+use crate::image::Pixels;
+
+/// How a data set is cut into batches.
+#[derive(Clone, Debug)]
+pub struct BatchOptions {
+    pub batch_size: usize,
+    /// Orders are a function of this and of the epoch.
+    pub seed: u64,
+    pub shuffle: bool,
+    /// Rows of similar label length share a batch.
+    pub group_by_length: bool,
+    /// Threads that decode; none is one a core.
+    pub workers: Option<usize>,
+    /// Ends with this epoch (not counted in); none never ends.
+    pub epochs: Option<u64>,
+}
+
+impl Default for BatchOptions {
+    /// The reference's Trainer: batches of 8, shuffled with the seed 42, no end.
+    fn default() -> Self {
+        BatchOptions {
+            batch_size: 8,
+            seed: 42,
+            shuffle: true,
+            group_by_length: false,
+            workers: None,
+            epochs: None,
+        }
+    }
+}
+
+/// A place in the data: what a resumed run goes on from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    pub epoch: u64,
+    /// Rows of this epoch that were taken; of a stream, all samples that were taken.
+    pub index: u64,
+}
+
+/// Pixels and labels of a few rows: plain memory.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[B, C, H, W]`
+    pub pixels: Vec<f32>,
+    /// B, C, H and W.
+    pub shape: [usize; 4],
+    /// Without padding, B rows.
+    pub labels: Vec<Vec<i64>>,
+    /// The place behind this batch; the start of the next epoch behind an epoch's last batch.
+    pub next: Position,
+}
+
+/// Rows ready to be batched: every label encoded, every image known.
+#[derive(Clone)]
+pub struct Dataset {
+    images: Arc<Images>,
+    rows: Arc<[Sample]>,
+}
+
+/// One row of a [`Dataset`].
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Number of the image in [`Images`].
+    pub image: usize,
+    pub label: Vec<i64>,
+}
+
+/// An iterator of batches. Ends the work ahead when it is dropped.
+pub struct Batches {
+    receiver: Receiver<Result<Batch>>,
+    leader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Batch {
+    /// [B, C, H, W], on the CPU.
+    pub fn pixel_values(&self) -> Tensor {
+        Tensor::from_slice(&self.pixels).reshape(self.shape.map(|size| size as i64))
+    }
+
+    /// Labels, filled to the longest with -100. [B, T]
+    pub fn label_ids(&self) -> Tensor {
+        let longest = self.labels.iter().map(Vec::len).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(longest * self.labels.len());
+        for label in &self.labels {
+            ids.extend_from_slice(label);
+            ids.resize(ids.len() + longest - label.len(), -100);
+        }
+        let shape = [self.labels.len() as i64, longest as i64];
+        Tensor::from_slice(&ids).to_kind(Kind::Int64).reshape(shape)
+    }
+
+    /// Puts processed images into one block of memory.
+    pub(super) fn stack(
+        images: Vec<Result<Pixels>>,
+        labels: Vec<Vec<i64>>,
+        next: Position,
+    ) -> Result<Batch> {
+        let mut pixels = Vec::new();
+        let mut size: Option<[usize; 3]> = None;
+        let count = images.len();
+        for image in images {
+            let image = image?;
+            let own = [image.channels, image.height, image.width];
+            let first = *size.get_or_insert_with(|| {
+                pixels.reserve_exact(image.data.len() * count);
+                own
+            });
+            ensure!(
+                own == first,
+                "images of different sizes in a batch ({}x{} and {}x{} pixels): this image processor \
+                 does not bring them to one size; set size in preprocessor_config.json, or use \
+                 --per-device-train-batch-size 1",
+                first[2],
+                first[1],
+                own[2],
+                own[1]
+            );
+            pixels.extend_from_slice(&image.data);
+        }
+        let [c, h, w] = size.unwrap_or_default();
+        Ok(Batch { pixels, shape: [count, c, h, w], labels, next })
+    }
+}
+
+impl Dataset {
+    pub fn new(images: Arc<Images>, rows: Vec<Sample>) -> Self {
+        Dataset { images, rows: rows.into() }
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    pub fn rows(&self) -> &[Sample] {
+        &self.rows
+    }
+
+    /// Batches from a place on. The last batch of an epoch holds what is left.
+    ///
+    /// The same options and place give the same batches, whatever the number of workers. An image that
+    /// fails ends the iterator with its error.
+    pub fn batches(&self, options: &BatchOptions, start: Position) -> Result<Batches> {
+        ensure!(!self.is_empty(), "there are no rows to take batches from");
+        ensure!(
+            start.index <= self.len() as u64,
+            "the run to resume had taken {} rows of its epoch, but the data has {}: it has changed",
+            start.index,
+            self.len()
+        );
+        let (data, options) = (self.clone(), options.clone());
+        Batches::produce(options.workers, move |emit| {
+            let mut position = start;
+            while options.epochs.is_none_or(|epochs| position.epoch < epochs) {
+                let order = data.order(&options, position.epoch);
+                let left = order.get(position.index as usize..).unwrap_or_default();
+                for rows in left.chunks(options.batch_size) {
+                    position.index += rows.len() as u64;
+                    if position.index == order.len() as u64 {
+                        position = Position { epoch: position.epoch + 1, index: 0 };
+                    }
+                    if !emit(data.batch(rows, position)) {
+                        return;
+                    }
+                }
+                if left.is_empty() {
+                    position = Position { epoch: position.epoch + 1, index: 0 };
+                }
+            }
+        })
+    }
+
+    fn order(&self, options: &BatchOptions, epoch: u64) -> Vec<usize> {
+        let lengths: Option<Vec<usize>> = options
+            .group_by_length
+            .then(|| self.rows.iter().map(|sample| sample.label.len()).collect());
+        let (n, size) = (self.len(), options.batch_size);
+        epoch_order(n, size, options.shuffle, lengths.as_deref(), options.seed, epoch)
+    }
+
+    fn batch(&self, rows: &[usize], next: Position) -> Result<Batch> {
+        let images: Vec<Result<Pixels>> =
+            rows.par_iter().map(|row| self.images.pixels(self.rows[*row].image, None)).collect();
+        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
+        Batch::stack(images, labels, next)
+    }
+}
+
+impl Batches {
+    /// Runs `lead` on a thread of its own, inside a pool of workers. `lead` hands batches on and
+    /// stops when it is told that nobody waits for more.
+    pub(super) fn produce(
+        workers: Option<usize>,
+        lead: impl FnOnce(&dyn Fn(Result<Batch>) -> bool) + Send + 'static,
+    ) -> Result<Batches> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(workers.unwrap_or(0))
+            .thread_name(|index| format!("decode-{index}"))
+            .build()
+            .context("the threads that decode could not be started")?;
+        let (sender, receiver) = sync_channel::<Result<Batch>>(2);
+        let leader = std::thread::Builder::new()
+            .name("batches".to_string())
+            .spawn(move || {
+                pool.install(move || {
+                    lead(&|batch| {
+                        let failed = batch.is_err();
+                        sender.send(batch).is_ok() && !failed
+                    });
+                });
+            })
+            .context("the thread that makes batches could not be started")?;
+        Ok(Batches { receiver, leader: Some(leader) })
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Ok(batch) = self.receiver.recv() {
+            return Some(batch);
+        }
+        // A bug in the leader is not the end of the data.
+        if let Some(Err(panic)) = self.leader.take().map(std::thread::JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "batches_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! Batches are a function of options and place.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::image::{DecodeOptions, ImageProcessor};
+use crate::train::data::table::ImageSource;
+
+/// `n` images of one colour each, its number; row `i` has `1 + i % 5` label tokens.
+fn dataset(folder: &Path, n: usize, cache_bytes: u64, arranged: bool) -> Dataset {
+    let sources: Vec<ImageSource> = (0..n)
+        .map(|index| {
+            let path: PathBuf = folder.join(format!("{index}.png"));
+            ::image::RgbImage::from_pixel(6, 4, ::image::Rgb([index as u8; 3]))
+                .save(&path)
+                .unwrap();
+            ImageSource::File(path)
+        })
+        .collect();
+    let processor = ImageProcessor::from_json(
+        &serde_json::json!({
+            "image_processor_type": "ViTImageProcessor", "size": {"height": 2, "width": 3},
+            "do_normalize": false, "rescale_factor": 1.0,
+        }),
+        None,
+    )
+    .unwrap();
+    let images = Images::new(sources, processor, DecodeOptions::default(), cache_bytes, arranged);
+    let rows = (0..n).map(|image| Sample { image, label: vec![image as i64; 1 + image % 5] });
+    Dataset::new(Arc::new(images), rows.collect())
+}
+
+fn options() -> BatchOptions {
+    BatchOptions {
+        batch_size: 4,
+        seed: 42,
+        shuffle: true,
+        group_by_length: false,
+        workers: Some(2),
+        epochs: None,
+    }
+}
+
+/// Row numbers of some batches; each is checked to have the pixels that go with its label.
+fn rows(batches: Batches, count: usize) -> Vec<Vec<usize>> {
+    let mut found = Vec::new();
+    for batch in batches.take(count) {
+        let batch = batch.unwrap();
+        assert_eq!(batch.shape, [batch.labels.len(), 3, 2, 3]);
+        let rows: Vec<usize> = batch.labels.iter().map(|label| label[0] as usize).collect();
+        for (row, pixels) in rows.iter().zip(batch.pixels.chunks(18)) {
+            assert!(pixels.iter().all(|value| *value == *row as f32), "{row}: {pixels:?}");
+        }
+        found.push(rows);
+    }
+    found
+}
+
+#[test]
+fn epochs_hold_every_row_once_in_the_order_of_torch() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(folder.path(), 10, 0, false);
+    let found = rows(data.batches(&options(), Position::default()).unwrap(), 6);
+    // torch.randperm(10) with the seeds 42 and 43.
+    let first = [vec![2, 6, 1, 8], vec![4, 5, 0, 9], vec![3, 7]];
+    let second = [vec![8, 4, 9, 0], vec![5, 1, 6, 7], vec![2, 3]];
+    assert_eq!(found[..3], first);
+    assert_eq!(found[3..], second);
+}
+
+#[test]
+fn threads_cache_and_resuming_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = dataset(folder.path(), 23, 0, false);
+    let grouped = BatchOptions { group_by_length: true, workers: Some(1), ..options() };
+    let expected = rows(plain.batches(&grouped, Position::default()).unwrap(), 14);
+    for (cache, arranged, workers) in
+        [(0, false, 3), (200, true, 2), (1 << 20, true, 3), (1 << 20, false, 1)]
+    {
+        let data = dataset(folder.path(), 23, cache, arranged);
+        let options = BatchOptions { workers: Some(workers), ..grouped.clone() };
+        let mut start = Position::default();
+        for (number, batch) in data.batches(&options, start).unwrap().take(14).enumerate() {
+            let rest = rows(data.batches(&options, start).unwrap(), 14 - number);
+            assert_eq!(rest, expected[number..]);
+            start = batch.unwrap().next;
+        }
+    }
+}
+
+#[test]
+fn one_pass_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(folder.path(), 9, 0, false);
+    let options = BatchOptions { shuffle: false, epochs: Some(1), ..options() };
+    let all = data.batches(&options, Position::default()).unwrap();
+    assert_eq!(rows(all, 100), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8]]);
+    let error = data.batches(&options, Position { epoch: 0, index: 10 }).err().unwrap();
+    assert!(error.to_string().contains("it has changed"), "{error}");
+}
+
+#[test]
+fn a_lost_image_ends_the_batches_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(folder.path(), 4, 0, false);
+    std::fs::remove_file(folder.path().join("2.png")).unwrap();
+    let mut batches = data.batches(&options(), Position::default()).unwrap();
+    let error = batches.next().unwrap().unwrap_err().to_string();
+    assert!(error.ends_with("2.png: no such file"), "{error}");
+    assert!(batches.next().is_none());
+}
+
+#[test]
+fn labels_are_filled_with_the_ignored_id() {
+    let batch = Batch {
+        pixels: vec![0.0; 2],
+        shape: [2, 1, 1, 1],
+        labels: vec![vec![5, 6, 7], vec![8]],
+        next: Position::default(),
+    };
+    let rows: Vec<Vec<i64>> = Vec::try_from(batch.label_ids()).unwrap();
+    assert_eq!(rows, [[5, 6, 7], [8, -100, -100]]);
+    assert_eq!(batch.pixel_values().size(), [2, 1, 1, 1]);
+}

@@ -1,0 +1,458 @@
+//! AdamW (Loshchilov and Hutter 2019) with moments that can be saved, computed as `torch.optim.AdamW`
+//! does with `fused=True`, the default of the reference's Trainer; what it trains; clipping.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use tch::{Kind, Tensor, no_grad};
+
+use crate::native;
+use crate::nn::Store;
+
+/// Settings of the optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWOptions {
+    pub betas: (f64, f64),
+    pub eps: f64,
+    /// Decoupled decay of the parameters that decay.
+    pub weight_decay: f64,
+    /// Largest norm of all gradients together; 0 does not clip.
+    pub max_grad_norm: f64,
+}
+
+/// The half of a model that stays as it is.
+///
+/// `enc_to_dec_proj`, which lies between the halves, is trained in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freeze {
+    pub encoder: bool,
+    pub decoder: bool,
+}
+
+/// A variable that is trained.
+pub struct Parameter {
+    pub name: String,
+    pub tensor: Tensor,
+    /// True if weight decay applies to it.
+    pub decays: bool,
+}
+
+/// Sums of gradients over micro-batches, one place a parameter; None where no gradient came.
+pub struct Gradients {
+    sums: Vec<Option<Tensor>>,
+}
+
+/// The moments of one parameter.
+struct Moments {
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    /// Updates so far: a step without a gradient (layerdrop) does not count.
+    step: i64,
+}
+
+/// The optimizer over named parameters.
+pub struct AdamW {
+    parameters: Vec<Parameter>,
+    moments: Vec<Moments>,
+    options: AdamWOptions,
+}
+
+/// The parameters of a model, in the order of its constructor; gradients are tracked for them alone.
+///
+/// A shared tensor stands once, under its first name. Biases and norms do not decay: the rule is that
+/// of the reference's `Trainer.get_decay_parameter_names`.
+pub fn parameters(store: &Store, freeze: Freeze) -> Vec<Parameter> {
+    let frozen = |name: &str| {
+        (freeze.encoder && name.starts_with("encoder."))
+            || (freeze.decoder && name.starts_with("decoder."))
+    };
+    let mut parameters = Vec::new();
+    for variable in store.variables() {
+        let trained = variable.trainable && !frozen(&variable.name);
+        let tensor = variable.tensor;
+        if tensor.is_floating_point() {
+            let _ = tensor.set_requires_grad(trained);
+        }
+        if trained {
+            let decays = !variable.norm && decays(&variable.name);
+            parameters.push(Parameter { name: variable.name, tensor, decays });
+        }
+    }
+    parameters
+}
+
+/// False for names with `bias`, `layernorm`, `rmsnorm`, or a part that is or ends in a `norm`.
+fn decays(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let norm = |part: &str| part == "norm" || part.ends_with("_norm");
+    !(name.contains("bias")
+        || name.contains("layernorm")
+        || name.contains("rmsnorm")
+        || name.split('.').any(norm))
+}
+
+impl Gradients {
+    /// Nothing yet, for so many parameters.
+    pub fn new(parameters: usize) -> Self {
+        Gradients { sums: (0..parameters).map(|_| None).collect() }
+    }
+
+    /// Adds the gradients of `loss` [] by `parameters`; its graph is gone afterwards.
+    pub fn add(&mut self, loss: &Tensor, parameters: &[Parameter]) {
+        let tensors: Vec<&Tensor> = parameters.iter().map(|p| &p.tensor).collect();
+        self.take(Tensor::run_backward(&[loss], &tensors, false, false));
+    }
+
+    /// Adds gradients that were computed elsewhere; an undefined tensor is none.
+    pub fn take(&mut self, gradients: Vec<Tensor>) {
+        no_grad(|| {
+            for (sum, gradient) in self.sums.iter_mut().zip(gradients) {
+                match sum {
+                    _ if !gradient.defined() => {}
+                    Some(sum) => *sum += gradient,
+                    None => *sum = Some(gradient),
+                }
+            }
+        });
+    }
+
+    /// Multiplies all of them.
+    pub fn scale(&mut self, factor: f64) {
+        no_grad(|| {
+            for sum in self.sums.iter_mut().flatten() {
+                let _ = sum.g_mul_scalar_(factor);
+            }
+        });
+    }
+
+    /// The gradient of each parameter.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&Tensor>> {
+        self.sums.iter().map(Option::as_ref)
+    }
+
+    /// The norm of all of them together, as `clip_grad_norm_` computes it; not finite if one is not.
+    pub fn norm(&self) -> f64 {
+        let norms: Vec<Tensor> = self.sums.iter().flatten().map(|g| g.detach().norm()).collect();
+        if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.sums.iter_mut().for_each(|sum| *sum = None);
+    }
+}
+
+impl AdamW {
+    /// Over f32 parameters, with moments of zero.
+    pub fn new(parameters: Vec<Parameter>, options: AdamWOptions) -> Self {
+        let zeros = |p: &Parameter| p.tensor.detach().contiguous().zeros_like();
+        let moments = parameters.iter();
+        let moments = moments.map(|p| Moments { exp_avg: zeros(p), exp_avg_sq: zeros(p), step: 0 });
+        AdamW { moments: moments.collect(), parameters, options }
+    }
+
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Clips and applies the gradients, and forgets them. Gives their norm before clipping; if that is
+    /// no finite number, nothing is changed.
+    pub fn step(&mut self, gradients: &mut Gradients, learning_rate: f64) -> f64 {
+        let norm = gradients.norm();
+        if norm.is_finite() {
+            // `clip_grad_norm_`'s rule; the factor is applied as the gradients are read.
+            let max = self.options.max_grad_norm;
+            let clip = if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 };
+            no_grad(|| {
+                for (i, gradient) in gradients.iter().enumerate() {
+                    if let Some(gradient) = gradient {
+                        self.update(i, gradient, learning_rate, clip);
+                    }
+                }
+            });
+        }
+        gradients.clear();
+        norm
+    }
+
+    fn update(&mut self, i: usize, gradient: &Tensor, learning_rate: f64, clip: f64) {
+        let (parameter, moments) = (&mut self.parameters[i], &mut self.moments[i]);
+        moments.step += 1;
+        let weight_decay = if parameter.decays { self.options.weight_decay } else { 0.0 };
+        let (beta1, beta2) = self.options.betas;
+        let (step, eps) = (moments.step as f64, self.options.eps);
+        let rule = Rule {
+            clip,
+            keep: 1.0 - learning_rate * weight_decay,
+            beta1,
+            beta2,
+            step_size: learning_rate / (1.0 - beta1.powf(step)),
+            root2: (1.0 - beta2.powf(step)).sqrt(),
+            eps,
+        };
+        let gradient = gradient.contiguous();
+        let (exp_avg, exp_avg_sq) = (&mut moments.exp_avg, &mut moments.exp_avg_sq);
+        let values = [&parameter.tensor, &gradient, exp_avg, exp_avg_sq];
+        if native::with_floats(values, |values| rule.on_slices(values)).is_none() {
+            rule.on_tensors(&mut parameter.tensor, &gradient, exp_avg, exp_avg_sq);
+        }
+    }
+
+    /// The moments for saving: `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` [] of each parameter.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let mut state = Vec::new();
+        for (parameter, moments) in self.parameters.iter().zip(&self.moments) {
+            let name = &parameter.name;
+            state.push((format!("exp_avg.{name}"), moments.exp_avg.shallow_clone()));
+            state.push((format!("exp_avg_sq.{name}"), moments.exp_avg_sq.shallow_clone()));
+            state.push((format!("step.{name}"), Tensor::from(moments.step)));
+        }
+        state
+    }
+
+    /// Takes saved moments back; every parameter must have its own.
+    pub fn restore(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+        let saved: HashMap<&str, &Tensor> =
+            state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let find = |name: String| {
+            let found = saved.get(name.as_str()).copied();
+            found.with_context(|| format!("the state of the optimizer has no tensor {name:?}"))
+        };
+        for (parameter, moments) in self.parameters.iter().zip(&mut self.moments) {
+            let name = &parameter.name;
+            let exp_avg = find(format!("exp_avg.{name}"))?;
+            let exp_avg_sq = find(format!("exp_avg_sq.{name}"))?;
+            for found in [exp_avg, exp_avg_sq] {
+                ensure!(
+                    found.size() == parameter.tensor.size(),
+                    "the state of the optimizer for {name:?} is {:?}, the model has {:?}",
+                    found.size(),
+                    parameter.tensor.size()
+                );
+            }
+            moments.exp_avg.copy_(exp_avg);
+            moments.exp_avg_sq.copy_(exp_avg_sq);
+            moments.step = find(format!("step.{name}"))?.to_kind(Kind::Int64).int64_value(&[]);
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of one update.
+struct Rule {
+    /// Multiplies the gradient.
+    clip: f64,
+    /// Multiplies the parameter: 1 - lr·decay.
+    keep: f64,
+    beta1: f64,
+    beta2: f64,
+    /// lr / (1 - β1^t)
+    step_size: f64,
+    /// √(1 - β2^t)
+    root2: f64,
+    eps: f64,
+}
+
+/// Numbers that one thread takes at a time.
+const CHUNK: usize = 1 << 16;
+
+impl Rule {
+    /// One pass over the memory of parameter, gradient and the two moments.
+    fn on_slices(&self, [parameter, gradient, exp_avg, exp_avg_sq]: [&mut [f32]; 4]) {
+        if parameter.len() <= CHUNK || tch::get_num_threads() == 1 {
+            return self.on_chunk(parameter, gradient, exp_avg, exp_avg_sq);
+        }
+        parameter
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(exp_avg.par_chunks_mut(CHUNK))
+            .zip(exp_avg_sq.par_chunks_mut(CHUNK))
+            .for_each(|(((p, g), m), v)| self.on_chunk(p, g, m, v));
+    }
+
+    fn on_chunk(&self, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let (clip, keep) = (self.clip as f32, self.keep as f32);
+        let (new1, beta2, new2) =
+            ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
+        let (step_size, root2, eps) = (self.step_size as f32, self.root2 as f32, self.eps as f32);
+        let moments = m.iter_mut().zip(v);
+        for ((p, g), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
+            let g = g * clip;
+            *m += new1 * (g - *m);
+            *v = beta2 * *v + new2 * g * g;
+            *p = *p * keep - step_size * *m / (v.sqrt() / root2 + eps);
+        }
+    }
+
+    /// The same by operators of libtorch, on any device.
+    fn on_tensors(
+        &self,
+        parameter: &mut Tensor,
+        gradient: &Tensor,
+        exp_avg: &mut Tensor,
+        exp_avg_sq: &mut Tensor,
+    ) {
+        let clipped = if self.clip < 1.0 { gradient * self.clip } else { gradient.shallow_clone() };
+        let _ = exp_avg.lerp_(&clipped, 1.0 - self.beta1);
+        let _ = exp_avg_sq.g_mul_scalar_(self.beta2);
+        let _ = exp_avg_sq.addcmul_(&(&clipped * (1.0 - self.beta2)), &clipped);
+        let mut denominator = exp_avg_sq.sqrt();
+        let _ = denominator.g_div_scalar_(self.root2);
+        let _ = denominator.g_add_scalar_(self.eps);
+        if self.keep != 1.0 {
+            let _ = parameter.g_mul_scalar_(self.keep);
+        }
+        let _ = parameter.addcdiv_(&(&*exp_avg * -self.step_size), &denominator);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    const OPTIONS: AdamWOptions =
+        AdamWOptions { betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
+
+    fn optimizer() -> AdamW {
+        let parameter = |name: &str, values: &[f32]| Parameter {
+            name: name.to_string(),
+            tensor: Tensor::from_slice(values).set_requires_grad(true),
+            decays: name == "a",
+        };
+        let parameters =
+            vec![parameter("a", &[1.0, -2.0, 3.0, 0.5]), parameter("b", &[0.25, -0.75])];
+        AdamW::new(parameters, OPTIONS)
+    }
+
+    fn close(found: &Tensor, expected: &[f64]) {
+        let found: Vec<f64> = Vec::try_from(found.to_kind(Kind::Double)).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (found - expected).abs() <= 1.2e-7 * expected.abs() + 1e-8,
+                "{found} for {expected}"
+            );
+        }
+    }
+
+    /// Four steps of `torch.optim.AdamW(fused=True)` after `clip_grad_norm_(.., 1.0)`; the second one
+    /// brings no gradient for b.
+    fn four_steps(optimizer: &mut AdamW, pause: impl Fn(&mut AdamW, usize)) -> Vec<f64> {
+        type Step = ([f32; 4], Option<[f32; 2]>, f64);
+        let steps: [Step; 4] = [
+            ([0.1, -0.2, 0.3, 0.4], Some([2.0, -1.0]), 1e-2),
+            ([0.3, 0.2, -0.1, 0.0], None, 5e-3),
+            ([-0.5, 0.5, 1.5, 0.25], Some([0.5, 0.5]), 2e-2),
+            ([1e-3, 2e-3, 0.0, -1e-3], Some([1e-4, 0.0]), 1e-2),
+        ];
+        let mut norms = Vec::new();
+        for (i, (a, b, learning_rate)) in steps.iter().enumerate() {
+            let mut gradients = Gradients::new(2);
+            let b = b.map_or_else(Tensor::new, |b| Tensor::from_slice(&b));
+            gradients.take(vec![Tensor::from_slice(a), b]);
+            norms.push(optimizer.step(&mut gradients, *learning_rate));
+            pause(optimizer, i);
+        }
+        norms
+    }
+
+    fn check_four_steps(optimizer: &AdamW) {
+        close(
+            &optimizer.parameters[0].tensor,
+            &[0.9800482988357544, -2.002840518951416, 2.9582467079162598, 0.46181878447532654],
+        );
+        close(&optimizer.parameters[1].tensor, &[0.21599988639354706, -0.7353249788284302]);
+        let moments = &optimizer.moments;
+        let exp_avg =
+            [0.002841683803126216, 0.034791745245456696, 0.07557438313961029, 0.024928735569119453];
+        close(&moments[0].exp_avg, &exp_avg);
+        close(&moments[1].exp_avg_sq, &[0.008144143968820572, 0.00259641301818192]);
+        assert_eq!((moments[0].step, moments[1].step), (4, 3));
+    }
+
+    #[test]
+    fn steps_are_those_of_the_reference() {
+        let mut optimizer = optimizer();
+        let norms = four_steps(&mut optimizer, |_, _| {});
+        let expected =
+            [2.302172899246216, 0.37416577339172363, 1.820027470588684, 0.0024515301920473576];
+        close(&Tensor::from_slice(&norms), &expected);
+        check_four_steps(&optimizer);
+    }
+
+    #[test]
+    fn operators_compute_what_the_one_pass_does() {
+        let rule = Rule {
+            clip: 0.5,
+            keep: 0.99,
+            beta1: 0.9,
+            beta2: 0.99,
+            step_size: 0.1,
+            root2: 0.3,
+            eps: 1e-3,
+        };
+        let draw = || Tensor::rand([70_000], (Kind::Float, Device::Cpu));
+        let values = [draw(), draw(), draw(), draw()];
+        let mut other = values.each_ref().map(Tensor::copy);
+        native::with_floats(values.each_ref(), |values| rule.on_slices(values)).unwrap();
+        let [p, g, m, v] = &mut other;
+        rule.on_tensors(p, g, m, v);
+        for (a, b) in values.iter().zip(&other) {
+            assert!(a.allclose(b, 2e-7, 2e-7, false));
+        }
+    }
+
+    #[test]
+    fn saved_moments_go_on_bit_for_bit() {
+        let mut straight = optimizer();
+        four_steps(&mut straight, |_, _| {});
+        let mut resumed = optimizer();
+        four_steps(&mut resumed, |optimizer, i| {
+            if i == 1 {
+                let saved: Vec<(String, Tensor)> =
+                    optimizer.state().iter().map(|(name, t)| (name.clone(), t.copy())).collect();
+                let parameters = std::mem::take(&mut optimizer.parameters);
+                *optimizer = AdamW::new(parameters, OPTIONS);
+                optimizer.restore(&saved).unwrap();
+            }
+        });
+        for ((name, a), (_, b)) in straight.state().iter().zip(resumed.state()) {
+            assert!(a.equal(&b), "{name}");
+        }
+        check_four_steps(&resumed);
+        let error = resumed.restore(&straight.state()[1..]).unwrap_err().to_string();
+        assert!(error.contains("\"exp_avg.a\""), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_finite_changes_nothing() {
+        let mut optimizer = optimizer();
+        let mut gradients = Gradients::new(2);
+        gradients.take(vec![Tensor::from_slice(&[1f32, f32::NAN, 0.0, 0.0]), Tensor::new()]);
+        assert!(!optimizer.step(&mut gradients, 0.1).is_finite());
+        assert_eq!(optimizer.moments[0].step, 0);
+        close(&optimizer.parameters[0].tensor, &[1.0, -2.0, 3.0, 0.5]);
+    }
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        let table = [
+            ("encoder.embeddings.cls_token", true),
+            ("encoder.encoder.layer.0.attention.attention.query.weight", true),
+            ("encoder.encoder.layer.0.attention.attention.query.bias", false),
+            ("encoder.encoder.layers.0.blocks.0.relative_position_bias_table", false),
+            ("decoder.bert.embeddings.LayerNorm.weight", false),
+            ("encoder.encoder.layers.0.downsample.norm.weight", false),
+            ("decoder.model.decoder.layers.0.self_attn_layer_norm.weight", false),
+            ("encoder.normal.weight", true),
+            ("encoder.rms_norm1.weight", true),
+        ];
+        for (name, expected) in table {
+            assert_eq!(decays(name), expected, "{name}");
+        }
+    }
+}
