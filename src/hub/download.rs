@@ -37,7 +37,7 @@ enum Stop {
     Trouble(Trouble),
 }
 
-/// Downloads the content `meta` of the file `name` unless it is there; other processes are waited for.
+/// Downloads the content `meta` of the file `name` unless it is there. The caller holds the lock.
 ///
 /// What was received stays in `<etag>.incomplete` whatever ends the process, and is gone on from.
 pub(super) fn download(
@@ -53,11 +53,6 @@ pub(super) fn download(
         return Ok(());
     }
     folder.prepare().map_err(Trouble::Refused)?;
-    let _lock = folder.lock(&meta.etag, name, tell).map_err(Trouble::Refused)?;
-    // Whoever held the lock before may have brought it.
-    if blob.is_file() {
-        return Ok(());
-    }
     let mut partial = Partial::open(&blob, meta).map_err(Trouble::Refused)?;
     tell(Event::Starts { name, size: meta.size, present: partial.length });
     let outcome = fill(client, folder, url, name, meta, &mut partial, tell);

@@ -11,11 +11,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use super::{Event, Need, Tell};
+
+/// How often a lock is tried before another process is spoken of, and the pause between.
+const QUIET_TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A repository at a revision, in the cache.
 pub(super) struct Folder {
@@ -120,7 +125,8 @@ impl Folder {
             && need.optional.iter().all(|name| self.has(commit, name) || self.lacks(commit, name))
     }
 
-    /// Waits until no other process, Python's included, writes the blob; the lock ends with the value.
+    /// Waits until no other process, Python's included, writes the blob or a link to it; the lock ends
+    /// with the value.
     pub(super) fn lock(&self, etag: &str, name: &str, tell: Tell) -> Result<File> {
         let folder = self.cache.join(".locks").join(self.repo.folder_name());
         make(&folder)?;
@@ -133,18 +139,21 @@ impl Folder {
             .truncate(false)
             .open(&path)
             .with_context(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                tell(Event::Queues { name });
-                file.lock().with_context(failed)?;
+        // A small file is over before it is worth a word.
+        for _ in 0..QUIET_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
         }
+        tell(Event::Queues { name });
+        file.lock().with_context(failed)?;
         Ok(file)
     }
 
-    /// Makes the blob appear under the file's name: by a link, or as a copy where links don't work.
+    /// Makes the blob appear under the file's name: by a link, or as a copy where links don't work. The
+    /// caller holds the lock.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
         let path = self.snapshot(commit).join(name);
         if path.is_file() {

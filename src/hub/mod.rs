@@ -174,6 +174,11 @@ impl Remote<'_> {
             folder.note_lacking(commit, name);
             return Ok(false);
         };
+        // Held until the link is made: two that replace a link could each see the other's gap.
+        let _lock = folder.lock(&meta.etag, name, self.tell).map_err(Trouble::Refused)?;
+        if folder.has(commit, name) {
+            return Ok(true);
+        }
         let url = listing::url(self.client, folder, commit, name);
         download::download(self.client, folder, &url, name, &meta, self.tell)?;
         folder.link(commit, name, &meta.etag).map_err(Trouble::Refused)?;
