@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod doctor;
+mod eval;
 mod generate;
 mod init;
 mod inputs;
@@ -30,6 +31,8 @@ enum Command {
     Init(init::InitArgs),
     /// Write a checkpoint in another format, number type or split
     Convert(convert::ConvertArgs),
+    /// Score a checkpoint on images with known texts
+    Eval(Box<eval::EvalArgs>),
     /// Tell whether this installation, its libraries and a model are sound
     Doctor(doctor::DoctorArgs),
 }
@@ -59,6 +62,7 @@ pub fn run() -> Result<Verdict> {
         Command::Ocr(args) => read::run(read::Task::Ocr, &args),
         Command::Init(args) => init::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

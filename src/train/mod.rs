@@ -1,3 +1,7 @@
 //! Training.
 
+pub mod card;
 pub mod data;
+pub mod evaluate;
+pub mod plot;
+pub mod report;
