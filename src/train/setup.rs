@@ -310,5 +310,8 @@ fn reader(
         batch_size: options.per_device_eval_batch_size,
         seed: options.seed,
         interpolate: false,
+        loop_detector: None,
+        allowed: None,
+        skip_blank: false,
     })
 }

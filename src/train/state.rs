@@ -294,6 +294,7 @@ mod tests {
         out
     }
 
+    #[allow(clippy::type_complexity)]
     #[test]
     fn rotation_spares_the_newest_and_the_best() {
         // Checkpoints, limit, best, what stays.
