@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod doctor;
+mod eval;
 mod generate;
 mod init;
 mod inputs;
@@ -34,6 +35,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Write a checkpoint in another format, number type or split
     Convert(convert::ConvertArgs),
+    /// Score a checkpoint on images with known texts
+    Eval(Box<eval::EvalArgs>),
     /// Tell whether this installation, its libraries and a model are sound
     Doctor(doctor::DoctorArgs),
 }
@@ -66,6 +69,7 @@ pub fn run() -> Result<Verdict> {
         Command::Init(args) => init::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

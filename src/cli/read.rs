@@ -6,7 +6,8 @@ use anyhow::{Result, bail, ensure};
 use tch::Device;
 
 use super::Verdict;
-use super::args::{BatchSize, ReadArgs};
+use super::args::{BatchSize, ModelArgs, ReadArgs};
+use super::generate::GenerateArgs;
 use super::{inputs, output};
 use crate::image::DecodeOptions;
 use crate::pipeline::Reader;
@@ -23,7 +24,7 @@ pub(super) enum Task {
 }
 
 impl Task {
-    fn default_model(self) -> &'static str {
+    pub(super) fn default_model(self) -> &'static str {
         match self {
             Task::Caption => "nlpconnect/vit-gpt2-image-captioning",
             Task::Ocr => "vedm-ocr-printed",
@@ -40,7 +41,16 @@ pub(super) fn run(task: Task, args: &ReadArgs) -> Result<Verdict> {
     );
     let inputs = inputs::gather(&args.images, args.input.recursive)?;
     let name = args.model.model.as_deref().unwrap_or(task.default_model());
-    let reader = open(name, args)?;
+    let images = ImageSettings {
+        batch_size: args.input.batch_size,
+        decode: DecodeOptions {
+            apply_exif: !args.input.no_exif,
+            background: args.input.background.into(),
+            max_mpixels: args.input.max_image_mpixels,
+        },
+        interpolate: args.input.interpolate_pos_encoding,
+    };
+    let reader = open(name, &args.model, &args.generate, images, args.output.quiet)?;
 
     let several = reader.generation.num_return_sequences > 1;
     let revision = args.model.revision.as_deref();
@@ -56,24 +66,38 @@ pub(super) fn run(task: Task, args: &ReadArgs) -> Result<Verdict> {
     Ok(if failed > 0 { Verdict::SomeFailed } else { Verdict::Done })
 }
 
-/// The model, its processor and its generation settings.
-fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
+/// How images are decoded and batched.
+pub(super) struct ImageSettings {
+    pub batch_size: BatchSize,
+    pub decode: DecodeOptions,
+    /// Resize position embeddings to images of another size.
+    pub interpolate: bool,
+}
+
+/// The model, its processor and its generation settings. Warnings are told unless `quiet`.
+pub(super) fn open(
+    name: &str,
+    args: &ModelArgs,
+    generate: &GenerateArgs,
+    images: ImageSettings,
+    quiet: bool,
+) -> Result<Reader> {
     let talk = |sentence: &str| {
-        if !args.output.quiet {
+        if !quiet {
             eprintln!("vedm: warning: {sentence}");
         }
     };
-    let dir = models::find(name, args.model.revision.as_deref())?;
-    device::set_threads(args.model.threads)?;
-    let device = args.model.device.resolve()?;
-    let kind = args.model.dtype.resolve(device);
-    let allow_unused = args.model.allow_unused_tensors;
+    let dir = models::find(name, args.revision.as_deref())?;
+    device::set_threads(args.threads)?;
+    let device = args.device.resolve()?;
+    let kind = args.dtype.resolve(device);
+    let allow_unused = args.allow_unused_tensors;
     let (model, warnings) = ved::load(&dir, LoadOptions { device, kind, allow_unused })?;
     warnings.iter().for_each(|warning| talk(warning));
     let processor = Processor::from_dir(&dir, &model.config)?;
     processor.warnings.iter().for_each(|warning| talk(warning));
 
-    let overrides = args.generate.overrides(&processor.tokenizer)?;
+    let overrides = generate.overrides(&processor.tokenizer)?;
     let generation_config = read_json_if_there(&dir.join("generation_config.json"))?;
     let (generation, warnings) =
         model.generation_config(&overrides, generation_config.as_ref(), false)?;
@@ -81,16 +105,12 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
     let once: BTreeMap<&String, ()> = warnings.iter().map(|warning| (warning, ())).collect();
     once.keys().for_each(|warning| talk(warning));
 
-    let prompt = prompt(args, &model, &processor, &generation)?;
+    let prompt = prompt(generate, &model, &processor, &generation)?;
     Ok(Reader {
-        batch_size: batch_size(args.input.batch_size, device),
-        decode: DecodeOptions {
-            apply_exif: !args.input.no_exif,
-            background: args.input.background.into(),
-            max_mpixels: args.input.max_image_mpixels,
-        },
-        seed: args.generate.seed,
-        interpolate: args.input.interpolate_pos_encoding,
+        batch_size: batch_size(images.batch_size, device),
+        decode: images.decode,
+        seed: generate.seed,
+        interpolate: images.interpolate,
         model,
         processor,
         generation,
@@ -100,13 +120,13 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
 
 /// The start token, then the prompt's. Donut's prompts bring their own start token.
 fn prompt(
-    args: &ReadArgs,
+    args: &GenerateArgs,
     model: &ved::VisionEncoderDecoder,
     processor: &Processor,
     generation: &GenerationConfig,
 ) -> Result<Vec<i64>> {
     let start = generation.start_token()?;
-    let Some(text) = &args.generate.prompt else { return Ok(vec![start]) };
+    let Some(text) = &args.prompt else { return Ok(vec![start]) };
     let ids = processor.tokenizer.encode(text, false)?;
     if ids.is_empty() {
         bail!("--prompt {text:?} has no tokens");

@@ -5,6 +5,7 @@ mod commands;
 mod completions;
 mod convert;
 mod errors;
+mod eval;
 mod grid;
 mod house;
 mod init;

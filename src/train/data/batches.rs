@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use super::augment::Augment;
 use super::images::Images;
 use super::order::epoch_order;
 use crate::image::Pixels;
@@ -24,6 +25,8 @@ pub struct BatchOptions {
     pub workers: Option<usize>,
     /// Ends with this epoch (not counted in); none never ends.
     pub epochs: Option<u64>,
+    /// What is done to images before they are resized; a function of seed, epoch and row.
+    pub augment: Option<Augment>,
 }
 
 impl Default for BatchOptions {
@@ -36,6 +39,7 @@ impl Default for BatchOptions {
             group_by_length: false,
             workers: None,
             epochs: None,
+            augment: None,
         }
     }
 }
@@ -50,13 +54,13 @@ pub struct Position {
 
 /// Pixels and labels of a few rows: plain memory.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<L = Vec<Vec<i64>>> {
     /// `[B, C, H, W]`
     pub pixels: Vec<f32>,
     /// B, C, H and W.
     pub shape: [usize; 4],
-    /// Without padding, B rows.
-    pub labels: Vec<Vec<i64>>,
+    /// B rows: token ids without padding, or texts that are yet to be encoded.
+    pub labels: L,
     /// The place behind this batch; the start of the next epoch behind an epoch's last batch.
     pub next: Position,
 }
@@ -77,8 +81,8 @@ pub struct Sample {
 }
 
 /// An iterator of batches. Ends the work ahead when it is dropped.
-pub struct Batches {
-    receiver: Receiver<Result<Batch>>,
+pub struct Batches<L = Vec<Vec<i64>>> {
+    receiver: Receiver<Result<Batch<L>>>,
     leader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -99,13 +103,15 @@ impl Batch {
         let shape = [self.labels.len() as i64, longest as i64];
         Tensor::from_slice(&ids).to_kind(Kind::Int64).reshape(shape)
     }
+}
 
+impl<L> Batch<L> {
     /// Puts processed images into one block of memory.
     pub(super) fn stack(
         images: Vec<Result<Pixels>>,
-        labels: Vec<Vec<i64>>,
+        labels: L,
         next: Position,
-    ) -> Result<Batch> {
+    ) -> Result<Batch<L>> {
         let mut pixels = Vec::new();
         let mut size: Option<[usize; 3]> = None;
         let count = images.len();
@@ -174,11 +180,12 @@ impl Dataset {
                 let order = data.order(&options, position.epoch);
                 let left = order.get(position.index as usize..).unwrap_or_default();
                 for rows in left.chunks(options.batch_size) {
+                    let epoch = position.epoch;
                     position.index += rows.len() as u64;
                     if position.index == order.len() as u64 {
                         position = Position { epoch: position.epoch + 1, index: 0 };
                     }
-                    if !emit(data.batch(rows, position)) {
+                    if !emit(data.batch(rows, &options, epoch, position)) {
                         return;
                     }
                 }
@@ -197,27 +204,44 @@ impl Dataset {
         epoch_order(n, size, options.shuffle, lengths.as_deref(), options.seed, epoch)
     }
 
-    fn batch(&self, rows: &[usize], next: Position) -> Result<Batch> {
-        let images: Vec<Result<Pixels>> =
-            rows.par_iter().map(|row| self.images.pixels(self.rows[*row].image, None)).collect();
+    fn batch(
+        &self,
+        rows: &[usize],
+        options: &BatchOptions,
+        epoch: u64,
+        next: Position,
+    ) -> Result<Batch> {
+        let images: Vec<Result<Pixels>> = rows
+            .par_iter()
+            .map(|row| {
+                let image = self.rows[*row].image;
+                match &options.augment {
+                    None => self.images.pixels(image, None),
+                    Some(augment) => {
+                        let alter = |image| augment.apply(image, options.seed, epoch, *row as u64);
+                        self.images.pixels(image, Some(&alter))
+                    }
+                }
+            })
+            .collect();
         let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
         Batch::stack(images, labels, next)
     }
 }
 
-impl Batches {
+impl<L: Send + 'static> Batches<L> {
     /// Runs `lead` on a thread of its own, inside a pool of workers. `lead` hands batches on and
     /// stops when it is told that nobody waits for more.
     pub(super) fn produce(
         workers: Option<usize>,
-        lead: impl FnOnce(&dyn Fn(Result<Batch>) -> bool) + Send + 'static,
-    ) -> Result<Batches> {
+        lead: impl FnOnce(&dyn Fn(Result<Batch<L>>) -> bool) + Send + 'static,
+    ) -> Result<Batches<L>> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(workers.unwrap_or(0))
             .thread_name(|index| format!("decode-{index}"))
             .build()
             .context("the threads that decode could not be started")?;
-        let (sender, receiver) = sync_channel::<Result<Batch>>(2);
+        let (sender, receiver) = sync_channel::<Result<Batch<L>>>(2);
         let leader = std::thread::Builder::new()
             .name("batches".to_string())
             .spawn(move || {
@@ -233,8 +257,8 @@ impl Batches {
     }
 }
 
-impl Iterator for Batches {
-    type Item = Result<Batch>;
+impl<L> Iterator for Batches<L> {
+    type Item = Result<Batch<L>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Ok(batch) = self.receiver.recv() {

@@ -38,7 +38,7 @@ fn options() -> BatchOptions {
         shuffle: true,
         group_by_length: false,
         workers: Some(2),
-        epochs: None,
+        ..BatchOptions::default()
     }
 }
 
@@ -87,6 +87,24 @@ fn threads_cache_and_resuming_change_nothing() {
             start = batch.unwrap().next;
         }
     }
+}
+
+#[test]
+fn augmented_batches_depend_on_seed_epoch_and_row_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |workers, seed, cache| {
+        let data = dataset(folder.path(), 12, cache, false);
+        let augment = Some("contrast,noise".parse().unwrap());
+        let options = BatchOptions { workers: Some(workers), seed, augment, ..options() };
+        let batches = data.batches(&options, Position::default()).unwrap();
+        batches.take(6).map(|batch| batch.unwrap().pixels).collect::<Vec<_>>()
+    };
+    let expected = read(1, 42, 0);
+    assert_eq!(read(3, 42, 1 << 20), expected);
+    assert_ne!(read(3, 43, 1 << 20), expected);
+    // The second epoch sees other changes of the same pictures.
+    let sum = |batches: &[Vec<f32>]| batches.iter().flatten().map(|v| f64::from(*v)).sum::<f64>();
+    assert_ne!(sum(&expected[..3]), sum(&expected[3..]));
 }
 
 #[test]

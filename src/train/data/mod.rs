@@ -12,16 +12,21 @@
 //! * `batches` decodes, augments (`augment`) and processes ahead in parallel; only plain memory crosses
 //!   threads, and a batch is the same whatever the number of threads.
 
+pub mod augment;
 pub mod batches;
 pub mod check;
 mod forms;
 pub mod images;
 pub mod labels;
 pub mod order;
+mod random;
+pub mod stream;
 pub mod table;
 
+pub use augment::Augment;
 pub use batches::{Batch, BatchOptions, Batches, Dataset, Position, Sample};
 pub use check::{CACHE_BYTES, CheckOptions, Prepared, Report, prepare};
 pub use images::Images;
 pub use labels::{Label, Labeller};
+pub use stream::{Stream, StreamBatches, StreamOptions};
 pub use table::{ImageSource, Row, Table, TableOptions};

@@ -1,0 +1,136 @@
+//! `vedm eval`: scores a checkpoint on labelled images.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Verdict;
+use super::args::{BatchSize, ModelArgs};
+use super::generate::GenerateArgs;
+use super::read::{self, ImageSettings};
+use crate::image::DecodeOptions;
+use crate::train::data::{Table, TableOptions};
+use crate::train::{evaluate, report};
+
+#[derive(Args)]
+pub(super) struct EvalArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    /// CSV, TSV, JSONL or tar file, or folder, of images with their texts
+    #[arg(long, env = "VEDM_DATA", hide_env = true, value_name = "PATH")]
+    pub data: PathBuf,
+
+    /// Column of the image paths [default: image, file_name or image_path]
+    #[arg(
+        long,
+        env = "VEDM_IMAGE_COLUMN",
+        hide_env = true,
+        value_name = "NAME",
+        hide_short_help = true
+    )]
+    pub image_column: Option<String>,
+
+    /// Column of the texts [default: text or caption]
+    #[arg(
+        long,
+        env = "VEDM_TEXT_COLUMN",
+        hide_env = true,
+        value_name = "NAME",
+        hide_short_help = true
+    )]
+    pub text_column: Option<String>,
+
+    /// Compare without regard to case
+    #[arg(long, env = "VEDM_IGNORE_CASE", hide_env = true)]
+    pub ignore_case: bool,
+
+    /// Form of the report
+    #[arg(long, env = "VEDM_FORMAT", hide_env = true, default_value = "text")]
+    pub format: ReportFormat,
+
+    /// File for the text of every image beside its labels: JSON lines, or CSV by the name
+    #[arg(long, env = "VEDM_PREDICTIONS", hide_env = true, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
+
+    /// So many of the worst items are shown
+    #[arg(long, env = "VEDM_WORST", hide_env = true, value_name = "N", default_value_t = 5)]
+    pub worst: usize,
+
+    /// Images in one pass through the model: a number, or auto
+    #[arg(long, env = "VEDM_BATCH_SIZE", hide_env = true, default_value = "auto")]
+    pub batch_size: BatchSize,
+
+    /// Accept images of another size than the encoder's by resizing its position embeddings
+    #[arg(long, env = "VEDM_INTERPOLATE_POS_ENCODING", hide_env = true, hide_short_help = true)]
+    pub interpolate_pos_encoding: bool,
+
+    /// Say nothing but errors on standard error
+    #[arg(short, long, env = "VEDM_QUIET", hide_env = true)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub generate: GenerateArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReportFormat {
+    /// Figures, the worst items and confusions for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Reads all images of the table, prints the report.
+pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
+    let options = TableOptions {
+        image_column: args.image_column.clone(),
+        text_column: args.text_column.clone(),
+    };
+    let table = Table::read(&args.data, &options)?;
+    let name = args.model.model.as_deref().unwrap_or(read::Task::Ocr.default_model());
+    let images = ImageSettings {
+        batch_size: args.batch_size,
+        decode: DecodeOptions::default(),
+        interpolate: args.interpolate_pos_encoding,
+    };
+    let reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+
+    let bar = bar(table.images().len() as u64, args.quiet)?;
+    let evaluation = evaluate::evaluate(&reader, &table, args.ignore_case, |done| {
+        bar.set_position(done as u64);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {failed}"));
+    evaluation.ensure_some()?;
+    if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
+        eprintln!("vedm: warning: {advice}");
+    }
+    if let Some(path) = &args.predictions {
+        evaluation.write_predictions(path)?;
+    }
+    let told = match args.format {
+        ReportFormat::Text => report::text(&evaluation, args.worst),
+        ReportFormat::Json => {
+            let data = args.data.display().to_string();
+            format!("{}\n", report::json(&evaluation, name, &data, args.worst))
+        }
+    };
+    let mut out = std::io::stdout();
+    out.write_all(told.as_bytes())?;
+    out.flush()?;
+    Ok(if evaluation.failed.is_empty() { Verdict::Done } else { Verdict::SomeFailed })
+}
+
+/// Shown where a person looks on.
+fn bar(images: u64, quiet: bool) -> Result<ProgressBar> {
+    if quiet || !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template("{pos}/{len} images  {per_sec}  {eta} left")?;
+    Ok(ProgressBar::new(images).with_style(style))
+}

@@ -1,0 +1,261 @@
+//! Endless synthetic data: `pipe:COMMAND` runs a command that writes a tar stream of `key.png` and
+//! `key.txt` pairs, as in WebDataset. Samples are batched as they come; memory is bounded.
+
+use std::io::{BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rayon::prelude::*;
+
+use super::augment::Augment;
+use super::batches::{Batch, Batches, Position};
+use super::forms::{self, Pairs, Part};
+use super::labels::Labeller;
+use crate::image::{self, DecodeOptions, ImageProcessor, Pixels};
+
+/// What `--data` begins with to name a command.
+pub const PIPE: &str = "pipe:";
+/// In a command, replaced by the number of samples that a resumed run has taken already.
+const SKIP: &str = "{skip}";
+/// A larger member is no image of a line or a photograph.
+const MAX_IMAGE: u64 = 256 << 20;
+
+/// A command that writes samples.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    command: String,
+}
+
+/// How a stream becomes batches.
+#[derive(Clone)]
+pub struct StreamOptions {
+    pub batch_size: usize,
+    pub workers: Option<usize>,
+    /// Samples that can't be used are left out instead of ending the run.
+    pub skip_bad_rows: bool,
+    pub decode: DecodeOptions,
+    pub augment: Option<Augment>,
+    pub seed: u64,
+}
+
+/// Batches of a stream; their labels are still texts.
+pub struct StreamBatches {
+    batches: Batches<Vec<String>>,
+    bad: Arc<AtomicUsize>,
+}
+
+/// One pair as it came: the key, the file, the text.
+struct Raw {
+    name: String,
+    bytes: Vec<u8>,
+    text: String,
+}
+
+impl Stream {
+    /// None if `data` does not begin with `pipe:`.
+    ///
+    /// # Errors
+    /// A command of no words.
+    pub fn parse(data: &str) -> Result<Option<Stream>> {
+        let Some(command) = data.strip_prefix(PIPE) else { return Ok(None) };
+        ensure!(!command.trim().is_empty(), "--data {data:?}: a command is missing behind pipe:");
+        Ok(Some(Stream { command: command.to_string() }))
+    }
+
+    /// Runs the command and batches what it writes, from the sample `start.index` on.
+    ///
+    /// The stream has no end: where it ends or fails, the iterator gives the reason as its last item.
+    pub fn batches(
+        &self,
+        processor: &ImageProcessor,
+        options: &StreamOptions,
+        start: Position,
+    ) -> Result<StreamBatches> {
+        let bad = Arc::new(AtomicUsize::new(0));
+        let (stream, processor) = (self.clone(), processor.clone());
+        let (options, counted) = (options.clone(), bad.clone());
+        let batches = Batches::produce(options.workers, move |emit| {
+            let mut samples = match Running::start(&stream.command, start.index) {
+                Ok(samples) => samples,
+                Err(error) => {
+                    emit(Err(error));
+                    return;
+                }
+            };
+            loop {
+                let batch = batch(&mut samples, &processor, &options, &counted);
+                let Some(batch) = batch.transpose() else { continue };
+                if !emit(batch) {
+                    return;
+                }
+            }
+        })?;
+        Ok(StreamBatches { batches, bad })
+    }
+}
+
+impl StreamBatches {
+    /// The next batch, its texts encoded by `labeller`. Never ends but with an error.
+    pub fn next(&mut self, labeller: &Labeller) -> Result<Batch> {
+        let batch = self.batches.next().context("the stream has ended")??;
+        let labels = batch
+            .labels
+            .iter()
+            .map(|text| Ok(labeller.encode(text)?.ids))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Batch { pixels: batch.pixels, shape: batch.shape, labels, next: batch.next })
+    }
+
+    /// Samples that were left out so far.
+    pub fn bad(&self) -> usize {
+        self.bad.load(Ordering::Relaxed)
+    }
+}
+
+/// One batch; none if none of its samples could be used.
+fn batch(
+    samples: &mut Running,
+    processor: &ImageProcessor,
+    options: &StreamOptions,
+    bad: &AtomicUsize,
+) -> Result<Option<Batch<Vec<String>>>> {
+    let first = samples.taken;
+    let raw: Vec<Raw> = (0..options.batch_size).map(|_| samples.next()).collect::<Result<_>>()?;
+    let prepared: Vec<Result<Pixels>> = raw
+        .par_iter()
+        .enumerate()
+        .map(|(index, raw)| {
+            let prepare = || {
+                ensure!(!raw.text.trim().is_empty(), "no text");
+                let mut image = image::decode(&raw.bytes, &options.decode)?.image;
+                if let Some(augment) = &options.augment {
+                    image = augment.apply(image, options.seed, 0, first + index as u64);
+                }
+                processor.process(&image)
+            };
+            prepare().map_err(|error| anyhow!("{}: {error:#}", raw.name))
+        })
+        .collect();
+    let next = Position { epoch: 0, index: samples.taken };
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for (raw, pixels) in raw.into_iter().zip(prepared) {
+        if pixels.is_err() && options.skip_bad_rows {
+            bad.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        images.push(Ok(pixels.context("a sample of the stream can't be used")?));
+        labels.push(raw.text);
+    }
+    if images.is_empty() { Ok(None) } else { Batch::stack(images, labels, next).map(Some) }
+}
+
+/// The command at work, and the thread that reads its archive.
+struct Running {
+    samples: std::sync::mpsc::Receiver<Result<Raw>>,
+    child: Child,
+    taken: u64,
+}
+
+impl Running {
+    fn start(command: &str, skip: u64) -> Result<Running> {
+        let skips_itself = command.contains(SKIP);
+        let line = command.replace(SKIP, &skip.to_string());
+        let mut child = Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for this program, which saves and then closes the pipe.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("the command {line:?} could not be started"))?;
+        let output = child.stdout.take().context("the command has no output")?;
+        // A few samples wait, whatever their size: the command writes on while others are decoded.
+        let (sender, samples) = std::sync::mpsc::sync_channel(64);
+        std::thread::Builder::new()
+            .name("stream".to_string())
+            .spawn(move || {
+                let mut left = if skips_itself { 0 } else { skip };
+                let read = read_pairs(output, |raw| {
+                    if left > 0 {
+                        left -= 1;
+                        return true;
+                    }
+                    sender.send(Ok(raw)).is_ok()
+                });
+                if let Err(error) = read {
+                    // Nobody waits for it where the run has ended.
+                    let _ = sender.send(Err(error));
+                }
+            })
+            .context("the thread that reads the stream could not be started")?;
+        Ok(Running { samples, child, taken: skip })
+    }
+
+    fn next(&mut self) -> Result<Raw> {
+        let taken = self.taken;
+        match self.samples.recv() {
+            Ok(Ok(raw)) => {
+                self.taken += 1;
+                Ok(raw)
+            }
+            Ok(Err(error)) => {
+                Err(error).context(format!("the stream of --data, after {taken} samples"))
+            }
+            Err(_) => {
+                let status = self.child.wait().context("the command of --data")?;
+                bail!(
+                    "the command of --data ended after {taken} samples ({status}), but training needs \
+                     more; let it write without end"
+                )
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself: then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Hands on every pair of a tar stream until `sink` wants no more. Members of other kinds are passed
+/// over.
+fn read_pairs(from: impl Read, mut sink: impl FnMut(Raw) -> bool) -> Result<()> {
+    let mut pairs = Pairs::default();
+    let mut tar = tar::Archive::new(BufReader::with_capacity(1 << 16, from));
+    let told = "its output is no tar archive";
+    for entry in tar.entries().context(told)? {
+        let mut entry = entry.context(told)?;
+        let Some((key, part, name)) = forms::member(&entry) else { continue };
+        let size = entry.size();
+        let pair = match part {
+            Part::Image => {
+                ensure!(size <= MAX_IMAGE, "{name}: an image of {size} bytes is too large");
+                let mut bytes = Vec::with_capacity(size as usize);
+                entry.read_to_end(&mut bytes).with_context(|| format!("{name} is cut short"))?;
+                ensure!(bytes.len() as u64 == size, "{name} is cut short");
+                pairs.image(key, (name, bytes))
+            }
+            Part::Text => {
+                let text = forms::read_text(&mut entry, size).with_context(|| name.clone())?;
+                pairs.text(key, text)
+            }
+        };
+        if let Some(((name, bytes), text)) = pair
+            && !sink(Raw { name, bytes, text })
+        {
+            return Ok(());
+        }
+    }
+    ensure!(pairs.single == 0, "{} of its members stayed without partner", pairs.single);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

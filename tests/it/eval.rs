@@ -1,0 +1,155 @@
+//! `vedm eval` on the golden checkpoints: figures, faults, forms.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Ran, Vedm, golden, pictures};
+
+const CASE: &str = "vit-bert";
+/// Short texts: the random models write on to the limit.
+const SHORT: [&str; 2] = ["--max-new-tokens", "6"];
+
+/// What the model of the case writes under its pictures.
+fn texts() -> Vec<(String, String)> {
+    let mut args = vec!["ocr".to_string(), "--format".to_string(), "jsonl".to_string()];
+    args.extend(["--model".to_string(), golden(CASE).display().to_string()]);
+    args.extend(SHORT.map(str::to_string));
+    args.extend(pictures(CASE).iter().map(|path| path.display().to_string()));
+    let ran = Vedm::new(&args).run().status(0);
+    let records = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let text = |record: &Value, name: &str| record[name].as_str().unwrap().to_string();
+    records.map(|record| (text(&record, "image"), text(&record, "text"))).collect()
+}
+
+fn table(folder: &Path, rows: &[(&str, &str)]) -> String {
+    let path = folder.join("test.csv");
+    let mut csv = csv::Writer::from_path(&path).unwrap();
+    csv.write_record(["image", "text"]).unwrap();
+    rows.iter().for_each(|(image, text)| csv.write_record([image, text]).unwrap());
+    csv.flush().unwrap();
+    path.display().to_string()
+}
+
+fn eval(folder: &TempDir, rows: &[(&str, &str)], more: &[&str]) -> Ran {
+    let (data, model) = (table(folder.path(), rows), golden(CASE).display().to_string());
+    let mut args = vec!["eval", "--model", &model, "--data", &data];
+    args.extend(SHORT);
+    args.extend(more);
+    Vedm::new(&args).run()
+}
+
+fn json(ran: Ran) -> Value {
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+#[test]
+fn the_models_own_texts_score_full_marks() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = texts();
+    let rows: Vec<(&str, &str)> = texts.iter().map(|(i, t)| (i.as_str(), t.as_str())).collect();
+    let found = json(eval(&folder, &rows, &["--format", "json"]).status(0));
+    assert_eq!(found["images"], rows.len());
+    assert_eq!((found["cer"].as_f64(), found["exact_match"].as_f64()), (Some(0.0), Some(1.0)));
+    assert_eq!(found["worst"], serde_json::json!([]));
+    // The same in other case: exact only if case is ignored.
+    let upper: Vec<(&str, String)> = rows.iter().map(|(i, t)| (*i, t.to_uppercase())).collect();
+    let upper: Vec<(&str, &str)> = upper.iter().map(|(i, t)| (*i, t.as_str())).collect();
+    let found = json(eval(&folder, &upper, &["--format", "json"]).status(0));
+    assert_eq!(found["exact_match"].as_f64(), Some(0.0));
+    let found = json(eval(&folder, &upper, &["--format", "json", "--ignore-case"]).status(0));
+    assert_eq!(found["exact_match"].as_f64(), Some(1.0));
+}
+
+#[test]
+fn edits_are_counted_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    // One character replaced by one that the vocabulary lacks, one added.
+    let label = format!("{}\u{2603}\u{2603}", &text[..text.len() - 1]);
+    let predictions = folder.path().join("predictions.jsonl").display().to_string();
+    let more = ["--format", "json", "--predictions", predictions.as_str()];
+    let found = json(eval(&folder, &[(&image, &label)], &more).status(0));
+    assert_eq!(found["counts"]["character_edits"], 2);
+    assert_eq!(found["counts"]["characters"], label.chars().count());
+    let last = text.chars().last().unwrap().to_string();
+    let confusions = &found["confusions"];
+    assert_eq!(confusions["substitutions"].as_array().unwrap().len(), 1);
+    assert_eq!(confusions["substitutions"][0][1], last.as_str());
+    assert_eq!(confusions["deletions"], serde_json::json!([["\u{2603}", 1]]));
+    let line = std::fs::read_to_string(&predictions).unwrap();
+    let prediction: Value = serde_json::from_str(line.trim_end()).unwrap();
+    assert_eq!(prediction["text"], text.as_str());
+    assert_eq!(prediction["labels"], serde_json::json!([label]));
+    let shown = eval(&folder, &[(&image, &label)], &[]).status(0).stdout;
+    for words in ["2 edits on", "worst", &format!("\u{2603}>{last} 1"), "images/s"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[test]
+fn several_labels_of_an_image_are_one_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    let found = json(
+        eval(&folder, &[(&image, "another"), (&image, &text)], &["--format", "json"]).status(0),
+    );
+    assert_eq!((&found["images"], found["exact_match"].as_f64()), (&Value::from(1), Some(1.0)));
+}
+
+#[test]
+fn bad_images_are_counted_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    let rows = [("missing.png", "x"), (image.as_str(), text.as_str())];
+    let ran = eval(&folder, &rows, &["--format", "json"]).status(2);
+    assert!(ran.stderr.contains("missing.png: no such file"), "{}", ran.stderr);
+    let found = json(ran);
+    assert_eq!((&found["images"], found["cer"].as_f64()), (&Value::from(1), Some(0.0)));
+    assert_eq!(found["failed"].as_array().unwrap().len(), 1);
+    let ran = eval(&folder, &rows[..1], &[]).status(1);
+    assert!(ran.stderr.contains("none of the 1 images could be read"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_hopeless_score_names_its_usual_causes() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = texts();
+    let rows: Vec<(&str, &str)> = texts.iter().map(|(image, _)| (image.as_str(), "~")).collect();
+    let told = eval(&folder, &rows, &[]).status(0).stderr;
+    for words in
+        ["more edits than characters", "the start token", "the tokenizer", "limit of length"]
+    {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+#[test]
+fn members_of_a_tar_file_are_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    let path = folder.path().join("test.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    tar.append_path_with_name(&image, "a.png").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "a.txt", text.as_bytes()).unwrap();
+    tar.into_inner().unwrap();
+    let (data, model) = (path.display().to_string(), golden(CASE).display().to_string());
+    let mut args = vec!["eval", "--model", &model, "--data", &data, "--format", "json"];
+    args.extend(SHORT);
+    let found = json(Vedm::new(&args).run().status(0));
+    assert_eq!(found["exact_match"].as_f64(), Some(1.0));
+}
+
+#[test]
+fn unreadable_tables_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.csv");
+    std::fs::write(&path, "path,words\na.png,b\n").unwrap();
+    let (data, model) = (path.display().to_string(), golden(CASE).display().to_string());
+    let ran = Vedm::new(&["eval", "--model", &model, "--data", &data]).run().status(1);
+    assert!(ran.stderr.contains("--image-column names the column"), "{}", ran.stderr);
+}
