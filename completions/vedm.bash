@@ -55,7 +55,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__caption)
-            opts="-m -r -o -q -h --model --revision --device --dtype --threads --allow-unused-tensors --batch-size --recursive --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --quiet --help"
+            opts="-m -r -o -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -245,7 +245,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__convert)
-            opts="-h --to --dtype --max-shard-size --split --merge --verify --force --allow-unused-tensors --help"
+            opts="-h --to --dtype --max-shard-size --split --merge --verify --force --allow-unused-tensors --revision --offline --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,6 +267,10 @@ _vedm() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --revision)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -275,7 +279,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__doctor)
-            opts="-m -h --model --help"
+            opts="-m -h --model --offline --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -297,7 +301,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__init)
-            opts="-h --encoder --decoder --tokenizer --image-processor --set --seed --dtype --force --help"
+            opts="-h --encoder --decoder --tokenizer --image-processor --set --seed --dtype --force --offline --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -339,7 +343,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__ocr)
-            opts="-m -r -o -q -h --model --revision --device --dtype --threads --allow-unused-tensors --batch-size --recursive --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --quiet --help"
+            opts="-m -r -o -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

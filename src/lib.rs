@@ -7,10 +7,10 @@
 //! 5  train/        data → batches → steps; evaluation, plot and card
 //! 4  pipeline      inputs → records: decoding ahead on rayon, one thread owns the model
 //! 3  ved/          THE shared module: config · assembly · load/save · loss · generation/
-//! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 bart trocr …
-//! 1  nn/           image/        text/          checkpoint/     device     models
-//!    (tch)         (no tensors)  (tokenizers)   (every file format)
-//! 0  native        the only room with `unsafe`        metrics   CER, BLEU, CIDEr-D …: strings alone
+//! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
+//! 1  nn/           image/        text/          checkpoint/     device     hub/
+//!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
+//! 0  native        the only room with `unsafe`         fetch        http(s)     metrics  CER, BLEU …
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -39,6 +39,8 @@ pub mod cli;
 pub mod decoders;
 pub mod device;
 pub mod encoders;
+pub mod fetch;
+pub mod hub;
 pub mod image;
 pub mod metrics;
 pub mod models;

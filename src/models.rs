@@ -1,8 +1,12 @@
-//! `--model`: a directory, a model that is shipped, or a name in the cache of the Hugging Face Hub.
+//! `--model`: a directory, a model that is shipped, or a repository of the Hugging Face Hub.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+
+use crate::checkpoint;
+use crate::hub::{self, Settings};
+use crate::text::TOKENIZER_FILES;
 
 /// Names without owner that stand for repositories of the Hub.
 const ALIASES: &[(&str, &str)] = &[
@@ -20,16 +24,75 @@ const ALIASES: &[(&str, &str)] = &[
     ("donut-base", "naver-clova-ix/donut-base"),
 ];
 
-/// The directory of the model that the user names.
+/// What the Hub itself takes without an owner, from its first days. Nobody is pointed at these: they are
+/// names of parts, and near to those of their families.
+const FIRST_DAYS: &[(&str, &str)] = &[
+    ("gpt2", "openai-community/gpt2"),
+    ("distilgpt2", "distilbert/distilgpt2"),
+    ("bert-base-uncased", "google-bert/bert-base-uncased"),
+    ("bert-base-cased", "google-bert/bert-base-cased"),
+    ("bert-base-multilingual-cased", "google-bert/bert-base-multilingual-cased"),
+    ("distilbert-base-uncased", "distilbert/distilbert-base-uncased"),
+    ("roberta-base", "FacebookAI/roberta-base"),
+    ("xlm-roberta-base", "FacebookAI/xlm-roberta-base"),
+];
+
+/// What a name is asked for, and so which files of its repository are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Config, weights in one format, tokenizer and image processor.
+    Model,
+    /// The files of a tokenizer.
+    Tokenizer,
+    /// The configuration of an image processor.
+    ImageProcessor,
+}
+
+/// How the Hub may be used.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// Branch, tag or commit; `main` where neither this nor the name says.
+    pub revision: Option<&'a str>,
+    /// Only files that are here already.
+    pub offline: bool,
+    /// Told what a download does.
+    pub tell: hub::Tell<'a>,
+}
+
+impl Need {
+    /// The files of a repository that answer the need.
+    pub fn files(self) -> hub::Need<'static> {
+        const PROCESSOR: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+        let mut need = hub::Need::default();
+        match self {
+            Need::Model => {
+                need.required = vec!["config.json"];
+                need.weights = checkpoint::FILES.to_vec();
+                need.optional = vec!["generation_config.json"];
+                need.optional.extend(PROCESSOR);
+                need.optional.extend(TOKENIZER_FILES);
+            }
+            // The config names the family, which decides where a tokenizer's own files don't.
+            Need::Tokenizer => {
+                need.optional = vec!["config.json"];
+                need.optional.extend(TOKENIZER_FILES);
+            }
+            Need::ImageProcessor => need.optional.extend(PROCESSOR),
+        }
+        need
+    }
+}
+
+/// The directory of the model that the user names; what the Hub's cache lacks of it is downloaded.
 ///
 /// Errors say what was looked for; a name that could be a typing error gets "did you mean".
-pub fn find(name: &str, revision: Option<&str>) -> Result<PathBuf> {
+pub fn find(name: &str, need: Need, access: &Access) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
         return Ok(path.to_path_buf());
     }
     if path.is_file() {
-        bail!("{name:?} is a file; --model takes the directory that holds config.json");
+        bail!("{name:?} is a file; a model is the directory that holds config.json");
     }
     if let Some(shipped) = shipped(name) {
         return Ok(shipped);
@@ -38,26 +101,43 @@ pub fn find(name: &str, revision: Option<&str>) -> Result<PathBuf> {
         Some((name, revision)) => (name, Some(revision)),
         None => (name, None),
     };
-    let repository =
-        ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, full)| full);
-    let parts: Vec<&str> = repository.split('/').collect();
-    let is_repository =
-        parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'));
-    if is_repository {
-        let revision = revision.or(pinned).unwrap_or("main");
-        if let Some(snapshot) = cached(repository, revision) {
-            return Ok(snapshot);
+    let settings = Settings::from_env(access.offline);
+    let Some(repository) = repository(name, &settings) else {
+        match nearest(name) {
+            Some(near) => bail!("no model {name:?}; did you mean {near:?}?"),
+            None => {
+                bail!("no model {name:?}: there is no such directory, and no such name is known")
+            }
         }
-        bail!(
-            "model {repository:?} (revision {revision:?}) is neither a directory nor in the Hub's cache \
-             {:?}; fetch it there, or pass the directory of a checkpoint",
-            hub_cache()
-        );
+    };
+    let revision = access.revision.or(pinned).unwrap_or("main");
+    hub::snapshot(&settings, repository, revision, &need.files(), access.tell).map_err(|error| {
+        match nearest_repository(repository) {
+            Some(near) => anyhow!("{error:#}; did you mean {near:?}?"),
+            // The first half is a folder here: the name was meant as a path.
+            None if path
+                .parent()
+                .is_some_and(|parent| parent.file_name().is_some() && parent.is_dir()) =>
+            {
+                error.context(format!("there is no directory {name:?}"))
+            }
+            None => error,
+        }
+    })
+}
+
+/// The repository that a name stands for: itself with its owner, an alias, or a name without owner that
+/// Python has put into the cache.
+fn repository<'a>(name: &'a str, settings: &Settings) -> Option<&'a str> {
+    let alias =
+        ALIASES.iter().chain(FIRST_DAYS).find(|(alias, _)| *alias == name).map(|(_, full)| *full);
+    if !hub::is_repository(name) {
+        return None;
     }
-    match nearest(name) {
-        Some(near) => bail!("no model {name:?}; did you mean {near:?}?"),
-        None => bail!("no model {name:?}: there is no such directory, and no such name is known"),
+    if name.contains('/') || settings.cache.join(format!("models--{name}")).is_dir() {
+        return Some(name);
     }
+    alias
 }
 
 /// Names that need no owner.
@@ -76,6 +156,16 @@ fn nearest(name: &str) -> Option<&'static str> {
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 4)
         .map(|(_, known)| known)
+}
+
+/// A known repository that the name is a slip of a key or two away from.
+fn nearest_repository(name: &str) -> Option<&'static str> {
+    ALIASES
+        .iter()
+        .map(|(_, full)| (edit_distance(name, full), *full))
+        .min()
+        .filter(|(distance, _)| (1..=2).contains(distance))
+        .map(|(_, full)| full)
 }
 
 /// Levenshtein's distance in characters.
@@ -107,6 +197,21 @@ pub fn shipped_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Names of the models that are shipped.
+pub fn shipped_names() -> Vec<String> {
+    let mut names: Vec<String> = shipped_folders()
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("config.json").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 fn shipped(name: &str) -> Option<PathBuf> {
     if !name.starts_with("vedm-") || name.contains(['/', '\\']) {
         return None;
@@ -115,30 +220,6 @@ fn shipped(name: &str) -> Option<PathBuf> {
         .into_iter()
         .map(|folder| folder.join(name))
         .find(|folder| folder.join("config.json").is_file())
-}
-
-/// Python's `huggingface_hub` keeps its files here.
-pub fn hub_cache() -> PathBuf {
-    if let Some(cache) = std::env::var_os("HF_HUB_CACHE") {
-        return PathBuf::from(cache);
-    }
-    let home = std::env::var_os("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")
-        });
-        cache.join("huggingface")
-    });
-    home.join("hub")
-}
-
-/// The snapshot of a repository that the Hub's cache already has.
-fn cached(repository: &str, revision: &str) -> Option<PathBuf> {
-    let folder = hub_cache().join(format!("models--{}", repository.replace('/', "--")));
-    let commit = std::fs::read_to_string(folder.join("refs").join(revision))
-        .map(|commit| commit.trim().to_string())
-        .unwrap_or_else(|_| revision.to_string());
-    let snapshot = folder.join("snapshots").join(commit);
-    snapshot.join("config.json").exists().then_some(snapshot)
 }
 
 #[cfg(test)]
@@ -151,9 +232,11 @@ mod tests {
             ("trocr-base-handwriten", "did you mean \"trocr-base-handwritten\"?"),
             ("manga-ocr", "did you mean \"manga-ocr-base\"?"),
             ("something-else", "no such name is known"),
+            ("microsoft/trocr-base-printd", "did you mean \"microsoft/trocr-base-printed\"?"),
         ];
+        let access = Access { revision: None, offline: true, tell: &|_| {} };
         for (name, expected) in table {
-            let error = find(name, None).expect_err("not there").to_string();
+            let error = find(name, Need::Model, &access).expect_err("not there").to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -52,7 +52,7 @@ pub use weights::{Weights, first_of_shared};
 compile_error!("weights are little endian and are copied as they lie");
 
 /// File names `Checkpoint::open` looks for, in this order.
-const FILES: [&str; 6] = [
+pub const FILES: [&str; 6] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::download::HubArgs;
 use super::generate::GenerateArgs;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::Background;
@@ -32,13 +33,16 @@ pub(super) struct ReadArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
-    /// Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub's cache
+    /// Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub
     #[arg(short, long, env = "VEDM_MODEL", hide_env = true)]
     pub model: Option<String>,
 
-    /// Revision of a model in the Hub's cache
+    /// Branch, tag or commit of a model at the Hub [default: main]
     #[arg(long, env = "VEDM_REVISION", hide_env = true, hide_short_help = true)]
     pub revision: Option<String>,
+
+    #[command(flatten)]
+    pub hub: HubArgs,
 
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, env = "VEDM_DEVICE", hide_env = true, default_value = "auto")]

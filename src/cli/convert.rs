@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum};
 use tch::Device;
 
 use super::Verdict;
+use super::download::{self, HubArgs};
 use super::init::FileDtype;
 use crate::checkpoint::Checkpoint;
-use crate::models;
+use crate::models::Need;
 use crate::text::Tokenizer;
 use crate::ved::parts::{merge, split};
 use crate::ved::report::collapse;
@@ -22,7 +23,7 @@ use crate::ved::{self, LoadOptions, VisionEncoderDecoder};
 
 #[derive(Args)]
 pub(super) struct ConvertArgs {
-    /// Checkpoint to read (left out with --merge), then the directory to write
+    /// Checkpoint or model at the Hub to read (left out with --merge), then the directory to write
     #[arg(value_name = "IN OUT", required = true, num_args = 1..=2)]
     pub paths: Vec<PathBuf>,
 
@@ -57,6 +58,13 @@ pub(super) struct ConvertArgs {
     /// Convert although the checkpoint has tensors that the model of its config does not use
     #[arg(long)]
     pub allow_unused_tensors: bool,
+
+    /// Branch, tag or commit of a model at the Hub [default: main]
+    #[arg(long, env = "VEDM_REVISION", hide_env = true)]
+    pub revision: Option<String>,
+
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,7 +120,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
         bail!("convert takes two directories: the checkpoint to read and the one to write")
     };
     let name = input.to_string_lossy();
-    let dir = models::find(&name, None)?;
+    let dir = download::find(&name, Need::Model, args.revision.as_deref(), &args.hub, false)?;
     keep_apart(out, &dir)?;
     let staging = Staging::new(out, args.force)?;
     let (model, warnings) = load_as_stored(&dir, args.allow_unused_tensors)?;

@@ -8,14 +8,20 @@ use clap::Args;
 use tch::{Device, Kind};
 
 use super::Verdict;
+use super::download::{self, HubArgs};
+use crate::hub::{Settings, Survey, survey};
+use crate::models::{self, Need};
 use crate::ved::{self, LoadOptions, Processor};
-use crate::{decoders, device, encoders, models, native};
+use crate::{decoders, device, encoders, native};
 
 #[derive(Args)]
 pub(super) struct DoctorArgs {
     /// Open this model as well, and account for its tensors, its tokenizer and its image processor
     #[arg(short, long, env = "VEDM_MODEL", hide_env = true)]
     pub model: Option<String>,
+
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 /// Prints the report; a model that can't be used is an error.
@@ -29,18 +35,43 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Verdict> {
         Ok(count) => writeln!(out, "cuda        {count} device(s); --device auto computes there")?,
         Err(reason) => writeln!(out, "cuda        not used: {reason}")?,
     }
-    writeln!(out, "hub cache   {}", presence(models::hub_cache()))?;
-    writeln!(out, "shipped     {}", shipped())?;
+    hub(&Settings::from_env(args.hub.offline), out)?;
+    let shipped = models::shipped_names().join(", ");
+    writeln!(out, "shipped     {}", if shipped.is_empty() { "none" } else { &shipped })?;
     writeln!(out, "encoders    {}", encoders::names())?;
     writeln!(out, "decoders    {}", decoders::names())?;
     if let Some(name) = &args.model {
-        model(name, out)?;
+        model(name, &args.hub, out)?;
     }
     Ok(Verdict::Done)
 }
 
-fn model(name: &str, out: &mut impl Write) -> Result<()> {
-    let dir = models::find(name, None)?;
+/// The Hub, as which user it is asked, and what the cache has of it.
+fn hub(settings: &Settings, out: &mut impl Write) -> Result<()> {
+    let use_of_it = if settings.offline { "not asked: offline" } else { "asked for models" };
+    let token = match &settings.token {
+        Some((_, source)) => format!("token from {source}"),
+        None => "no token".to_string(),
+    };
+    writeln!(out, "hub         {} ({use_of_it}; {token})", settings.endpoint)?;
+    let folder = settings.cache.display();
+    if !settings.cache.is_dir() {
+        writeln!(out, "hub cache   {folder} (not there yet)")?;
+        return Ok(());
+    }
+    let Survey { models, incomplete, bytes } = survey(&settings.cache);
+    writeln!(out, "hub cache   {folder}: {models} model(s), {:.1} MB", bytes as f64 / 1e6)?;
+    if incomplete > 0 {
+        writeln!(
+            out,
+            "            {incomplete} download(s) broken off, which the next use goes on with"
+        )?;
+    }
+    Ok(())
+}
+
+fn model(name: &str, hub: &HubArgs, out: &mut impl Write) -> Result<()> {
+    let dir = download::find(name, Need::Model, None, hub, false)?;
     writeln!(out, "model       {}", dir.display())?;
     let options = LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false };
     let (model, warnings) = ved::load(&dir, options)?;
@@ -86,23 +117,4 @@ fn capability() -> &'static str {
 
 fn shown(folder: Option<PathBuf>) -> String {
     folder.map_or("an unknown folder".to_string(), |folder| folder.display().to_string())
-}
-
-fn presence(path: PathBuf) -> String {
-    let state = if path.is_dir() { "" } else { " (not there yet)" };
-    format!("{}{state}", path.display())
-}
-
-fn shipped() -> String {
-    let mut names: Vec<String> = models::shipped_folders()
-        .into_iter()
-        .filter_map(|folder| std::fs::read_dir(folder).ok())
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().join("config.json").is_file())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    if names.is_empty() { "none".to_string() } else { names.join(", ") }
 }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use tch::Kind;
 
 use super::Verdict;
+use super::download::{self, HubArgs};
 use crate::image::ImageProcessor;
-use crate::models;
+use crate::models::Need;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{COMMON, assemble};
@@ -56,6 +57,9 @@ pub(super) struct InitArgs {
     /// Replace OUT if it exists
     #[arg(long)]
     pub force: bool,
+
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 /// Number types of files.
@@ -87,8 +91,8 @@ struct Settings {
 /// Assembles, fills in the special ids, writes, and reports.
 pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     let mut settings = Settings::parse(&args.set)?;
-    let encoder = source(Half::Encoder, &args.encoder)?;
-    let decoder = source(Half::Decoder, &args.decoder)?;
+    let encoder = source(Half::Encoder, &args.encoder, &args.hub)?;
+    let decoder = source(Half::Decoder, &args.decoder, &args.hub)?;
     for dir in [encoder.dir(), decoder.dir()].into_iter().flatten() {
         keep_apart(&args.out, dir)?;
     }
@@ -181,7 +185,7 @@ impl Settings {
 }
 
 /// A directory or model name, a config file, or a type.
-fn source(half: Half, name: &str) -> Result<Source> {
+fn source(half: Half, name: &str, hub: &HubArgs) -> Result<Source> {
     let path = Path::new(name);
     if path.is_file() {
         return Source::from_config_file(half, path);
@@ -192,7 +196,7 @@ fn source(half: Half, name: &str) -> Result<Source> {
         return Ok(source);
     }
     let flag = half.name();
-    let dir = match models::find(name, None) {
+    let dir = match download::find(name, Need::Model, None, hub, false) {
         Ok(dir) => dir,
         // A bare word may have been meant as a type: then that is what to speak of.
         Err(error) if name.contains(['/', '.']) || error.to_string().contains("did you mean") => {
@@ -209,7 +213,10 @@ fn source(half: Half, name: &str) -> Result<Source> {
 /// The tokenizer, and whether it is the pretrained decoder's own.
 fn tokenizer(args: &InitArgs, decoder: &Source) -> Result<(Tokenizer, bool)> {
     let (dir, own) = match (&args.tokenizer, decoder.dir()) {
-        (Some(name), _) => (models::find(name, None).context("--tokenizer")?, false),
+        (Some(name), _) => {
+            let found = download::find(name, Need::Tokenizer, None, &args.hub, false);
+            (found.context("--tokenizer")?, false)
+        }
         (None, Some(dir)) => (dir.to_path_buf(), true),
         (None, None) => bail!(
             "a decoder from a config brings no tokenizer; name one by --tokenizer (a directory with \
@@ -299,7 +306,10 @@ fn image_processor(
     let mut notes = Vec::new();
     let encoder_type = encoder.model_type();
     let named = match &args.image_processor {
-        Some(name) => Some(models::find(name, None).context("--image-processor")?),
+        Some(name) => Some(
+            download::find(name, Need::ImageProcessor, None, &args.hub, false)
+                .context("--image-processor")?,
+        ),
         None => encoder.dir().map(Path::to_path_buf),
     };
     let processor = match &named {

@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod doctor;
+mod download;
 mod eval;
 mod generate;
 mod init;

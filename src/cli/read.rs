@@ -1,20 +1,22 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use tch::Device;
 
 use super::Verdict;
 use super::args::{BatchSize, ModelArgs, ReadArgs};
 use super::generate::GenerateArgs;
-use super::{inputs, output};
+use super::{download, inputs, output};
+use crate::device;
 use crate::image::DecodeOptions;
+use crate::models::{self, Need};
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
-use crate::{device, models};
 
 /// Which of the two commands runs; they differ in the model they take by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub(super) fn open(
             eprintln!("vedm: warning: {sentence}");
         }
     };
-    let dir = models::find(name, args.revision.as_deref())?;
+    let dir = model_folder(name, args, quiet)?;
     device::set_threads(args.threads)?;
     let device = args.device.resolve()?;
     let kind = args.dtype.resolve(device);
@@ -116,6 +118,19 @@ pub(super) fn open(
         generation,
         prompt,
     })
+}
+
+/// The model's directory. Where `caption` was given none and its usual one can't be had, a shipped one is named.
+fn model_folder(name: &str, args: &ModelArgs, quiet: bool) -> Result<PathBuf> {
+    let found = download::find(name, Need::Model, args.revision.as_deref(), &args.hub, quiet);
+    let captions =
+        models::shipped_names().into_iter().find(|name| name.starts_with("vedm-caption"));
+    match captions {
+        Some(shipped) if args.model.is_none() => {
+            found.map_err(|error| anyhow!("{error:#}; or try --model {shipped}, which is shipped"))
+        }
+        _ => found,
+    }
 }
 
 /// The start token, then the prompt's. Donut's prompts bring their own start token.

@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Verdict;
+use super::download::{self, HubArgs};
 use super::train_args::{DataArgs, EvaluationArgs, LearningArgs};
+use crate::device;
 use crate::device::DeviceChoice;
+use crate::models::Need;
 use crate::train::options::{Options, Resume, Start};
 use crate::train::{self, Outcome, Request};
-use crate::{device, models};
 
 #[derive(Args)]
 #[command(after_help = super::args::ENVIRONMENT)]
@@ -51,6 +53,9 @@ pub(super) struct TrainArgs {
     #[arg(help_heading = "Machine")]
     pub threads: Option<usize>,
 
+    #[command(flatten)]
+    pub hub: HubArgs,
+
     /// Say nothing but warnings and errors on standard error
     #[arg(short, long, env = "VEDM_QUIET", hide_env = true, help_heading = "Machine")]
     pub quiet: bool,
@@ -63,7 +68,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Verdict> {
     device::set_threads(args.threads)?;
     let device = args.device.resolve()?;
     let model = match &args.model {
-        Some(name) => Some(models::find(name, None)?),
+        Some(name) => Some(download::find(name, Need::Model, None, &args.hub, args.quiet)?),
         None => None,
     };
     let request = Request {

@@ -7,9 +7,9 @@ use crate::support::tests_folder;
 
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
-    &["native", "metrics"],
-    &["nn", "image", "text", "checkpoint", "device", "models"],
-    &["encoders", "decoders"],
+    &["native", "fetch", "metrics"],
+    &["nn", "image", "text", "checkpoint", "device", "hub"],
+    &["encoders", "decoders", "models"],
     &["ved"],
     &["pipeline"],
     &["train"],

@@ -8,6 +8,7 @@ mod errors;
 mod eval;
 mod grid;
 mod house;
+mod hub;
 mod init;
 mod parity;
 mod resume;

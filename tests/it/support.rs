@@ -25,10 +25,13 @@ impl Vedm {
         // The tests' own environment must not steer the program.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if name_text.starts_with("VEDM_") || name_text.starts_with("HF_") {
+            let steers = ["VEDM_", "HF_", "HUGGING", "TRANSFORMERS_"];
+            if steers.iter().any(|start| name_text.starts_with(start)) {
                 command.env_remove(&name);
             }
         }
+        // No test asks the real Hub: nobody listens here.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:1");
         Vedm { command, input: None }
     }
 
@@ -45,6 +48,12 @@ impl Vedm {
     pub fn stdin(mut self, bytes: &[u8]) -> Self {
         self.input = Some(bytes.to_vec());
         self
+    }
+
+    /// Starts the program and lets it run; nothing is read from it.
+    pub fn spawn(mut self) -> std::process::Child {
+        let command = self.command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
     }
 
     pub fn run(mut self) -> Ran {
