@@ -3,6 +3,7 @@
 pub mod card;
 pub mod data;
 pub mod evaluate;
+mod finish;
 pub mod log;
 pub mod loss;
 pub mod optim;
@@ -11,22 +12,21 @@ pub mod plot;
 pub mod report;
 pub mod schedule;
 pub mod setup;
+pub mod signals;
 pub mod state;
+mod watch;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use data::{Batch, BatchOptions, Batches, Position};
 use optim::Gradients;
-use options::{Interval, Options, eval_name, greater_is_better};
+use options::{Interval, Options};
 pub use setup::Request;
 use setup::Setup;
-
-use crate::checkpoint::Checkpoint;
-use crate::signals;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,6 @@ pub enum Outcome {
 /// Steps in a row without a finite loss after which a run ends.
 const MAX_NON_FINITE: u64 = 5;
 
-/// What the first interrupt is answered, and the second.
-const STOPPING: &str = "stopping: a checkpoint is saved first; interrupt again to stop at once";
-const STOPPED: &str = "stopped at once; what the last checkpoint holds is safe";
-
 /// A run and its settings.
 struct Run<'a> {
     request: &'a Request,
@@ -52,14 +48,17 @@ struct Run<'a> {
     /// Samples and seconds of steps since the last line of the log.
     samples: u64,
     seconds: f64,
+    /// What to do about a CER of 1 and more, from the last evaluation.
+    advice: Option<String>,
 }
 
 /// Trains from the first step, or from where a checkpoint stands, to the end.
 pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
-    signals::listen(STOPPING, STOPPED)?;
+    signals::listen()?;
     let setup = setup::open(request, options)?;
     let gradients = Gradients::new(setup.optimizer.parameters().len());
-    let mut run = Run { request, options, setup, gradients, samples: 0, seconds: 0.0 };
+    let mut run =
+        Run { request, options, setup, gradients, samples: 0, seconds: 0.0, advice: None };
     let outcome = run.go();
     run.setup.talk.stop();
     outcome
@@ -112,7 +111,7 @@ impl Run<'_> {
             group_by_length: self.options.group_by_length,
             workers: Some(self.options.workers()),
             epochs: None,
-            augment: None,
+            augment: self.options.augment.as_deref().map(str::parse).transpose()?,
         };
         self.setup.train.batches(&options, position)
     }
@@ -238,83 +237,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Loss and texts on the evaluation data. True if a checkpoint should keep what was found.
-    fn evaluate(&mut self) -> Result<bool> {
-        let Some((dataset, _)) = &self.setup.eval else { return Ok(false) };
-        let start = Instant::now();
-        self.setup.talk.doing("evaluating");
-        let options = BatchOptions {
-            batch_size: self.options.per_device_eval_batch_size,
-            seed: 0,
-            shuffle: false,
-            group_by_length: false,
-            workers: Some(self.options.workers()),
-            epochs: Some(1),
-            augment: None,
-        };
-        let (mut sum, mut items) = (0.0, 0);
-        for batch in dataset.batches(&options, Position::default())? {
-            if signals::asked() {
-                return Ok(false);
-            }
-            let batch = batch?;
-            let labels = batch.label_ids().to_device(self.request.device);
-            let pixel_values = batch.pixel_values().to_device(self.request.device);
-            let model = &self.setup.reader.model;
-            let loss = guarded(|| {
-                tch::no_grad(|| loss::forward(model, &pixel_values, &labels, 1, 0.0, false))
-            })?;
-            sum += loss.double_value(&[]);
-            items += loss::items(&labels);
-        }
-        let mut figures = Map::new();
-        figures.insert("eval_loss".into(), json!(sum / items.max(1) as f64));
-        let state = &mut self.setup.state;
-        let seconds = start.elapsed().as_secs_f64();
-        state.seconds += seconds;
-        figures.insert("eval_seconds".into(), json!(rounded(seconds, 3)));
-        self.judge(figures)
-    }
-
-    /// Writes the figures down and compares them with the best so far.
-    fn judge(&mut self, figures: Map<String, Value>) -> Result<bool> {
-        let Setup { state, talk, .. } = &mut self.setup;
-        let name = eval_name(self.options.metric_for_best_model.as_deref().unwrap_or("loss"));
-        let Some(metric) = figures.get(&name).and_then(Value::as_f64) else {
-            let known: Vec<&str> = figures.keys().map(|name| &name["eval_".len()..]).collect();
-            bail!(
-                "--metric-for-best-model {name:?} is not measured; there are {}",
-                known.join(", ")
-            );
-        };
-        let mut line = Map::new();
-        line.insert("step".into(), json!(state.global_step));
-        line.insert("epoch".into(), json!(rounded(state.epoch, 4)));
-        line.extend(figures);
-        let line = Value::Object(line);
-        talk.metrics(&line)?;
-        state.log_history.push(line);
-        state.evaluated_step = Some(state.global_step);
-        let gain = match state.best_metric {
-            Some(best) if greater_is_better(&name) => metric > best,
-            Some(best) => metric < best,
-            None => metric.is_finite(),
-        };
-        talk.say(&format!(
-            "evaluation after step {}: {name} {metric:.4}{}",
-            state.global_step,
-            if gain { ", the best so far" } else { "" }
-        ));
-        if gain {
-            state.best_metric = Some(metric);
-            state.best_global_step = Some(state.global_step);
-            state.evaluations_without_gain = 0;
-        } else {
-            state.evaluations_without_gain += 1;
-        }
-        Ok(gain && self.options.load_best_model_at_end)
-    }
-
     fn patience_is_over(&self) -> bool {
         let patience = self.options.early_stopping_patience;
         patience.is_some_and(|most| self.setup.state.evaluations_without_gain >= most)
@@ -340,39 +262,6 @@ impl Run<'_> {
             self.setup.state.max_steps
         ));
     }
-
-    /// The final or the best model into the output directory.
-    fn finish(&mut self) -> Result<()> {
-        let Setup { state, reader, companions, talk, .. } = &mut self.setup;
-        let out = &self.request.output;
-        if let Some(best) = state.best_global_step.filter(|_| self.options.load_best_model_at_end)
-            && best != state.global_step
-        {
-            let dir = state::checkpoint_dir(out, best);
-            take_weights(reader, &dir)
-                .with_context(|| format!("the best model, {dir:?}, can't be read"))?;
-            talk.say(&format!("the model of step {best} is the best and is kept"));
-        }
-        state::write_model(out, &reader.model, companions)
-            .context("the trained model could not be written")?;
-        talk.say(&format!(
-            "{} holds the model after {} steps, {}",
-            out.display(),
-            state.global_step,
-            log::duration(state.seconds)
-        ));
-        Ok(())
-    }
-}
-
-/// The weights of a checkpoint into the variables of a model.
-fn take_weights(reader: &crate::pipeline::Reader, dir: &std::path::Path) -> Result<()> {
-    let file = Checkpoint::open(dir)?;
-    for mut variable in reader.model.store().variables() {
-        let value = file.tensor(&variable.name)?;
-        tch::no_grad(|| variable.tensor.copy_(&value));
-    }
-    Ok(())
 }
 
 /// A number that looks random, from the seed of the run and the number of the forward pass (the
