@@ -872,6 +872,10 @@ _vedm() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --augment)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --dataloader-num-workers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

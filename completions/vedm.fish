@@ -225,6 +225,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Eva
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the images [default: image, file_name or image_path]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l text-column -d 'Column of the texts [default: text or caption]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-target-length -d 'Cut labels to so many tokens [default: what the decoder\'s positions allow]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: light, ocr, caption, or single changes [alone: light]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l dataloader-num-workers -d 'Threads that decode images [default: by the cores]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l learning-rate -d 'Highest learning rate of AdamW' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l num-train-epochs -d 'Times to go through the data' -r
@@ -253,7 +254,6 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l device -d 'Where to 
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l overwrite-output-dir -d 'Remove what an earlier run left in OUT'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l skip-bad-rows -d 'Leave out rows that can\'t be used instead of refusing the table'
-complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: rotation, blur, noise, contrast, crops'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-encoder -d 'Train the decoder alone'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-decoder -d 'Train the encoder alone'

@@ -12,7 +12,6 @@ pub mod plot;
 pub mod report;
 pub mod schedule;
 pub mod setup;
-pub mod signals;
 pub mod state;
 mod watch;
 
@@ -22,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::signals;
 use data::{Batch, BatchOptions, Batches, Position};
 use optim::Gradients;
 use options::{Interval, Options};
@@ -39,6 +39,10 @@ pub enum Outcome {
 /// Steps in a row without a finite loss after which a run ends.
 const MAX_NON_FINITE: u64 = 5;
 
+/// What the first interrupt is answered, and the second.
+const STOPPING: &str = "stopping: a checkpoint is saved first; interrupt again to stop at once";
+const STOPPED: &str = "stopped at once; what the last checkpoint holds is safe";
+
 /// A run and its settings.
 struct Run<'a> {
     request: &'a Request,
@@ -54,7 +58,7 @@ struct Run<'a> {
 
 /// Trains from the first step, or from where a checkpoint stands, to the end.
 pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
-    signals::listen()?;
+    signals::listen(STOPPING, STOPPED)?;
     let setup = setup::open(request, options)?;
     let gradients = Gradients::new(setup.optimizer.parameters().len());
     let mut run =

@@ -9,7 +9,8 @@ use super::data::{BatchOptions, Position};
 use super::evaluate::{self, Evaluation};
 use super::options::{eval_name, greater_is_better};
 use super::setup::Setup;
-use super::{Run, guarded, loss, rounded, signals};
+use super::{Run, guarded, loss, rounded};
+use crate::signals;
 use crate::ved::generation::Interrupted;
 
 /// Texts that each evaluation shows beside their labels.
