@@ -7,9 +7,10 @@ use tch::Device;
 
 use super::Verdict;
 use super::args::{BatchSize, ReadArgs};
-use super::{inputs, output};
+use super::inputs::Inputs;
+use super::output;
 use crate::image::DecodeOptions;
-use crate::pipeline::Reader;
+use crate::pipeline::{Input, Reader};
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
@@ -38,15 +39,19 @@ pub(super) fn run(task: Task, args: &ReadArgs) -> Result<Verdict> {
         "--max-image-mpixels {}: expected a number above 0",
         args.input.max_image_mpixels
     );
-    let inputs = inputs::gather(&args.images, args.input.recursive)?;
+    let inputs = Inputs::new(&args.images, &args.input)?;
+    let mut stream = inputs.stream()?;
+    let ahead: Vec<Input> = stream.by_ref().take(2).collect();
+    // Enough to know whether the results need names.
+    let count = ahead.len();
     let name = args.model.model.as_deref().unwrap_or(task.default_model());
     let reader = open(name, args)?;
 
     let several = reader.generation.num_return_sequences > 1;
     let revision = args.model.revision.as_deref();
-    let mut writer = output::Writer::new(&args.output, inputs.len(), name, revision, several)?;
+    let mut writer = output::Writer::new(&args.output, count, name, revision, several)?;
     let mut failed = 0;
-    reader.run(&inputs, |record| {
+    reader.run(ahead.into_iter().chain(stream), |record| {
         if let Err(error) = &record.outcome {
             failed += 1;
             eprintln!("vedm: {}: {error:#}", record.image);
@@ -89,6 +94,9 @@ fn open(name: &str, args: &ReadArgs) -> Result<Reader> {
             background: args.input.background.into(),
             max_mpixels: args.input.max_image_mpixels,
         },
+        pages: args.input.pages.clone(),
+        cut: None,
+        workers: device::decoding_threads(args.model.threads, device),
         seed: args.generate.seed,
         interpolate: args.input.interpolate_pos_encoding,
         model,
