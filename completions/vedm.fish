@@ -42,6 +42,9 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l files-from -d 'Read names from a file, one a line; - is standard input' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l shard -d 'Read part K of N of the inputs' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l pages -d 'Read these pages, counted from 1: 1,3-5,7-' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-image-mpixels -d 'Refuse images with more million pixels than this' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l background -d 'What lies behind transparent pixels' -r -f -a "white\t''
 black\t''
@@ -108,6 +111,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l suffix -d 'Put thi
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 'Search directories to any depth'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l null -d 'Names in --files-from end with a zero byte, as of find -print0'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
@@ -125,6 +129,9 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l files-from -d 'Read names from a file, one a line; - is standard input' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l shard -d 'Read part K of N of the inputs' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l pages -d 'Read these pages, counted from 1: 1,3-5,7-' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-image-mpixels -d 'Refuse images with more million pixels than this' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l background -d 'What lies behind transparent pixels' -r -f -a "white\t''
 black\t''
@@ -195,6 +202,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allowed-chars -d 'Writ
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Search directories to any depth'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l null -d 'Names in --files-from end with a zero byte, as of find -print0'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'

@@ -125,6 +125,15 @@ pub fn set_threads(threads: Option<usize>) -> Result<()> {
     Ok(())
 }
 
+/// Threads that read and decode while the model computes on `device` with `threads` threads: the
+/// cores that it leaves, and beside a model that takes all cores half as many, which it gives up for
+/// as long as pictures are decoded.
+pub fn decoding_threads(threads: Option<usize>, device: Device) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let free = cores.saturating_sub(threads.unwrap_or(cores));
+    if device.is_cuda() { cores } else { free.max(cores.div_ceil(2)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
-//! 0  native        the only room with `unsafe`         fetch        http(s)     metrics  CER, BLEU …
+//! 0  native        the only room with `unsafe`         fetch  archive  metrics
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -34,6 +34,7 @@
 //! * **Numbers come from the reference**, transformers 4.57.6: `tests/golden/` is made by it, and
 //!   `tests/it/parity.rs` compares stage by stage.
 
+pub mod archive;
 pub mod checkpoint;
 pub mod cli;
 pub mod decoders;

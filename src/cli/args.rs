@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 
 use super::download::HubArgs;
 use super::generate::GenerateArgs;
+use super::inputs::Shard;
 use super::progress::When;
 use super::sidecar::Existing;
 use crate::device::{DeviceChoice, Dtype};
-use crate::image::Background;
+use crate::image::{Background, Pages};
 
 /// Where else flags may come from.
 pub(super) const ENVIRONMENT: &str =
@@ -18,8 +19,8 @@ pub(super) const ENVIRONMENT: &str =
 #[derive(Args)]
 #[command(after_help = ENVIRONMENT)]
 pub(super) struct ReadArgs {
-    /// Image files, directories of images, or - for one image on standard input
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Image files, directories, archives (.tar .tar.gz .zip .cbz), URLs; - is one image on standard input
+    #[arg(required_unless_present = "files_from", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 
     #[command(flatten)]
@@ -107,6 +108,32 @@ pub(super) struct InputArgs {
     /// Search directories to any depth
     #[arg(short, long, env = "VEDM_RECURSIVE", hide_env = true)]
     pub recursive: bool,
+
+    /// Read names from a file, one a line; - is standard input
+    ///
+    /// A line may also be a JSON object with "image" and perhaps "page", so that records and the file
+    /// of --errors can be read back.
+    #[arg(long, env = "VEDM_FILES_FROM", hide_env = true, value_name = "FILE")]
+    pub files_from: Option<PathBuf>,
+
+    /// Names in --files-from end with a zero byte, as of find -print0
+    #[arg(long, env = "VEDM_NULL", hide_env = true, hide_short_help = true)]
+    pub null: bool,
+
+    /// Read part K of N of the inputs
+    ///
+    /// Which part an input belongs to depends on nothing but its name as given (that is "image" in
+    /// its record): the first 8 bytes of the SHA-256 of its bytes, as a big-endian number, modulo N,
+    /// plus 1. Members of an archive are divided, not archives; pages stay together.
+    #[arg(long, env = "VEDM_SHARD", hide_env = true, value_name = "K/N", hide_short_help = true)]
+    pub shard: Option<Shard>,
+
+    /// Read these pages, counted from 1: 1,3-5,7-
+    ///
+    /// Pages of a TIFF, frames of an animated GIF, WebP or PNG. Without this flag all pages of a TIFF
+    /// are read, and the first frame of an animation.
+    #[arg(long, env = "VEDM_PAGES", hide_env = true, value_name = "LIST", hide_short_help = true)]
+    pub pages: Option<Pages>,
 
     /// Refuse images with more million pixels than this
     #[arg(

@@ -1,7 +1,9 @@
 //! What a run tells on standard error: a bar, failures, a summary.
 
 use std::cell::Cell;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -31,20 +33,36 @@ pub(super) struct Progress {
     color: bool,
     quiet: bool,
     pub(super) ok: u64,
-    pub(super) skipped: u64,
     pub(super) failed: u64,
+    /// Counted where inputs are listed, ahead of the model.
+    skipped: Arc<AtomicU64>,
 }
 
 impl Progress {
     /// `total` is the number of images, where it is known.
-    pub(super) fn new(when: When, color: When, quiet: bool, total: Option<u64>) -> Result<Self> {
+    pub(super) fn new(
+        when: When,
+        color: When,
+        quiet: bool,
+        total: Option<u64>,
+        skipped: Arc<AtomicU64>,
+    ) -> Result<Self> {
         let terminal = std::io::stderr().is_terminal();
         let wanted = when == When::Always || (when == When::Auto && terminal && total != Some(1));
         let bar = (wanted && terminal && !quiet).then(|| bar(total)).transpose()?;
         let plain = (wanted && !terminal && !quiet).then(|| Cell::new(Instant::now()));
         let color = colored(color, terminal);
         let start = Instant::now();
-        Ok(Progress { bar, plain, start, color, quiet, ok: 0, skipped: 0, failed: 0 })
+        Ok(Progress { bar, plain, start, color, quiet, ok: 0, failed: 0, skipped })
+    }
+
+    /// The model is there: from here on time counts.
+    pub(super) fn begin(&mut self) {
+        self.start = Instant::now();
+    }
+
+    fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 
     /// One image more was read or has failed.
@@ -60,7 +78,7 @@ impl Progress {
             } else {
                 String::new()
             });
-            bar.set_position(self.ok + self.failed + self.skipped);
+            bar.set_position(self.ok + self.failed + self.skipped());
         }
         if let Some(last) = self.plain.as_ref().filter(|last| last.get().elapsed() >= PLAIN) {
             last.set(Instant::now());
@@ -84,8 +102,8 @@ impl Progress {
 
     fn above(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 
@@ -94,7 +112,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if self.ok + self.skipped + self.failed > 1 {
+        if self.ok + self.skipped() + self.failed > 1 {
             self.say(&self.summary());
         }
     }
@@ -102,9 +120,14 @@ impl Progress {
     /// `97 ok, 2 skipped, 1 failed, 12.3 images/s`
     fn summary(&self) -> String {
         let rate = (self.ok + self.failed) as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
-        let Progress { ok, skipped, failed, .. } = self;
+        let (ok, skipped, failed) = (self.ok, self.skipped(), self.failed);
         format!("{ok} ok, {skipped} skipped, {failed} failed, {rate:.1} images/s")
     }
+}
+
+/// A line on standard error; nobody may be there any more.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn bar(total: Option<u64>) -> Result<ProgressBar> {
@@ -127,6 +150,6 @@ fn colored(when: When, terminal: bool) -> bool {
         When::Always => true,
         When::Never => false,
         When::Auto if set("NO_COLOR") => false,
-        When::Auto => set("CLICOLOR_FORCE") || terminal,
+        When::Auto => std::env::var("CLICOLOR_FORCE").is_ok_and(|value| value != "0") || terminal,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use tch::Device;
@@ -9,12 +11,13 @@ use tch::Device;
 use super::Verdict;
 use super::args::{BatchSize, Form, ModelArgs, OcrArgs, ReadArgs};
 use super::generate::GenerateArgs;
+use super::inputs::Inputs;
 use super::ledger::Ledger;
 use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::Sidecars;
-use super::{download, inputs, output};
-use crate::image::DecodeOptions;
+use super::{download, output};
+use crate::image::{Blank, DecodeOptions};
 use crate::models::{self, Need};
 use crate::pipeline::{Input, Reader, Watch};
 use crate::ved::config::read_json_if_there;
@@ -52,34 +55,38 @@ pub(super) fn ocr(args: &OcrArgs) -> Result<Verdict> {
 const STOPPING: &str = "stopping after the batch at hand; interrupt again to stop at once";
 const STOPPED: &str = "stopped at once";
 
-/// A text that says the same 8 times in a row, in at least 32 tokens, has no end: a table's dots and
+/// A text that says the same 8 times in a row, in at least 64 tokens, has no end: a table's dots and
 /// long numbers are shorter.
-const LOOPS: LoopDetector = LoopDetector { max_period: 24, repeats: 8, min_tokens: 32 };
+const LOOPS: LoopDetector = LoopDetector { max_period: 24, repeats: 8, min_tokens: 64 };
 
 /// Reads all images. One bad file is told on standard error and never stops the others.
 fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> Result<Verdict> {
     check(args)?;
-    let mut inputs = inputs::gather(&args.images, args.input.recursive)?;
-    let single = matches!(args.images.as_slice(), [name] if !name.is_dir());
+    let inputs = Inputs::new(&args.images, &args.input)?;
     let sidecars = Sidecars::new(&args.sidecar)?;
-    let mut skipped = 0;
-    if let Some(sidecars) = &sidecars {
-        sidecars.check_all(inputs.iter().filter_map(Input::origin))?;
-        let before = inputs.len();
-        inputs.retain(|input| !input.origin().is_some_and(|origin| sidecars.is_done(origin)));
-        skipped = before - inputs.len();
-        if inputs.iter().any(|input| input.origin().is_none()) {
-            bail!("an image without a file of its own has no place for a sidecar; leave - out");
-        }
+    if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
+        sidecars.names.check_all(inputs.stream()?.filter_map(|input| input.origin))?;
     }
-    let mut progress = Progress::new(
-        args.output.progress,
-        args.output.color,
-        args.output.quiet,
-        Some((inputs.len() + skipped) as u64),
-    )?;
-    progress.skipped = skipped as u64;
-    if inputs.is_empty() {
+    let mut stream = inputs.stream()?;
+    // Enough to know whether the results need names.
+    let ahead: Vec<Input> = stream.by_ref().take(2).collect();
+    let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
+    let stream = ahead.into_iter().chain(stream);
+    let skipped = Arc::new(AtomicU64::new(0));
+    let (done, counter) = (sidecars.as_ref().map(|it| it.names.clone()), skipped.clone());
+    let mut stream = stream
+        .filter(move |input| {
+            let names = done.as_ref().zip(input.origin.as_ref());
+            let skip = names.is_some_and(|(names, origin)| names.is_done(origin));
+            counter.fetch_add(u64::from(skip), Ordering::Relaxed);
+            !skip
+        })
+        .peekable();
+    let total = if single { Some(1) } else { inputs.total() };
+    let out = &args.output;
+    let mut progress = Progress::new(out.progress, out.color, out.quiet, total, skipped)?;
+    // Where nothing is left to do, no model is loaded.
+    if stream.peek().is_none() {
         progress.finish();
         return Ok(Verdict::Done);
     }
@@ -87,7 +94,11 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
     let name = args.model.model.as_deref().unwrap_or(task.default_model());
     let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
     reader.loop_detector = Some(LOOPS);
-    reader.skip_blank = true;
+    reader.blank = Some(match task {
+        Task::Caption => Blank::OneColor,
+        Task::Ocr => Blank::NoInk,
+    });
+    reader.pages = args.input.pages.clone();
     if let Some(chars) = allowed {
         let vocabulary = reader.model.decoder.limits().vocab_size;
         reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
@@ -102,7 +113,7 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
             reader.batch_size
         ));
     }
-    let stream = args.output.stream.then(|| Stream::new(&reader, single)).transpose()?;
+    let shown = args.output.stream.then(|| Stream::new(&reader, single)).transpose()?;
     // The download of a model may be interrupted at any time; from here on a batch is finished.
     signals::listen(STOPPING, STOPPED)?;
 
@@ -113,7 +124,8 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
         several: reader.generation.num_return_sequences > 1,
     };
     let silent = sidecars.is_some() && args.output.output.is_none() && args.output.format.is_none();
-    let written = !silent && stream.is_none();
+    let written = !silent && shown.is_none();
+    progress.begin();
     let mut session = Session {
         args: &args.output,
         normalize,
@@ -121,17 +133,18 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
         sidecars,
         ledger: args.output.errors.as_deref().map(Ledger::create).transpose()?,
         progress,
+        stopped: false,
     };
-    let on_token = |id: i64| stream.iter().for_each(|stream| stream.token(id));
-    let on_token: Option<&dyn Fn(i64)> = if stream.is_some() { Some(&on_token) } else { None };
+    let on_token = |id: i64| shown.iter().for_each(|shown| shown.token(id));
+    let on_token: Option<&dyn Fn(i64)> = if shown.is_some() { Some(&on_token) } else { None };
     let watch = Watch { interrupt: Some(signals::flag()), on_token };
-    let outcome = reader.run_watched(&inputs, watch, |record| session.take(record));
-    // What was read is written down, whatever ended the run.
-    let closed = session.sidecars.as_mut().map_or(Ok(()), Sidecars::finish);
-    session.progress.finish();
-    outcome?;
-    closed?;
-    stream.map_or(Ok(()), |stream| stream.finish())?;
+    let outcome = reader.run_watched(stream, watch, |record| session.take(record));
+    let whole = outcome.is_ok() && !signals::asked();
+    session.finish(whole);
+    if !session.stopped {
+        outcome?;
+    }
+    shown.map_or(Ok(()), |shown| shown.finish())?;
     Ok(match session.progress.failed {
         _ if signals::asked() => Verdict::Interrupted,
         0 => Verdict::Done,
@@ -149,6 +162,17 @@ fn check(args: &ReadArgs) -> Result<()> {
     if let Some(least) = args.output.min_confidence {
         ensure!((0.0..=1.0).contains(&least), "--min-confidence {least}: expected 0 to 1");
     }
+    let (output, errors) = (args.output.output.as_deref(), args.output.errors.as_deref());
+    for (flag, file) in [("--output", output), ("--errors", errors)] {
+        if let Some(file) = file.filter(|file| output::is_picture(file)) {
+            bail!("{flag} {file:?} is a picture; it is not written over");
+        }
+    }
+    ensure!(errors.is_none() || errors != output, "--output and --errors name the same file");
+    ensure!(
+        errors.is_none() || errors != args.input.files_from.as_deref(),
+        "--errors and --files-from name the same file: the list would be lost before it is read"
+    );
     let sidecars = args.sidecar.sidecar.is_some() || args.sidecar.out_template.is_some();
     let (prefix, suffix) = (&args.sidecar.prefix, &args.sidecar.suffix);
     ensure!(
@@ -217,7 +241,10 @@ pub(super) fn open(
         interpolate: images.interpolate,
         loop_detector: None,
         allowed: None,
-        skip_blank: false,
+        blank: None,
+        pages: None,
+        cut: None,
+        workers: device::decoding_threads(args.threads, device),
         model,
         processor,
         generation,

@@ -26,12 +26,20 @@ pub(super) struct Session<'a> {
     pub(super) sidecars: Option<Sidecars>,
     pub(super) ledger: Option<Ledger>,
     pub(super) progress: Progress,
+    /// A failure has ended the run, as the user wished.
+    pub(super) stopped: bool,
 }
 
 impl Session<'_> {
     /// A failed input is told and counted, and is no reason to stop unless the user says so.
     pub(super) fn take(&mut self, mut record: Record) -> Result<()> {
         let rejected = self.settle(&mut record);
+        if let Some(sidecars) = &mut self.sidecars
+            && let Err(error) = sidecars.take(&record)
+        {
+            // One image whose sidecar can't be written is one failure more.
+            record.outcome = record.outcome.and(Err(error));
+        }
         if let Err(error) = &record.outcome {
             let page = record.page.map_or(String::new(), |page| format!(" page {page}"));
             self.progress.failure(&format!("{}{page}", record.image), &format!("{error:#}"));
@@ -39,21 +47,26 @@ impl Session<'_> {
                 ledger.write(&record, error)?;
             }
         }
-        if let Some(sidecars) = &mut self.sidecars {
-            // One image whose sidecar can't be written is one failure more.
-            if let Err(error) = sidecars.take(&record) {
-                self.progress.failure(&record.image, &format!("{error:#}"));
-                record.outcome = Err(error);
-            }
-        }
         if let Some(writer) = &mut self.writer {
             writer.write(&record, rejected.as_deref())?;
         }
         self.progress.count(record.outcome.is_ok());
-        match record.outcome {
-            Err(error) if self.args.fail_fast => bail!("{}: {error:#} (--fail-fast)", record.image),
-            _ => Ok(()),
+        if record.outcome.is_err() && self.args.fail_fast {
+            self.stopped = true;
+            bail!("--fail-fast");
         }
+        Ok(())
+    }
+
+    /// What was read is written down, whatever ended the run; `whole` tells that all was read.
+    pub(super) fn finish(&mut self, whole: bool) {
+        if let Some(sidecars) = &mut self.sidecars
+            && let Err(error) = sidecars.finish(whole)
+        {
+            self.progress.failure("the last sidecar", &format!("{error:#}"));
+            self.progress.failed += 1;
+        }
+        self.progress.finish();
     }
 
     /// Normal forms and the placeholder. Gives the text that was replaced.
@@ -66,10 +79,14 @@ impl Session<'_> {
                 Form::Nfkc => sequence.text = sequence.text.nfkc().collect(),
             }
         }
-        let best = reading.sequences.first_mut()?;
-        let doubtful = self.args.min_confidence.is_some_and(|least| best.confidence < least);
-        (doubtful && best.finish != Finish::Blank)
-            .then(|| mem::replace(&mut best.text, self.args.placeholder.clone()))
+        let least = self.args.min_confidence?;
+        let mut replaced = reading.sequences.iter_mut().map(|sequence| {
+            let doubtful = sequence.confidence < least && sequence.finish != Finish::Blank;
+            doubtful.then(|| mem::replace(&mut sequence.text, self.args.placeholder.clone()))
+        });
+        let best = replaced.next().flatten();
+        replaced.for_each(drop);
+        best
     }
 }
 
@@ -109,7 +126,7 @@ impl<'a> Stream<'a> {
         if let Some(decoder) = self.decoder.borrow_mut().take() {
             show(&decoder.finish()?);
         }
-        println!();
+        show("\n");
         Ok(())
     }
 }
@@ -134,6 +151,8 @@ pub(super) fn allowed_tokens(
             continue;
         }
         let text = tokenizer.decode(&[id], false).unwrap_or_default();
+        // WordPiece marks what continues a word.
+        let text = text.strip_prefix("##").filter(|rest| !rest.is_empty()).unwrap_or(&text);
         // A piece of a character, or no text at all, says nothing that can be allowed.
         *place = !text.is_empty() && text.chars().all(|c| c == ' ' || chars.contains(c));
     }

@@ -1,6 +1,7 @@
 //! Sidecars: the text of `dir/a.jpg` in a file of its own, `dir/a.txt`.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -26,14 +27,22 @@ pub(super) enum Existing {
     Newer,
 }
 
-/// Names, fills and writes sidecars.
-pub(super) struct Sidecars {
+/// Which sidecar belongs to an image.
+#[derive(Clone)]
+pub(super) struct Names {
     template: String,
     existing: Existing,
+}
+
+/// Fills and writes sidecars.
+pub(super) struct Sidecars {
+    pub(super) names: Names,
     prefix: String,
     suffix: String,
     /// The texts of the image at hand; it may have pages or lines.
     open: Option<Open>,
+    /// Images by their sidecars: those of a pipe are not known before.
+    owners: HashMap<PathBuf, PathBuf>,
 }
 
 struct Open {
@@ -42,6 +51,8 @@ struct Open {
     texts: Vec<String>,
     /// A part of the image could not be read: half a text would pass for the whole.
     failed: bool,
+    /// The image comes in parts, pages or lines.
+    parts: bool,
 }
 
 /// The places of a template.
@@ -64,60 +75,36 @@ impl Sidecars {
         };
         check(&template)?;
         Ok(Some(Sidecars {
-            template,
-            existing: args.existing,
+            names: Names { template, existing: args.existing },
             prefix: args.prefix.clone(),
             suffix: args.suffix.clone(),
             open: None,
+            owners: HashMap::new(),
         }))
     }
 
-    /// True if the image needs no reading.
-    pub(super) fn is_done(&self, origin: &Path) -> bool {
-        // Files of single pages are looked at when they are written.
-        let path = self.path(origin, None, None);
-        match self.existing {
-            Existing::Skip => path.exists(),
-            Existing::Newer => newer(&path, origin),
-            _ => false,
-        }
-    }
-
-    /// Refuses inputs that would share a sidecar, and sidecars in the place of an input.
-    pub(super) fn check_all<'a>(&self, origins: impl Iterator<Item = &'a Path>) -> Result<()> {
-        let origins: Vec<&Path> = origins.collect();
-        let mut owners: HashMap<PathBuf, &Path> = HashMap::new();
-        for origin in &origins {
-            let path = self.path(origin, None, None);
-            if let Some(other) = owners.insert(path.clone(), origin)
-                && other != *origin
-            {
-                bail!(
-                    "{other:?} and {origin:?} would both be written to {path:?}; keep the extension \
-                     apart by --out-template '{{dir}}/{{name}}.txt'"
-                );
-            }
-        }
-        match origins.iter().find(|origin| owners.contains_key(&plain(origin))) {
-            Some(origin) => {
-                bail!("the text of an image would be written over the input {origin:?}")
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Takes a record; its sidecar is written when the image's last one has come.
+    ///
+    /// # Errors
+    /// Of this image, or of the one before, whose sidecar is written now.
     pub(super) fn take(&mut self, record: &Record) -> Result<()> {
-        let Some(origin) = &record.origin else { return Ok(()) };
-        let path = self.path(origin, record.page, record.region.map(|region| region.line));
-        if self.open.as_ref().is_some_and(|open| open.path != path) {
-            self.finish()?;
+        let Some(origin) = &record.origin else {
+            bail!("has no file of its own beside which a sidecar could lie");
+        };
+        let (page, line) = (record.page, record.region.map(|region| region.line));
+        let path = self.names.path(origin, page, line);
+        let changes = self.open.as_ref().is_some_and(|open| open.path != path);
+        let closed = if changes { self.finish(true) } else { Ok(()) };
+        if let Some(owner) = self.owners.get(&path).filter(|owner| *owner != origin) {
+            bail!("would be written to {path:?}, which is the text of {owner:?}");
         }
+        self.owners.insert(path.clone(), origin.clone());
         let open = self.open.get_or_insert_with(|| Open {
             path,
             origin: origin.clone(),
             texts: Vec::new(),
             failed: false,
+            parts: page.is_some() || line.is_some(),
         });
         match &record.outcome {
             Ok(reading) => {
@@ -125,27 +112,29 @@ impl Sidecars {
             }
             Err(_) => open.failed = true,
         }
-        Ok(())
+        closed
     }
 
-    /// Writes what is open. Called once more at the end of the run.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        let Some(open) = self.open.take().filter(|open| !open.failed) else { return Ok(()) };
-        let path = &open.path;
+    /// Writes what is open. Called once more at the end of the run; unless that is `whole`, an image
+    /// of several parts is left for the next run.
+    pub(super) fn finish(&mut self, whole: bool) -> Result<()> {
+        let usable = |open: &Open| !open.failed && (whole || !open.parts);
+        let Some(open) = self.open.take().filter(usable) else { return Ok(()) };
+        let (path, existing) = (&open.path, self.names.existing);
         let old = match fs::read(path) {
-            Ok(_) if self.existing == Existing::Skip => return Ok(()),
-            Ok(_) if self.existing == Existing::Newer && newer(path, &open.origin) => return Ok(()),
+            Ok(_) if existing == Existing::Skip => return Ok(()),
+            Ok(_) if existing == Existing::Newer && newer(path, &open.origin) => return Ok(()),
             Ok(old) => Some(old),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("can't look at {path:?}")),
         };
         if let Some(old) = &old {
-            ensure!(!image::is_image(old), "{path:?} is a picture; it is not written over");
+            ensure!(!image::is_picture(old), "{path:?} is a picture; it is not written over");
         }
         let text = format!("{}{}{}", self.prefix, open.texts.join("\n"), self.suffix);
         let old =
             old.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_string());
-        let text = match (self.existing, old.filter(|old| !old.is_empty())) {
+        let text = match (existing, old.filter(|old| !old.is_empty())) {
             (Existing::Append, Some(old)) => format!("{old}\n{text}"),
             (Existing::Prepend, Some(old)) => format!("{text}\n{old}"),
             _ => text,
@@ -155,35 +144,72 @@ impl Sidecars {
         }
         write_file(path, format!("{text}\n").as_bytes())
     }
+}
+
+impl Names {
+    /// True if the image needs no reading.
+    pub(super) fn is_done(&self, origin: &Path) -> bool {
+        // Files of single pages and lines are looked at when they are written.
+        if self.template.contains("{page}") || self.template.contains("{line}") {
+            return false;
+        }
+        let path = self.path(origin, None, None);
+        match self.existing {
+            Existing::Skip => path.exists(),
+            Existing::Newer => newer(&path, origin),
+            _ => false,
+        }
+    }
+
+    /// Refuses inputs that would share a sidecar, and sidecars in the place of an input.
+    pub(super) fn check_all(&self, origins: impl Iterator<Item = PathBuf>) -> Result<()> {
+        let mut owners: HashMap<PathBuf, PathBuf> = HashMap::new();
+        for origin in origins {
+            let path = self.path(&origin, None, None);
+            if let Some(other) = owners.insert(path.clone(), origin.clone())
+                && other != origin
+            {
+                bail!(
+                    "{other:?} and {origin:?} would both be written to {path:?}; keep the extension \
+                     apart by --out-template '{{dir}}/{{name}}.txt'"
+                );
+            }
+        }
+        match owners.values().find(|origin| owners.contains_key(&plain(origin))) {
+            Some(origin) => {
+                bail!("the text of an image would be written over the input {origin:?}")
+            }
+            None => Ok(()),
+        }
+    }
 
     fn path(&self, origin: &Path, page: Option<usize>, line: Option<usize>) -> PathBuf {
-        let lossy = |part: Option<&std::ffi::OsStr>| {
-            part.unwrap_or_default().to_string_lossy().into_owned()
-        };
         let dir = match folder(origin) {
-            dir if dir.as_os_str().is_empty() => ".".to_string(),
-            dir => dir.to_string_lossy().into_owned(),
+            dir if dir.as_os_str().is_empty() => OsString::from("."),
+            dir => dir.into_os_string(),
         };
-        let number = |number: Option<usize>| number.unwrap_or(1).to_string();
+        let part = |part: Option<&OsStr>| part.unwrap_or_default().to_os_string();
+        let number = |number: Option<usize>| OsString::from(number.unwrap_or(1).to_string());
         let values = [
             dir,
-            lossy(origin.file_stem()),
-            lossy(origin.extension()),
-            lossy(origin.file_name()),
+            part(origin.file_stem()),
+            part(origin.extension()),
+            part(origin.file_name()),
             number(page),
             number(line),
         ];
         // One pass: a name that holds braces is not filled in again.
-        let mut out = String::new();
+        let mut out = OsString::new();
         let mut rest = self.template.as_str();
         while let Some((before, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}').unwrap_or((after, ""));
-            let value = PLACES.iter().position(|place| *place == name).map(|i| values[i].as_str());
-            out.push_str(before);
-            out.push_str(value.unwrap_or_default());
+            let value =
+                PLACES.iter().position(|place| *place == name).map(|i| values[i].as_os_str());
+            out.push(before);
+            out.push(value.unwrap_or_default());
             rest = after;
         }
-        out.push_str(rest);
+        out.push(rest);
         plain(Path::new(&out))
     }
 }
@@ -234,7 +260,7 @@ fn check(template: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn sidecars(template: &str) -> Sidecars {
+    fn sidecars(template: &str) -> Names {
         let args = SidecarArgs {
             sidecar: None,
             out_template: Some(template.to_string()),
@@ -242,7 +268,7 @@ mod tests {
             prefix: String::new(),
             suffix: String::new(),
         };
-        Sidecars::new(&args).unwrap().unwrap()
+        Sidecars::new(&args).unwrap().unwrap().names
     }
 
     #[test]
@@ -275,7 +301,7 @@ mod tests {
     #[test]
     fn shared_sidecars_are_found() {
         let clash = |template: &str, paths: &[&str]| {
-            sidecars(template).check_all(paths.iter().map(Path::new)).map_err(|e| e.to_string())
+            sidecars(template).check_all(paths.iter().map(PathBuf::from)).map_err(|e| e.to_string())
         };
         let error = clash("{dir}/{stem}.txt", &["d/a.jpg", "d/b.jpg", "d/a.png"]).unwrap_err();
         assert!(error.contains("\"d/a.jpg\" and \"d/a.png\""), "{error}");

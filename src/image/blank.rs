@@ -6,7 +6,7 @@ use super::Rgb8;
 const AROUND: usize = 3;
 
 /// The least grey levels by which the mean of a block stands out.
-const LEAST: f32 = 5.0;
+const LEAST: f32 = 2.5;
 
 /// The means of blocks scatter by noise; so many standard deviations of that are no sign of ink.
 const DEVIATIONS: f32 = 6.0;
@@ -18,12 +18,50 @@ const SINGLE_DEVIATIONS: f32 = 10.0;
 /// Noise beyond this many grey levels is something to look at.
 const ROUGHEST: f32 = 16.0;
 
+/// What counts as an empty picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blank {
+    /// Nothing to read: paper, whatever the light on it.
+    NoInk,
+    /// Nothing to see at all: one plain colour. (A clear sky has its shades, and is worth a caption.)
+    OneColor,
+}
+
+/// Grey levels between the lightest and the darkest pixel of what is still one colour.
+const ONE_COLOR: u8 = 12;
+
+impl Blank {
+    /// True if the picture is empty in this sense.
+    pub fn holds(self, image: &Rgb8) -> bool {
+        match self {
+            Blank::NoInk => is_blank(image),
+            Blank::OneColor => (0..3).all(|channel| {
+                let values = || image.data.iter().skip(channel).step_by(3);
+                let (least, most) = (values().min(), values().max());
+                least.zip(most).is_none_or(|(least, most)| most - least <= ONE_COLOR)
+            }),
+        }
+    }
+}
+
 /// True if nothing stands out: no block of 4 x 4 pixels and no pixel differs from its surroundings by more
 /// than noise explains. Noise is measured between neighbouring pixels; slow changes of light don't count.
 ///
 /// Meant to be sure: a single full stop makes a picture not empty, and so does dust.
-pub fn is_blank(image: &Rgb8) -> bool {
-    let luma: Vec<f32> = image.data.chunks_exact(3).map(grey).collect();
+fn is_blank(image: &Rgb8) -> bool {
+    // Ink of the paper's own brightness is seen by its colour.
+    let planes: [fn(&[u8]) -> f32; 3] = [
+        grey,
+        |pixel| 128.0 + (f32::from(pixel[0]) - f32::from(pixel[1])) / 2.0,
+        |pixel| 128.0 + (f32::from(pixel[2]) - f32::from(pixel[1])) / 2.0,
+    ];
+    planes
+        .iter()
+        .all(|plane| is_plain(image, &image.data.chunks_exact(3).map(plane).collect::<Vec<_>>()))
+}
+
+/// True if nothing stands out in one plane of a picture.
+fn is_plain(image: &Rgb8, luma: &[f32]) -> bool {
     if luma.is_empty() {
         return true;
     }
@@ -32,13 +70,13 @@ pub fn is_blank(image: &Rgb8) -> bool {
         8..16 => 2,
         _ => 4,
     };
-    let sigma = noise(&luma, image.width);
+    let sigma = noise(luma, image.width);
     // No paper is as rough: this is a pattern, all over the picture.
     if sigma > ROUGHEST {
         return false;
     }
     let least = LEAST.max(DEVIATIONS * sigma / side as f32);
-    let (means, columns) = block_means(&luma, image.width, side);
+    let (means, columns) = block_means(luma, image.width, side);
     let rows = means.len() / columns;
     let sums = Sums::new(&means, columns);
     let single = SINGLE.max(SINGLE_DEVIATIONS * sigma);
@@ -168,6 +206,23 @@ mod tests {
         // Light that falls off to one side, and a page of two tones without an edge.
         assert!(is_blank(&picture(640, 480, |x, y| 255.0 - x as f32 * 0.2 - y as f32 * 0.1)));
         assert!(is_blank(&picture(400, 300, |x, _| 200.0 + 40.0 * (x as f32 / 64.0).sin())));
+    }
+
+    #[test]
+    fn a_sky_is_paper_but_no_plain_colour() {
+        let sky = picture(200, 100, |_, y| 120.0 + y as f32 * 0.5);
+        assert!(Blank::NoInk.holds(&sky) && !Blank::OneColor.holds(&sky));
+        assert!(Blank::OneColor.holds(&picture(20, 10, |x, _| 100.0 + (x % 3) as f32)));
+    }
+
+    #[test]
+    fn ink_of_the_same_brightness_is_seen_by_its_colour() {
+        let mut page = picture(100, 40, |_, _| 0.0);
+        for (place, pixel) in page.data.chunks_exact_mut(3).enumerate() {
+            let ink = (40..44).contains(&(place % 100));
+            pixel.copy_from_slice(if ink { &[60, 132, 60] } else { &[200, 60, 60] });
+        }
+        assert!(!Blank::NoInk.holds(&page));
     }
 
     #[test]

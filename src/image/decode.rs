@@ -15,7 +15,7 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use super::Rgb8;
 use super::color::to_rgb8;
-use super::pages::{Page, gif_frames, tiff_pages};
+use super::pages::{Page, gif_frames, png_frames, tiff_pages, webp_frames};
 use super::sniff::{is_complete, name, sniff};
 
 /// What lies under transparent pixels.
@@ -65,8 +65,9 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded> {
     decode_page(bytes, 0, options)
 }
 
-/// Decodes one image of those that a file has, from 0 to one less than [`page_count`]: a page of a
-/// TIFF, or a frame of a GIF as it is seen, over what earlier frames left. Else as [`decode()`].
+/// Decodes one image of a file, counted from 0: a page of a TIFF, or a frame of a GIF as it is seen,
+/// over what earlier frames left. Else as [`decode()`]; [`visit_pages`](super::visit_pages) goes through
+/// the frames of all kinds of animations.
 pub fn decode_page(bytes: &[u8], page: usize, options: &DecodeOptions) -> Result<Decoded> {
     let format = sniff(bytes)?;
     let decode = || match format {
@@ -84,13 +85,14 @@ pub fn decode_page(bytes: &[u8], page: usize, options: &DecodeOptions) -> Result
         .unwrap_or_else(|_| Err(anyhow!("damaged {} file (its decoder gave up)", name(format))))
 }
 
-/// How many images a file has that [`decode_page`] gives: the pages of a TIFF, the frames of a GIF,
-/// 1 for other formats. Fails where the
-/// file is no image.
+/// How many images a file has: the pages of a TIFF, the frames of a GIF, an animated WebP or PNG, 1
+/// for others. Fails where the file is no image.
 pub fn page_count(bytes: &[u8]) -> Result<usize> {
     Ok(match sniff(bytes)? {
         ImageFormat::Tiff => tiff_pages(bytes).max(1),
         ImageFormat::Gif => gif_frames(bytes).max(1),
+        ImageFormat::WebP => webp_frames(bytes).max(1),
+        ImageFormat::Png => png_frames(bytes).max(1),
         _ => 1,
     })
 }
@@ -168,13 +170,13 @@ fn is_invisible(image: &DynamicImage) -> bool {
 
 /// Memory for decoders: room for the largest allowed image with 16-bit RGBA samples, twice, since
 /// some decoders hold the image in two forms.
-fn limits(options: &DecodeOptions) -> Limits {
+pub(super) fn limits(options: &DecodeOptions) -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some((options.max_mpixels * 1e6) as u64 * 16 + (64 << 20));
     limits
 }
 
-fn check_size(width: u32, height: u32, max_mpixels: f64) -> Result<()> {
+pub(super) fn check_size(width: u32, height: u32, max_mpixels: f64) -> Result<()> {
     ensure!(width > 0 && height > 0, "the image is empty ({width}x{height} pixels)");
     let mpixels = f64::from(width) * f64::from(height) / 1e6;
     ensure!(
@@ -221,7 +223,7 @@ fn turn(image: Rgb8, orientation: Orientation) -> Option<Rgb8> {
 }
 
 /// A decoder's error as a sentence.
-fn explain(error: ImageError, format: ImageFormat, options: &DecodeOptions) -> Error {
+pub(super) fn explain(error: ImageError, format: ImageFormat, options: &DecodeOptions) -> Error {
     let format = name(format);
     let says = match &error {
         ImageError::Unsupported(unsupported) => match unsupported.kind() {

@@ -6,7 +6,8 @@
 //!
 //! * [`decode()`] finds the format by content (`sniff`), refuses what is too large, not an image or
 //!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
-//!   (`color`). Pages of a TIFF and frames of a GIF are in `pages`.
+//!   (`color`). Pages of a TIFF and frames of animations are in `pages`, and which of them are decoded
+//!   in `select` and `visit`.
 //! * [`ImageProcessor`] is preprocessor_config.json (`config`): one fixed order of steps
 //!   (`processor`), whose defaults and spellings depend on the class (`class`, `size`). The steps on
 //!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and `filter`.
@@ -23,19 +24,19 @@ mod pages;
 pub mod processor;
 pub mod reduce;
 pub mod resample;
+mod select;
 pub mod size;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod visit;
 
-pub use blank::is_blank;
+pub use blank::Blank;
 pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count, probe};
 pub use processor::{ImageProcessor, Pixels};
-
-/// True if the bytes begin as a picture of a known format does.
-pub fn is_image(bytes: &[u8]) -> bool {
-    sniff::sniff(bytes).is_ok()
-}
+pub use select::Pages;
+pub use sniff::is_picture;
+pub use visit::{memory, visit_pages};
 
 /// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel
 /// (`[height, width, 3]`).

@@ -24,7 +24,6 @@ const REFUSED: &[(&str, usize, &[u8])] = &[
     ("a PostScript", 0, b"%!PS"),
     ("a PostScript", 0, b"\xC5\xD0\xD3\xC6"),
     ("a Photoshop", 0, b"8BPS"),
-    ("an ICO", 0, b"\0\0\x01\0"),
     ("a CUR", 0, b"\0\0\x02\0"),
     ("an ICNS", 0, b"icns"),
     ("a DDS", 0, b"DDS "),
@@ -40,6 +39,29 @@ const REFUSED: &[(&str, usize, &[u8])] = &[
     ("a PFM", 0, b"Pf\n"),
 ];
 
+/// Formats that are read, but for PNM: where their mark lies, and the mark.
+const READ: &[(ImageFormat, usize, &[u8])] = &[
+    (ImageFormat::Png, 0, b"\x89PNG\r\n\x1A\n"),
+    (ImageFormat::Jpeg, 0, b"\xFF\xD8\xFF"),
+    (ImageFormat::Gif, 0, b"GIF87a"),
+    (ImageFormat::Gif, 0, b"GIF89a"),
+    (ImageFormat::WebP, 0, b"RIFF"),
+    (ImageFormat::Tiff, 0, b"II*\0"),
+    (ImageFormat::Tiff, 0, b"MM\0*"),
+    (ImageFormat::Bmp, 0, b"BM"),
+    (ImageFormat::Ico, 0, b"\0\0\x01\0"),
+];
+
+/// Archives, whose members are read only where the archive is a file.
+const ARCHIVES: &[(&str, usize, &[u8])] = &[
+    ("a zip archive", 0, b"PK\x03\x04"),
+    ("a gzip file", 0, b"\x1F\x8B"),
+    ("a tar archive", 257, b"ustar"),
+    ("a 7z archive", 0, b"7z\xBC\xAF\x27\x1C"),
+    ("a RAR archive", 0, b"Rar!\x1A\x07"),
+    ("a zstd file", 0, b"\x28\xB5\x2F\xFD"),
+];
+
 /// The format of `bytes`, or a sentence that says what they are instead.
 pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat> {
     if bytes.is_empty() {
@@ -48,21 +70,41 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat> {
     if let Some((name, ..)) = REFUSED.iter().find(|(_, at, mark)| has(bytes, *at, mark)) {
         bail!("{name} file, which is not supported; convert it to PNG or JPEG first");
     }
+    if let Some((name, ..)) = ARCHIVES.iter().find(|(_, at, mark)| has(bytes, *at, mark)) {
+        bail!("not an image ({name}; unpack it first)");
+    }
     // A PDF may have up to 1024 bytes of something else in front.
     if contains(&bytes[..bytes.len().min(1024)], b"%PDF-") {
         bail!("a PDF file, which is not supported; turn its pages into PNG images first");
     }
-    match ::image::guess_format(bytes) {
-        Ok(
-            format @ (ImageFormat::Png
-            | ImageFormat::Jpeg
-            | ImageFormat::Gif
-            | ImageFormat::WebP
-            | ImageFormat::Tiff
-            | ImageFormat::Bmp
-            | ImageFormat::Pnm),
-        ) => Ok(format),
-        _ => bail!("{}", describe(bytes)),
+    match READ.iter().find(|(_, at, mark)| has(bytes, *at, mark)) {
+        // RIFF holds sounds and films too.
+        Some((ImageFormat::WebP, ..)) if !has(bytes, 8, b"WEBP") => bail!("{}", describe(bytes)),
+        Some((format, ..)) => Ok(*format),
+        None if is_pnm(bytes) => Ok(ImageFormat::Pnm),
+        None => bail!("{}", describe(bytes)),
+    }
+}
+
+/// Whether a file that begins like this is a picture, of a kind that is read or not. Documents, web
+/// pages and archives are not.
+pub fn is_picture(head: &[u8]) -> bool {
+    let documents = ["a PostScript", "a DjVu"];
+    let is_refused =
+        |(name, at, mark): &(&str, usize, &[u8])| has(head, *at, mark) && !documents.contains(name);
+    sniff(head).is_ok() || REFUSED.iter().any(is_refused)
+}
+
+/// `P`, a digit, then white space and a number or comment: some texts begin with `P1`.
+fn is_pnm(bytes: &[u8]) -> bool {
+    match bytes {
+        [b'P', b'7', b'\n', ..] => true,
+        [b'P', b'1'..=b'6', space, rest @ ..] if space.is_ascii_whitespace() => {
+            let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
+            next.is_some_and(|byte| byte.is_ascii_digit() || *byte == b'#')
+        }
+        [b'P', b'1'..=b'6', b'#', ..] => true,
+        _ => false,
     }
 }
 
@@ -103,6 +145,7 @@ pub(super) fn name(format: ImageFormat) -> &'static str {
         ImageFormat::WebP => "WebP",
         ImageFormat::Tiff => "TIFF",
         ImageFormat::Bmp => "BMP",
+        ImageFormat::Ico => "ICO",
         _ => "PNM",
     }
 }
@@ -159,6 +202,9 @@ mod tests {
             (b"", "not an image (the file is empty)"),
             (&[0; 40], "not an image (the file holds zeros)"),
             (b"hello, world", "not an image (a text file)"),
+            (b"P1 is a text", "not an image (a text file)"),
+            (b"RIFF\x10\0\0\0WAVE", "not an image (no known format begins like this file)"),
+            (b"PK\x03\x04", "not an image (a zip archive; unpack it first)"),
             ("h\u{e9}llo".as_bytes(), "not an image (a text file)"),
             (b"  <!DOCTYPE html><html>", "not an image (a web page)"),
             (b"\x7FELF\x02\x01\0\0", "not an image (no known format begins like this file)"),
@@ -189,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn pictures_are_told_from_other_files() {
+        let pictures: &[&[u8]] = &[b"GIF89a", b"\0\0\0\x18ftypheicXXXX", b"8BPS", b"P6 1 1 255 "];
+        assert!(pictures.iter().all(|head| is_picture(head)));
+        let others: &[&[u8]] = &[b"", b"text", b"%PDF-1.4", b"%!PS-Adobe", b"<svg>", b"PK\x03\x04"];
+        assert!(!others.iter().any(|head| is_picture(head)));
+    }
+
+    #[test]
     fn what_is_read_is_known_by_content() {
         let cases: &[(&[u8], &str)] = &[
             (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -199,6 +253,8 @@ mod tests {
             (b"MM\0*", "TIFF"),
             (b"BM\x10\0", "BMP"),
             (b"P6\n1 1\n", "PNM"),
+            (b"P5\n# made by hand\n", "PNM"),
+            (b"\0\0\x01\0\x01\0", "ICO"),
         ];
         for (bytes, format) in cases {
             assert_eq!(name(sniff(bytes).unwrap()), *format);

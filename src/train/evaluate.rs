@@ -54,7 +54,7 @@ pub fn evaluate(
     let (mut predictions, mut failed) = (Vec::new(), Vec::new());
     let mut next = images.iter();
     let start = Instant::now();
-    reader.run(&inputs, |record| {
+    reader.run(inputs.into_iter(), |record| {
         let (source, rows) = next.next().context("more records than images")?;
         match record.outcome {
             Err(error) => failed.push(format!("{}: {error:#}", source.name())),
@@ -82,13 +82,13 @@ pub fn evaluate(
 /// A member of an archive is laid beside as a file: the pipeline reads files.
 fn input(source: &ImageSource, place: &Path) -> Result<Input> {
     if let ImageSource::File(path) = source {
-        return Ok(Input::File(path.clone()));
+        return Ok(Input::file(path.clone()));
     }
     // A member that can't be read is an image that fails, like a missing file.
     if let Ok(bytes) = source.bytes() {
         std::fs::write(place, bytes).context("no room for temporary files")?;
     }
-    Ok(Input::File(place.to_path_buf()))
+    Ok(Input::file(place.to_path_buf()))
 }
 
 impl Evaluation {

@@ -327,6 +327,9 @@ fn reader(
         interpolate: false,
         loop_detector: None,
         allowed: None,
-        skip_blank: false,
+        blank: None,
+        pages: None,
+        cut: None,
+        workers: options.workers(),
     })
 }

@@ -1,0 +1,161 @@
+//! tar and tar.gz, walked by a thread that waits until the next member is asked for.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufReader, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use anyhow::{Context, Result};
+use flate2::read::{GzDecoder, MultiGzDecoder};
+use tar::{Archive, Entries, Entry};
+
+use super::at::At;
+use super::{Data, HEAD, Member, Members, Wanted, too_large, visible_name};
+
+/// Whether these are the first 512 bytes of a tar: their sum stands in them.
+pub(super) fn is_header(head: &[u8]) -> bool {
+    let Some(head) = head.get(..512) else { return false };
+    // The sum is taken with spaces in its own place.
+    let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
+    let place: u32 = head[148..156].iter().map(|&byte| u32::from(byte)).sum();
+    let text = String::from_utf8_lossy(&head[148..156]);
+    let told = u32::from_str_radix(text.trim_matches(['\0', ' ']), 8);
+    told == Ok(sum - place + 8 * u32::from(b' ')) && head[0] != 0
+}
+
+/// The start of what gzip holds; less than 512 bytes of it where the data is no gzip.
+pub(super) fn unzipped(head: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut reader = GzDecoder::new(head).take(512);
+    // The head is cut short, so the end is an error; what came before counts.
+    drop(reader.read_to_end(&mut bytes));
+    bytes
+}
+
+pub(super) fn members(file: Arc<File>, wanted: Wanted) -> Result<Members> {
+    let whole = At::whole(file.clone()).context("can't be read")?;
+    start(move |sender| {
+        let mut archive = Archive::new(whole);
+        let entries = archive.entries_with_seek();
+        let mut places = Places::default();
+        walk(entries, sender, |name, entry| locate(&file, name, entry, wanted, &mut places));
+    })
+}
+
+pub(super) fn zipped_members(file: Arc<File>, wanted: Wanted, limit: u64) -> Result<Members> {
+    let whole = At::whole(file).context("can't be read")?;
+    start(move |sender| {
+        let mut archive = Archive::new(MultiGzDecoder::new(BufReader::new(whole)));
+        walk(archive.entries(), sender, |name, entry| take_along(name, entry, wanted, limit));
+    })
+}
+
+fn start(walk: impl FnOnce(&SyncSender<Result<Member>>) + Send + 'static) -> Result<Members> {
+    // No member is looked for before it is asked for, but one.
+    let (sender, receiver) = sync_channel(0);
+    std::thread::Builder::new()
+        .name("archive".to_string())
+        .spawn(move || walk(&sender))
+        .context("can't start a thread to read it")?;
+    Ok(Members(receiver))
+}
+
+/// Sends the wanted members, until nobody asks for more.
+fn walk<R: Read>(
+    entries: std::io::Result<Entries<'_, R>>,
+    sender: &SyncSender<Result<Member>>,
+    mut data: impl FnMut(&str, &mut Entry<'_, R>) -> std::io::Result<Option<Data>>,
+) {
+    let walk = || -> std::io::Result<()> {
+        for entry in entries? {
+            let mut entry = entry?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let Some(name) = visible_name(&name) else { continue };
+            if let Some(data) = data(&name, &mut entry)?
+                && sender.send(Ok(Member { name, data })).is_err()
+            {
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = walk() {
+        // The crate's words may hold raw names and line ends.
+        let words = error.to_string().replace(char::is_control, " ");
+        drop(sender.send(Err(anyhow::anyhow!("damaged tar archive ({words})"))));
+    }
+}
+
+/// Where members lie, by a hash of their name: hard links name an earlier member.
+#[derive(Default)]
+struct Places {
+    hasher: RandomState,
+    places: HashMap<u64, At>,
+}
+
+/// A member of a plain tar.
+fn locate(
+    file: &Arc<File>,
+    name: &str,
+    entry: &Entry<'_, At>,
+    wanted: Wanted,
+    places: &mut Places,
+) -> std::io::Result<Option<Data>> {
+    let kind = entry.header().entry_type();
+    let at = if kind.is_hard_link() {
+        let target = entry.link_name_bytes().unwrap_or_default();
+        let target = visible_name(&String::from_utf8_lossy(&target)).unwrap_or_default();
+        match places.places.get(&places.hasher.hash_one(target.as_str())) {
+            Some(at) => at.clone(),
+            None if wanted(name, &[]) => return Ok(Some(nothing("a hard link to nowhere"))),
+            None => return Ok(None),
+        }
+    } else if kind.is_file() || kind.is_contiguous() {
+        At::new(file.clone(), entry.raw_file_position(), entry.size())
+    } else if kind.is_gnu_sparse() && wanted(name, &[]) {
+        return Ok(Some(nothing("a sparse file, which is not read out of an archive")));
+    } else {
+        return Ok(None);
+    };
+    places.places.insert(places.hasher.hash_one(name), at.clone());
+    let mut head = Vec::new();
+    at.clone().take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(wanted(name, &head).then_some(Data::At(at)))
+}
+
+/// A member of a tar.gz, with its bytes.
+fn take_along<R: Read>(
+    name: &str,
+    entry: &mut Entry<'_, R>,
+    wanted: Wanted,
+    limit: u64,
+) -> std::io::Result<Option<Data>> {
+    let kind = entry.header().entry_type();
+    if kind.is_hard_link() && wanted(name, &[]) {
+        return Ok(Some(nothing("a hard link in a compressed archive; unpack it first")));
+    }
+    if !kind.is_file() {
+        return Ok(None);
+    }
+    let size = entry.size();
+    let mut bytes = Vec::new();
+    entry.take(HEAD as u64).read_to_end(&mut bytes)?;
+    if !wanted(name, &bytes) {
+        return Ok(None);
+    }
+    if size > limit {
+        return Ok(Some(Data::Nothing(too_large(limit))));
+    }
+    entry.read_to_end(&mut bytes)?;
+    Ok(Some(if bytes.len() as u64 == size {
+        Data::Bytes(bytes.into())
+    } else {
+        nothing("the archive ends inside of it")
+    }))
+}
+
+fn nothing(reason: &str) -> Data {
+    Data::Nothing(reason.to_string())
+}

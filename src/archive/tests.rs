@@ -1,0 +1,169 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+
+use super::*;
+
+/// The members that the archive of the tests is made of; what is wanted of them is told by name.
+const FILES: &[(&str, &[u8])] = &[
+    ("./b/2.png", b"two"),
+    ("b/2.txt", b"a caption"),
+    ("1.png", b"one"),
+    (".hidden.png", b"hidden"),
+    ("__MACOSX/1.png", b"not for us"),
+    (
+        "long/long-long-long-long-long-long-long-long-long-long-long-long-long-long-long-long-long-\
+      long-long-long-long-long-long-name.png",
+        b"long",
+    ),
+    ("empty.png", b""),
+];
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zip_of(files: &[(&str, &[u8])], method: ::zip::CompressionMethod) -> Vec<u8> {
+    let mut writer = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = ::zip::write::SimpleFileOptions::default().compression_method(method);
+    for (name, bytes) in files {
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn wanted(name: &str, _: &[u8]) -> bool {
+    name.ends_with(".png")
+}
+
+/// Opens bytes as an archive of the kind that they say they are.
+fn opened(bytes: &[u8]) -> Vec<Result<Member>> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let head = &bytes[..bytes.len().min(512)];
+    open(file.path(), kind(head).unwrap(), wanted, 1 << 20).unwrap().collect()
+}
+
+#[test]
+fn archives_of_all_kinds_give_the_same_members() {
+    let tar = tar_of(FILES);
+    let archives = [
+        gzip(&tar),
+        tar,
+        zip_of(FILES, ::zip::CompressionMethod::Stored),
+        zip_of(FILES, ::zip::CompressionMethod::Deflated),
+    ];
+    for (number, bytes) in archives.iter().enumerate() {
+        let members: Vec<Member> = opened(bytes).into_iter().map(Result::unwrap).collect();
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(names[..2], ["b/2.png", "1.png"], "archive {number}");
+        assert!(names[2].starts_with("long/") && names[2].len() > 100);
+        assert_eq!(names[3..], ["empty.png"]);
+        // In another order than they lie.
+        let texts: Vec<Vec<u8>> =
+            members.iter().rev().map(|member| member.read(100).unwrap()).collect();
+        assert_eq!(texts, [&b""[..], b"long", b"one", b"two"], "archive {number}");
+    }
+}
+
+#[test]
+fn kinds_are_told_by_content_and_promised_by_name() {
+    assert_eq!(kind(&tar_of(FILES)[..512]), Some(Kind::Tar));
+    assert_eq!(kind(b"PK\x03\x04rest"), Some(Kind::Zip));
+    assert_eq!(kind(&[0; 512]), None);
+    assert_eq!(kind(&gzip(b"only a text")), None);
+    let names = [
+        ("a/b.tar", Some(Kind::Tar)),
+        ("A.TGZ", Some(Kind::TarGz)),
+        ("x.tar.gz", Some(Kind::TarGz)),
+        ("comic.cbz", Some(Kind::Zip)),
+        ("tar", None),
+        ("x.gz", None),
+    ];
+    for (name, expected) in names {
+        assert_eq!(kind_by_name(Path::new(name)), expected, "{name}");
+    }
+}
+
+#[test]
+fn hard_links_give_the_bytes_of_their_target() {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_size(3);
+    builder.append_data(&mut header, "one.png", &b"one"[..]).unwrap();
+    for target in ["one.png", "nowhere.png"] {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(::tar::EntryType::Link);
+        header.set_size(0);
+        builder.append_link(&mut header, "link.png", target).unwrap();
+    }
+    let members = opened(&builder.into_inner().unwrap());
+    let texts: Vec<String> = members
+        .into_iter()
+        .map(|member| match member.unwrap().read(10) {
+            Ok(bytes) => String::from_utf8(bytes).unwrap(),
+            Err(error) => error.to_string(),
+        })
+        .collect();
+    assert_eq!(texts, ["one", "one", "a hard link to nowhere"]);
+}
+
+#[test]
+fn more_than_the_limit_is_refused_whatever_the_archive_says() {
+    let zeros = vec![0; 3 << 20];
+    let files: &[(&str, &[u8])] = &[("bomb.png", &zeros), ("small.png", b"small")];
+    let mut zip = zip_of(files, ::zip::CompressionMethod::Deflated);
+    // The directory lies: the bomb says that it has 9 bytes.
+    let mark = zip.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    let first = zip[..mark].windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    zip[first + 24..first + 28].copy_from_slice(&9u32.to_le_bytes());
+    for bytes in [tar_of(files), gzip(&tar_of(files)), zip] {
+        let members = opened(&bytes);
+        let error = members[0].as_ref().map(|member| member.read(1 << 20)).unwrap().unwrap_err();
+        assert!(format!("{error:#}").contains("1 MiB"), "{error:#}");
+        assert_eq!(members[1].as_ref().unwrap().read(1 << 20).unwrap(), b"small");
+    }
+}
+
+#[test]
+fn damage_is_a_sentence() {
+    let tar = tar_of(&[("a.png", &[7; 2000]), ("b.png", &[8; 2000])]);
+    // The second member is cut.
+    let members = opened(&tar[..512 + 2048 + 512 + 700]);
+    assert_eq!(members[0].as_ref().unwrap().read(5000).unwrap(), [7; 2000]);
+    let error = members[1].as_ref().unwrap().read(5000).unwrap_err();
+    assert_eq!(error.to_string(), "the archive ends inside of it");
+    // The second header is overwritten.
+    let mut damaged = tar.clone();
+    damaged[512 + 2048..][..300].fill(0x55);
+    let members = opened(&damaged);
+    assert_eq!(members.len(), 2);
+    let error = members[1].as_ref().err().unwrap().to_string();
+    assert!(error.starts_with("damaged tar archive"), "{error}");
+    // A zip without its directory, which stands at its end.
+    let zip = zip_of(FILES, ::zip::CompressionMethod::Stored);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&zip[..zip.len() / 2]).unwrap();
+    let error = open(file.path(), Kind::Zip, wanted, 100).err().unwrap().to_string();
+    assert!(error.starts_with("damaged zip archive"), "{error}");
+    // Compressed bytes are changed: the checksum finds it.
+    let mut zip = zip_of(&[("a.png", &[7; 500])], ::zip::CompressionMethod::Stored);
+    let at = zip.windows(4).position(|bytes| bytes == [7; 4]).unwrap();
+    zip[at + 9] = 8;
+    let error = opened(&zip)[0].as_ref().unwrap().read(5000).unwrap_err().to_string();
+    assert!(error.starts_with("damaged zip archive"), "{error}");
+}

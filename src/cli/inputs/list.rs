@@ -1,0 +1,131 @@
+//! `--files-from`: names from a file or standard input, as they come.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{Named, is_dash};
+
+/// The longest name. What is longer is no list of names.
+const MAX_NAME: u64 = 1 << 20;
+
+/// A list that is read as it is needed. Names end with a newline or, with `null`, a zero byte; empty
+/// ones are left out. Where a name is a JSON object with `"image"`, as `--errors` and `--format jsonl`
+/// write them, this is the name, and `"page"` the page.
+pub(super) struct List {
+    reader: Box<dyn BufRead + Send>,
+    end: u8,
+    at_start: bool,
+}
+
+impl List {
+    pub(super) fn open(path: &Path, null: bool) -> Result<Self> {
+        let reader: Box<dyn BufRead + Send> = if is_dash(path) {
+            Box::new(BufReader::new(std::io::stdin()))
+        } else if path.is_dir() {
+            bail!(
+                "--files-from {path:?} is a directory; name it as an image to read what is in it"
+            );
+        } else {
+            let file = File::open(path).with_context(|| format!("can't read the list {path:?}"))?;
+            Box::new(BufReader::new(file))
+        };
+        Ok(List { reader, end: if null { 0 } else { b'\n' }, at_start: true })
+    }
+
+    /// The next name's bytes; a name that is too long, or a list that can't be read on, is its last.
+    fn next_name(&mut self) -> Option<Vec<u8>> {
+        let mut name = Vec::new();
+        let mut limited = self.reader.by_ref().take(MAX_NAME);
+        limited.read_until(self.end, &mut name).ok().filter(|read| *read > 0)?;
+        if name.last() == Some(&self.end) {
+            name.pop();
+            if self.end == b'\n' && name.last() == Some(&b'\r') {
+                name.pop();
+            }
+        }
+        // Editors on Windows mark UTF-8 so.
+        if std::mem::take(&mut self.at_start) && name.starts_with(b"\xEF\xBB\xBF") {
+            name.drain(..3);
+        }
+        Some(name)
+    }
+}
+
+impl Iterator for List {
+    type Item = Named;
+
+    fn next(&mut self) -> Option<Named> {
+        loop {
+            let name = self.next_name()?;
+            if !name.is_empty() {
+                return Some(from_json(&name).unwrap_or_else(|| Named {
+                    path: PathBuf::from(os_string(name)),
+                    page: None,
+                }));
+            }
+        }
+    }
+}
+
+fn from_json(name: &[u8]) -> Option<Named> {
+    if !name.starts_with(b"{") {
+        return None;
+    }
+    let json: Value = serde_json::from_slice(name).ok()?;
+    let path = PathBuf::from(json.get("image")?.as_str()?);
+    let page = json.get("page").and_then(Value::as_u64).and_then(|page| usize::try_from(page).ok());
+    Some(Named { path, page })
+}
+
+#[cfg(unix)]
+fn os_string(bytes: Vec<u8>) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+}
+
+#[cfg(not(unix))]
+fn os_string(bytes: Vec<u8>) -> OsString {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8], end: u8) -> Vec<(String, Option<usize>)> {
+        let reader = Box::new(std::io::Cursor::new(text.to_vec()));
+        List { reader, end, at_start: true }
+            .map(|named| (named.path.display().to_string(), named.page))
+            .collect()
+    }
+
+    #[test]
+    fn names_are_lines_or_end_with_zero() {
+        let plain = |name: &str| (name.to_string(), None);
+        let lines = b"\xEF\xBB\xBFa.png\r\n\n b c.png \nhttp://x/y\nlast";
+        assert_eq!(read(lines, b'\n'), ["a.png", " b c.png ", "http://x/y", "last"].map(plain));
+        let zeros = b"a\nb.png\0c.png\r\0\0last";
+        assert_eq!(read(zeros, 0), ["a\nb.png", "c.png\r", "last"].map(plain));
+    }
+
+    #[test]
+    fn a_ledger_is_a_list() {
+        let ledger = br#"{"image": "a.tif", "page": 3, "error": "damaged"}
+{"image": "x/\u00e4.png", "error": "no such file"}
+{not json}
+{"text": "no image"}
+"#;
+        let expected = [
+            ("a.tif", Some(3)),
+            ("x/\u{e4}.png", None),
+            ("{not json}", None),
+            ("{\"text\": \"no image\"}", None),
+        ];
+        assert_eq!(read(ledger, b'\n'), expected.map(|(name, page)| (name.to_string(), page)));
+    }
+}

@@ -1,0 +1,110 @@
+//! One input becomes pictures for the model: its pages, and of a page the parts that are cut out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+
+use super::Region;
+use super::gate::Room;
+use super::input::Input;
+use crate::image::{self, Blank, DecodeOptions, Decoded, ImageProcessor, Pages, Pixels, Rgb8};
+
+/// Finds the parts of an upright page that are read one by one, such as its text lines.
+pub type Cut = Arc<dyn Fn(&Rgb8) -> Result<Vec<(Region, Rgb8)>> + Send + Sync>;
+
+/// How inputs are read. Shared by the workers.
+pub(super) struct Preparer {
+    pub(super) processor: ImageProcessor,
+    pub(super) decode: DecodeOptions,
+    /// None is all pages of a TIFF and the first frame of an animation.
+    pub(super) pages: Option<Pages>,
+    /// None reads pages as a whole.
+    pub(super) cut: Option<Cut>,
+    /// What counts as empty; none looks at no picture.
+    pub(super) blank: Option<Blank>,
+}
+
+/// A picture ready for the model, or why there is none.
+pub(super) struct Unit {
+    pub(super) image: String,
+    pub(super) origin: Option<PathBuf>,
+    pub(super) page: Option<usize>,
+    pub(super) region: Option<Region>,
+    pub(super) outcome: Result<Prepared>,
+}
+
+pub(super) struct Prepared {
+    pub(super) pixels: Pixels,
+    /// There is nothing in the picture.
+    pub(super) blank: bool,
+    /// Of the page in the file.
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) orientation: u8,
+}
+
+impl Unit {
+    /// What it takes of the memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.outcome.as_ref().map_or(0, |prepared| prepared.pixels.data.len() as u64 * 4)
+    }
+}
+
+impl Preparer {
+    /// Sends the pictures of `input`, in order, until `send` says that nobody wants more. `room` waits
+    /// for memory.
+    pub(super) fn prepare<'a>(
+        &self,
+        input: &Input,
+        room: &mut dyn FnMut(u64) -> Room<'a>,
+        send: &mut dyn FnMut(Unit) -> bool,
+    ) {
+        let bytes = match input.bytes() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                send(Unit { outcome: Err(error), ..input.unit(input.page) });
+                return;
+            }
+        };
+        let one = input.page.map(Pages::one);
+        let pages = one.as_ref().or(self.pages.as_ref());
+        let room = room(image::memory(&bytes) + bytes.len() as u64);
+        image::visit_pages(&bytes, pages, &self.decode, &mut |page, decoded| {
+            let whole = input.unit(page.or(input.page));
+            match decoded {
+                Ok(decoded) => self.page(whole, decoded, send),
+                Err(error) => send(Unit { outcome: Err(error), ..whole }),
+            }
+        });
+        drop(room);
+    }
+
+    /// The pictures of one page.
+    fn page(&self, whole: Unit, page: Decoded, send: &mut dyn FnMut(Unit) -> bool) -> bool {
+        let Decoded { image, orientation, width, height } = page;
+        let process = |image: &Rgb8| {
+            let pixels = self.processor.process(image)?;
+            let blank = self.blank.is_some_and(|blank| blank.holds(image));
+            Ok(Prepared { pixels, blank, width, height, orientation })
+        };
+        let Some(cut) = &self.cut else {
+            return send(Unit { outcome: process(&image), ..whole });
+        };
+        match cut(&image) {
+            Ok(parts) if parts.is_empty() => {
+                send(Unit { outcome: Err(anyhow!("no text lines were found")), ..whole })
+            }
+            Ok(parts) => parts.into_iter().all(|(region, image)| {
+                send(Unit {
+                    image: whole.image.clone(),
+                    origin: whole.origin.clone(),
+                    page: whole.page,
+                    region: Some(region),
+                    outcome: process(&image),
+                })
+            }),
+            Err(error) => send(Unit { outcome: Err(error), ..whole }),
+        }
+    }
+}
