@@ -11,6 +11,7 @@
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
 //! 0  native        the only room with `unsafe`         fetch        http(s)     metrics  CER, BLEU …
+//!    formats/      pages read → hOCR, ALTO
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -40,6 +41,7 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod fetch;
+pub mod formats;
 pub mod hub;
 pub mod image;
 pub mod metrics;

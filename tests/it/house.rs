@@ -7,7 +7,7 @@ use crate::support::tests_folder;
 
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
-    &["native", "fetch", "metrics"],
+    &["native", "fetch", "metrics", "formats"],
     &["nn", "image", "text", "checkpoint", "device", "hub"],
     &["encoders", "decoders", "models"],
     &["ved"],
