@@ -9,7 +9,7 @@ use crate::support::tests_folder;
 const FLOORS: &[&[&str]] = &[
     &["native", "fetch", "metrics", "formats"],
     &["nn", "image", "text", "checkpoint", "device", "hub"],
-    &["encoders", "decoders", "models"],
+    &["encoders", "decoders", "models", "lines"],
     &["ved"],
     &["pipeline"],
     &["train"],
