@@ -4,7 +4,7 @@ use super::Rect;
 use super::ink::Piece;
 
 /// White wider than this many heights of glyphs ends a line: a gutter, or a column of a table.
-const WIDEST_GAP: f32 = 2.0;
+const WIDEST_GAP: f32 = 3.2;
 
 /// A line that grows to the right.
 struct Growing {

@@ -3,7 +3,7 @@
 use super::Rect;
 
 /// A column of prose is at least this many glyphs' heights wide; what is narrower is a table's.
-const NARROWEST_COLUMN: f32 = 8.0;
+const NARROWEST_COLUMN: f32 = 14.0;
 
 /// Indices of the lines in reading order.
 pub(super) fn reading(lines: &[Rect], usual: f32) -> Vec<usize> {

@@ -22,7 +22,9 @@ pub(super) fn slope(pieces: &[Piece], height: f32) -> f32 {
     let level = sharpness(&glyphs, 0.0, height);
     let best = sharpest(&glyphs, height, 0.0, STEEPEST, coarse);
     let best = sharpest(&glyphs, height, best, coarse, fine);
-    if sharpness(&glyphs, best, height) > 1.03 * level { best } else { 0.0 }
+    // Less than a part of a glyph over the whole width is not worth the blur of turning.
+    let matters = best.abs() * (right - left) > 0.15 * height;
+    if matters && sharpness(&glyphs, best, height) > 1.03 * level { best } else { 0.0 }
 }
 
 /// The sharpest slope within `reach` of the middle; of equals, the nearest to it.
