@@ -1,10 +1,15 @@
 //! Pieces of ink put together into lines.
 
+use std::collections::HashSet;
+
 use super::Rect;
-use super::ink::Piece;
+use super::ink::{Piece, usual_height};
 
 /// White wider than this many heights of glyphs ends a line: a gutter, or a column of a table.
 const WIDEST_GAP: f32 = 3.2;
+
+/// Ink lower than this part of the usual height is a dot, an accent, a comma or a hyphen.
+const SMALLEST_GLYPH: f32 = 0.45;
 
 /// A line that grows to the right.
 struct Growing {
@@ -32,8 +37,26 @@ pub(super) fn lines(
     page: f32,
 ) -> (Vec<Vec<Rect>>, Vec<Rect>) {
     let level: Vec<Rect> = pieces.iter().map(|piece| levelled(&piece.rect, slope)).collect();
-    let mut glyphs: Vec<usize> =
-        (0..pieces.len()).filter(|index| level[*index].height() >= 0.45 * usual).collect();
+    let all: Vec<usize> = (0..pieces.len()).collect();
+    let mut found = of_height(&all, &level, usual, page);
+    // Small print beside large: what is left may be text of a height of its own.
+    let taken: HashSet<usize> = found.iter().flat_map(|line| &line.members).copied().collect();
+    let left: Vec<usize> = all.into_iter().filter(|index| !taken.contains(index)).collect();
+    let small = usual_height(&left.iter().map(|index| pieces[*index]).collect::<Vec<_>>());
+    if small > 0.0 {
+        let more = of_height(&left, &level, small, page);
+        found.extend(more.into_iter().filter(|line| line.members.len() >= 3));
+    }
+    let boxes = found.iter().map(|line| line.rect).collect();
+    let members =
+        found.iter().map(|line| line.members.iter().map(|index| pieces[*index].rect).collect());
+    (members.collect(), boxes)
+}
+
+/// The lines of glyphs of about a height, with the marks that belong to them.
+fn of_height(among: &[usize], level: &[Rect], usual: f32, page: f32) -> Vec<Growing> {
+    let (mut glyphs, marks): (Vec<usize>, Vec<usize>) =
+        among.iter().partition(|index| level[**index].height() >= SMALLEST_GLYPH * usual);
     glyphs.sort_by(|a, b| level[*a].left.total_cmp(&level[*b].left));
     let mut found: Vec<Growing> = Vec::new();
     for index in glyphs {
@@ -41,11 +64,8 @@ pub(super) fn lines(
     }
     join(&mut found, usual, page < 3.5 * usual);
     found.retain(|line| is_text(line, usual));
-    add_marks(&mut found, &level, usual);
-    let boxes = found.iter().map(|line| line.rect).collect();
-    let members =
-        found.iter().map(|line| line.members.iter().map(|index| pieces[*index].rect).collect());
-    (members.collect(), boxes)
+    add_marks(&mut found, &marks, level, usual);
+    found
 }
 
 fn levelled(rect: &Rect, slope: f32) -> Rect {
@@ -108,10 +128,11 @@ fn is_text(line: &Growing, usual: f32) -> bool {
 }
 
 /// Gives dots, accents, commas and hyphens to the nearest line that they stand in or beside.
-fn add_marks(found: &mut [Growing], level: &[Rect], usual: f32) {
+fn add_marks(found: &mut [Growing], marks: &[usize], level: &[Rect], usual: f32) {
     let bands: Vec<(Rect, f32)> =
         found.iter().map(|line| (line.rect, line.height(usual))).collect();
-    for (index, mark) in level.iter().enumerate().filter(|(_, mark)| mark.height() < 0.45 * usual) {
+    for index in marks {
+        let mark = &level[*index];
         let middle = (mark.top + mark.bottom) / 2.0;
         let distance = |(band, height): &(Rect, f32)| {
             let beside = mark.gap(band) <= 0.8 * height;
@@ -122,7 +143,7 @@ fn add_marks(found: &mut [Growing], level: &[Rect], usual: f32) {
         };
         let near = bands.iter().enumerate().filter_map(|(at, band)| Some((distance(band)?, at)));
         if let Some((_, at)) = near.min_by(|a, b| a.0.total_cmp(&b.0)) {
-            found[at].members.push(index);
+            found[at].members.push(*index);
             found[at].rect = found[at].rect.join(mark);
         }
     }

@@ -45,7 +45,7 @@ impl Ink {
             gray.iter_mut().for_each(|value| *value = 255 - *value);
         }
         let span = if inverted { light - middle } else { middle - dark };
-        let contrast = (0.3 * span).max(LEAST_CONTRAST);
+        let contrast = (0.2 * span).max(LEAST_CONTRAST);
         let mask = darker_than_around(&gray, width, height, contrast);
         Ink { width, height, scale, mask }
     }
@@ -157,7 +157,7 @@ fn connected(ink: &Ink) -> Vec<Piece> {
 
 /// The median height of pieces shaped like glyphs, each with the weight of its shorter side: specks
 /// are many and say little.
-fn usual_height(pieces: &[Piece]) -> f32 {
+pub(super) fn usual_height(pieces: &[Piece]) -> f32 {
     let mut heights: Vec<(f32, f32)> = pieces
         .iter()
         .map(|piece| (piece.rect.height(), piece.rect.width()))
