@@ -31,9 +31,10 @@ complete -c vedm -n "__fish_vedm_needs_command" -f -a "ocr" -d 'Read the text in
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "init" -d 'Assemble a new checkpoint from an encoder and a decoder'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "train" -d 'Fine-tune a checkpoint on images and their texts'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "convert" -d 'Write a checkpoint in another format, number type or split'
+complete -c vedm -n "__fish_vedm_needs_command" -f -a "eval" -d 'Score a checkpoint on images with known texts'
 complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether this installation, its libraries and a model are sound'
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -82,17 +83,41 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l max-time -d 'Secon
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l seed -d 'Seed of sampling' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prompt -d 'The text begins with this' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
-jsonl\t'One JSON object a line'"
+jsonl\t'One JSON object a line'
+csv\t'A table with the fields of the JSON objects'
+tsv\t'The same with tabs'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l placeholder -d 'What stands in the place of a text of low confidence' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l errors -d 'File for the failures, one JSON object a line; --files-from reads it back' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l progress -d 'Show how far the run is' -r -f -a "auto\t'Where standard error is a terminal'
+always\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l color -d 'Colour what is told on standard error' -r -f -a "auto\t'Where standard error is a terminal'
+always\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l sidecar -d 'Write the text of dir/a.jpg to dir/a.EXT [default EXT: txt]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l out-template -d 'Write texts to files of this pattern: {dir} {stem} {ext} {name} {page} {line}' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l existing -d 'What happens where such a file is there already' -r -f -a "skip\t'Leave it, and the image unread'
+overwrite\t''
+append\t'Put the new text behind the old, on a line of its own'
+prepend\t'Put the new text before the old'
+newer\t'Overwrite it if the image is newer'"
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prefix -d 'Put this before each text in a sidecar' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l suffix -d 'Put this behind each text in a sidecar' -r
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l stream -d 'Print tokens as they come: one image, no beams'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l fail-fast -d 'End at the first image that fails'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -s v -l verbose -d 'Tell model, device, number type and batch size'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] in the Hub\'s cache' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Revision of a model in the Hub\'s cache' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
 f32\t''
@@ -141,14 +166,42 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l max-time -d 'Seconds a
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l seed -d 'Seed of sampling' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prompt -d 'The text begins with this' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
-jsonl\t'One JSON object a line'"
+jsonl\t'One JSON object a line'
+csv\t'A table with the fields of the JSON objects'
+tsv\t'The same with tabs'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l placeholder -d 'What stands in the place of a text of low confidence' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l errors -d 'File for the failures, one JSON object a line; --files-from reads it back' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l progress -d 'Show how far the run is' -r -f -a "auto\t'Where standard error is a terminal'
+always\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l color -d 'Colour what is told on standard error' -r -f -a "auto\t'Where standard error is a terminal'
+always\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l sidecar -d 'Write the text of dir/a.jpg to dir/a.EXT [default EXT: txt]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l out-template -d 'Write texts to files of this pattern: {dir} {stem} {ext} {name} {page} {line}' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l existing -d 'What happens where such a file is there already' -r -f -a "skip\t'Leave it, and the image unread'
+overwrite\t''
+append\t'Put the new text behind the old, on a line of its own'
+prepend\t'Put the new text before the old'
+newer\t'Overwrite it if the image is newer'"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prefix -d 'Put this before each text in a sidecar' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l suffix -d 'Put this behind each text in a sidecar' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l normalize -d 'Unicode form of the texts' -r -f -a "nfc\t'Composed characters'
+nfkc\t'Composed, and compatibility characters such as ﬁ replaced'
+none\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allowed-chars -d 'Write these characters and blanks alone' -r
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Search directories to any depth'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l stream -d 'Print tokens as they come: one image, no beams'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l fail-fast -d 'End at the first image that fails'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s v -l verbose -d 'Tell model, device, number type and batch size'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l encoder -d 'Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)' -r
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l decoder -d 'Decoder: a model (its weights are taken), a config .json, or a type such as gpt2' -r
@@ -160,7 +213,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand init" -l dtype -d 'Number type
 bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l force -d 'Replace OUT if it exists'
-complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s m -l model -d 'Checkpoint to start from: a directory, or a name on the Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s o -l output -d 'Directory of the trained model and its checkpoints' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l resume-from-checkpoint -d 'Go on from a checkpoint [default: the newest in OUT]' -r -F
@@ -171,6 +225,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Eva
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the images [default: image, file_name or image_path]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l text-column -d 'Column of the texts [default: text or caption]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-target-length -d 'Cut labels to so many tokens [default: what the decoder\'s positions allow]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: light, ocr, caption, or single changes [alone: light]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l dataloader-num-workers -d 'Threads that decode images [default: by the cores]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l learning-rate -d 'Highest learning rate of AdamW' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l num-train-epochs -d 'Times to go through the data' -r
@@ -199,7 +254,6 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l device -d 'Where to 
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l overwrite-output-dir -d 'Remove what an earlier run left in OUT'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l skip-bad-rows -d 'Leave out rows that can\'t be used instead of refusing the table'
-complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: rotation, blur, noise, contrast, crops'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-encoder -d 'Train the decoder alone'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-decoder -d 'Train the encoder alone'
@@ -207,6 +261,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l bf16 -d 'Compute in 
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l fp16 -d 'Compute in f16 where that is safe, with loss scaling (CUDA)'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l gradient-checkpointing -d 'Save memory: compute activations again in the backward pass'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l load-best-model-at-end -d 'The model of OUT is the best one, not the last'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s q -l quiet -d 'Say nothing but warnings and errors on standard error'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l to -d 'File format of the weights' -r -f -a "safetensors\t''
@@ -216,10 +271,71 @@ bf16\t''
 f16\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l max-shard-size -d 'Weights larger than this are split into several files, e.g. 5GB or 200MB' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l merge -d 'Join two directories that --split wrote, or an encoder\'s and a decoder\'s' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l split -d 'Write OUT/encoder and OUT/decoder'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l verify -d 'Read OUT again: compare every tensor, and run both checkpoints on one image'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l force -d 'Replace OUT if it exists'
 complete -c vedm -n "__fish_vedm_using_subcommand convert" -l allow-unused-tensors -d 'Convert although the checkpoint has tensors that the model of its config does not use'
-complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+f32\t''
+bf16\t''
+f16\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l threads -d 'Threads of one operation [default: one a core]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l data -d 'CSV, TSV, JSONL or tar file, or folder, of images with their texts' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l image-column -d 'Column of the image paths [default: image, file_name or image_path]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l text-column -d 'Column of the texts [default: text or caption]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l format -d 'Form of the report' -r -f -a "text\t'Figures, the worst items and confusions for people'
+json\t'One JSON object'"
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l predictions -d 'File for the text of every image beside its labels: JSON lines, or CSV by the name' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l worst -d 'So many of the worst items are shown' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l num-beams -d 'Beams of beam search; 1 is greedy' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l max-new-tokens -d 'At most so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l max-length -d 'At most so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l min-new-tokens -d 'At least so many tokens after the prompt' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l min-length -d 'At least so many tokens, start token and prompt included' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l length-penalty -d 'Beam scores are divided by length to this power' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l early-stopping -d 'When beam search ends: true, false or never' -r -f -a "true\t''
+false\t''
+never\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l no-repeat-ngram-size -d 'No sequence of so many tokens occurs twice' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l repetition-penalty -d 'Above 1: tokens that occurred become less likely' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l do-sample -d 'Draw tokens at random instead of taking the best' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l temperature -d 'Sampling: divide logits by this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l top-k -d 'Sampling: only the K best tokens (also the candidates of contrastive search)' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l top-p -d 'Sampling: only the best tokens that together have this probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l min-p -d 'Sampling: only tokens with this share of the best one\'s probability' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l typical-p -d 'Sampling: locally typical sampling with this mass' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l epsilon-cutoff -d 'Sampling: only tokens at least this probable' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l eta-cutoff -d 'Sampling: eta sampling with this cutoff' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l num-beam-groups -d 'Group beam search: number of groups' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l diversity-penalty -d 'Group beam search: what a token costs that another group chose' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l penalty-alpha -d 'Contrastive search: weight of the degeneration penalty' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l num-return-sequences -d 'Texts an image' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l bad-words -d 'Words that must not occur; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l forced-bos-token-id -d 'Id of the first token after the start token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l forced-eos-token-id -d 'Ids of the last token when the length is used up' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l suppress-tokens -d 'Ids that never occur' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l begin-suppress-tokens -d 'Ids that never occur first' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l exponential-decay-length-penalty -d 'From token START on, the end becomes likelier by FACTOR a token' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l renormalize-logits -d 'Renormalise the log-probabilities after all rules' -r -f -a "true\t''
+false\t''"
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l stop-strings -d 'Generation ends where this string occurs; may be given several times' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l max-time -d 'Seconds a batch may take' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l seed -d 'Seed of sampling' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l prompt -d 'The text begins with this' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l allow-unused-tensors -d 'Run although the checkpoint has tensors that the model of its config does not use'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l ignore-case -d 'Compare without regard to case'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s m -l model -d 'Open this model as well, and account for its tensors, its tokenizer and its image processor' -r
-complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'
+complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

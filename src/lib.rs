@@ -51,6 +51,7 @@ pub mod models;
 pub mod native;
 pub mod nn;
 pub mod pipeline;
+pub mod signals;
 pub mod text;
 pub mod train;
 pub mod ved;

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
@@ -12,8 +13,9 @@ use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use tch::Tensor;
 
+use crate::fetch;
 use crate::image::{self, DecodeOptions, Pixels};
-use crate::ved::generation::{self, Finish, Generated, GenerationConfig, Hooks};
+use crate::ved::generation::{self, Finish, Generated, GenerationConfig, Hooks, LoopDetector};
 use crate::ved::{Processor, VisionEncoderDecoder};
 
 /// One image to read.
@@ -37,6 +39,21 @@ pub struct Reader {
     pub seed: u64,
     /// Resize position embeddings to images of another size.
     pub interpolate: bool,
+    /// Ends texts that repeat themselves.
+    pub loop_detector: Option<LoopDetector>,
+    /// [V] bool: only these tokens may be written.
+    pub allowed: Option<Tensor>,
+    /// Empty pictures give an empty text, whatever the model would make of them.
+    pub skip_blank: bool,
+}
+
+/// What a run looks at and reports to while it goes.
+#[derive(Clone, Copy, Default)]
+pub struct Watch<'a> {
+    /// Set to true, it ends the run after the batch at hand.
+    pub interrupt: Option<&'a AtomicBool>,
+    /// Called with every token as it is chosen: one image, no beams.
+    pub on_token: Option<&'a dyn Fn(i64)>,
 }
 
 /// What one image gave.
@@ -76,7 +93,7 @@ pub struct Reading {
 /// One generated text.
 pub struct Sequence {
     pub text: String,
-    /// exp(mean log-probability of the generated tokens, end token included).
+    /// exp(mean log-probability of the generated tokens, end token included); NaN without tokens.
     pub confidence: f64,
     pub finish: Finish,
     pub token_ids: Vec<i64>,
@@ -89,6 +106,7 @@ pub struct Sequence {
 /// An input decoded and processed.
 struct Prepared {
     pixels: Pixels,
+    blank: bool,
     width: usize,
     height: usize,
     orientation: u8,
@@ -103,11 +121,23 @@ impl Input {
         }
     }
 
+    /// The file that sidecars are named after.
+    pub fn origin(&self) -> Option<&Path> {
+        match self {
+            Input::File(path) if is_url(path) => None,
+            Input::File(path) => Some(path),
+            Input::Stdin => None,
+        }
+    }
+
     fn bytes(&self) -> Result<Vec<u8>> {
         match self {
             // No path in the sentence: whoever reports it puts the name before.
             Input::File(path) if path.is_dir() => bail!("is a directory"),
-            Input::File(path) if is_url(path) => bail!("URLs are not read; download it first"),
+            Input::File(path) if is_url(path) => {
+                let url = path.to_string_lossy();
+                fetch::fetch(&url, fetch::LIMIT, fetch::TIMEOUT)
+            }
             Input::File(path) => std::fs::read(path).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => anyhow::anyhow!("no such file"),
                 _ => anyhow::anyhow!("can't be read: {error}"),
@@ -125,7 +155,17 @@ impl Reader {
     /// Reads all inputs; `sink` gets the records in input order, as their batches end.
     ///
     /// A failed input is a record with an error. An error of `sink` or of the model ends the run.
-    pub fn run(&self, inputs: &[Input], mut sink: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    pub fn run(&self, inputs: &[Input], sink: impl FnMut(Record) -> Result<()>) -> Result<()> {
+        self.run_watched(inputs, Watch::default(), sink)
+    }
+
+    /// As `run`, with somebody who looks on.
+    pub fn run_watched(
+        &self,
+        inputs: &[Input],
+        watch: Watch,
+        mut sink: impl FnMut(Record) -> Result<()>,
+    ) -> Result<()> {
         let size = self.batch_size.max(1);
         let processor = &self.processor.image_processor;
         let decode = &self.decode;
@@ -141,7 +181,7 @@ impl Reader {
                     }
                 }
             });
-            self.consume(inputs, size, receiver, &mut sink)
+            self.consume(inputs, size, receiver, watch, &mut sink)
         })
     }
 
@@ -150,14 +190,15 @@ impl Reader {
         inputs: &[Input],
         size: usize,
         receiver: Receiver<Vec<Result<Prepared>>>,
+        watch: Watch,
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<()> {
         for (batch, (names, prepared)) in inputs.chunks(size).zip(receiver).enumerate() {
-            for (input, outcome) in names.iter().zip(self.read(prepared, batch * size)?) {
-                let origin = match input {
-                    Input::File(path) => Some(path.clone()),
-                    Input::Stdin => None,
-                };
+            if watch.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                break;
+            }
+            for (input, outcome) in names.iter().zip(self.read(prepared, batch * size, watch)?) {
+                let origin = input.origin().map(Path::to_path_buf);
                 sink(Record { image: input.name(), origin, page: None, region: None, outcome })?;
             }
         }
@@ -166,12 +207,20 @@ impl Reader {
 
     /// One batch through the model; `first` numbers its first image. Images go in groups of equal pixel
     /// sizes; with sampling only neighbours do, because a text depends on the number of its image.
-    fn read(&self, prepared: Vec<Result<Prepared>>, first: usize) -> Result<Vec<Result<Reading>>> {
+    fn read(
+        &self,
+        prepared: Vec<Result<Prepared>>,
+        first: usize,
+        watch: Watch,
+    ) -> Result<Vec<Result<Reading>>> {
         let start = Instant::now();
         let mut outcomes: Vec<Option<Result<Reading>>> = Vec::new();
         let mut waiting: Vec<(usize, Prepared)> = Vec::new();
         for (index, image) in prepared.into_iter().enumerate() {
             match image {
+                Ok(image) if image.blank && self.skip_blank => {
+                    outcomes.push(Some(Ok(blank_reading(image))));
+                }
                 Ok(image) => {
                     outcomes.push(None);
                     waiting.push((index, image));
@@ -192,7 +241,7 @@ impl Reader {
                 });
             waiting = rest;
             let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
-            match self.generate(&pixels, (first + start) as u64) {
+            match self.generate(&pixels, (first + start) as u64, watch) {
                 Ok(generated) => {
                     for ((index, image), sequences) in group.into_iter().zip(generated) {
                         outcomes[index] = Some(self.reading(image, sequences));
@@ -216,7 +265,12 @@ impl Reader {
     }
 
     /// Pixels of one size through encoder and decoder.
-    fn generate(&self, pixels: &[&Pixels], first_image: u64) -> Result<Vec<Vec<Generated>>> {
+    fn generate(
+        &self,
+        pixels: &[&Pixels],
+        first_image: u64,
+        watch: Watch,
+    ) -> Result<Vec<Vec<Generated>>> {
         let _guard = tch::no_grad_guard();
         let pixel_values = stack(pixels).to_device(self.model.device()).to_kind(self.model.kind());
         let size = pixel_values.size();
@@ -227,8 +281,15 @@ impl Reader {
             .unsqueeze(0)
             .repeat([size[0], 1]);
         let decode = |ids: &[i64]| self.processor.tokenizer.decode(ids, false).unwrap_or_default();
-        let hooks =
-            Hooks { decode: Some(&decode), seed: self.seed, first_image, ..Hooks::default() };
+        let hooks = Hooks {
+            decode: Some(&decode),
+            on_token: watch.on_token,
+            loop_detector: self.loop_detector,
+            allowed: self.allowed.as_ref(),
+            seed: self.seed,
+            first_image,
+            ..Hooks::default()
+        };
         generation::generate(
             self.model.decoder.as_ref(),
             &states,
@@ -270,6 +331,26 @@ impl Reader {
     }
 }
 
+/// The text of an empty picture is empty, and no model was asked.
+fn blank_reading(image: Prepared) -> Reading {
+    let sequence = Sequence {
+        text: String::new(),
+        confidence: f64::NAN,
+        finish: Finish::Blank,
+        token_ids: Vec::new(),
+        tokens: Vec::new(),
+        token_logprobs: Vec::new(),
+        sequences_score: None,
+    };
+    Reading {
+        sequences: vec![sequence],
+        width: image.width,
+        height: image.height,
+        orientation: image.orientation,
+        ms: 0.0,
+    }
+}
+
 fn is_url(path: &Path) -> bool {
     path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
@@ -282,6 +363,7 @@ fn prepare(
     let decoded = image::decode(&input.bytes()?, decode)?;
     Ok(Prepared {
         pixels: processor.process(&decoded.image)?,
+        blank: image::is_blank(&decoded.image),
         width: decoded.width,
         height: decoded.height,
         orientation: decoded.orientation,

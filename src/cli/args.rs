@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::download::HubArgs;
 use super::generate::GenerateArgs;
+use super::progress::When;
+use super::sidecar::Existing;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::Background;
 
@@ -28,6 +30,40 @@ pub(super) struct ReadArgs {
     pub generate: GenerateArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
+}
+
+/// `vedm ocr`: all of `vedm caption`, and what only texts have.
+#[derive(Args)]
+pub(super) struct OcrArgs {
+    #[command(flatten)]
+    pub read: ReadArgs,
+
+    /// Unicode form of the texts
+    #[arg(long, env = "VEDM_NORMALIZE", hide_env = true, value_name = "FORM")]
+    #[arg(
+        default_value = "none",
+        ignore_case = true,
+        help_heading = "Text",
+        hide_short_help = true
+    )]
+    pub normalize: Form,
+
+    /// Write these characters and blanks alone
+    #[arg(long, env = "VEDM_ALLOWED_CHARS", hide_env = true, value_name = "CHARS")]
+    #[arg(help_heading = "Text", hide_short_help = true)]
+    pub allowed_chars: Option<String>,
+}
+
+/// Unicode normalisation forms (UAX 15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// Composed characters
+    Nfc,
+    /// Composed, and compatibility characters such as ﬁ replaced
+    Nfkc,
+    None,
 }
 
 #[derive(Args)]
@@ -117,9 +153,101 @@ pub(super) struct OutputArgs {
     #[arg(long, env = "VEDM_DETAILS", hide_env = true)]
     pub details: bool,
 
+    /// Print tokens as they come: one image, no beams
+    #[arg(long, env = "VEDM_STREAM", hide_env = true, hide_short_help = true)]
+    pub stream: bool,
+
+    /// Texts of lower confidence are replaced by the placeholder
+    #[arg(
+        long,
+        env = "VEDM_MIN_CONFIDENCE",
+        hide_env = true,
+        value_name = "P",
+        hide_short_help = true
+    )]
+    pub min_confidence: Option<f64>,
+
+    /// What stands in the place of a text of low confidence
+    #[arg(
+        long,
+        env = "VEDM_PLACEHOLDER",
+        hide_env = true,
+        value_name = "TEXT",
+        hide_short_help = true
+    )]
+    #[arg(default_value = "")]
+    pub placeholder: String,
+
+    /// File for the failures, one JSON object a line; --files-from reads it back
+    #[arg(long, env = "VEDM_ERRORS", hide_env = true, value_name = "FILE", hide_short_help = true)]
+    pub errors: Option<PathBuf>,
+
+    /// End at the first image that fails
+    #[arg(long, env = "VEDM_FAIL_FAST", hide_env = true, hide_short_help = true)]
+    pub fail_fast: bool,
+
     /// Say nothing but errors on standard error
-    #[arg(short, long, env = "VEDM_QUIET", hide_env = true)]
+    #[arg(short, long, env = "VEDM_QUIET", hide_env = true, conflicts_with = "verbose")]
     pub quiet: bool,
+
+    /// Tell model, device, number type and batch size
+    #[arg(short, long, env = "VEDM_VERBOSE", hide_env = true, hide_short_help = true)]
+    pub verbose: bool,
+
+    /// Show how far the run is
+    #[arg(
+        long,
+        env = "VEDM_PROGRESS",
+        hide_env = true,
+        value_name = "WHEN",
+        hide_short_help = true
+    )]
+    #[arg(default_value = "auto")]
+    pub progress: When,
+
+    /// Colour what is told on standard error
+    #[arg(long, env = "VEDM_COLOR", hide_env = true, value_name = "WHEN", hide_short_help = true)]
+    #[arg(default_value = "auto")]
+    pub color: When,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sidecars")]
+pub(super) struct SidecarArgs {
+    /// Write the text of dir/a.jpg to dir/a.EXT [default EXT: txt]
+    #[arg(long, env = "VEDM_SIDECAR", hide_env = true, value_name = "EXT", num_args = 0..=1)]
+    #[arg(require_equals = true, conflicts_with = "out_template")]
+    pub sidecar: Option<Option<String>>,
+
+    /// Write texts to files of this pattern: {dir} {stem} {ext} {name} {page} {line}
+    #[arg(
+        long,
+        env = "VEDM_OUT_TEMPLATE",
+        hide_env = true,
+        value_name = "PATTERN",
+        hide_short_help = true
+    )]
+    pub out_template: Option<String>,
+
+    /// What happens where such a file is there already
+    #[arg(
+        long,
+        env = "VEDM_EXISTING",
+        hide_env = true,
+        default_value = "skip",
+        hide_short_help = true
+    )]
+    pub existing: Existing,
+
+    /// Put this before each text in a sidecar
+    #[arg(long, env = "VEDM_PREFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
+    #[arg(default_value = "")]
+    pub prefix: String,
+
+    /// Put this behind each text in a sidecar
+    #[arg(long, env = "VEDM_SUFFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
+    #[arg(default_value = "")]
+    pub suffix: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -128,6 +256,10 @@ pub(super) enum Format {
     Text,
     /// One JSON object a line
     Jsonl,
+    /// A table with the fields of the JSON objects
+    Csv,
+    /// The same with tabs
+    Tsv,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -101,7 +101,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
 
     let bar = bar(table.images().len() as u64, args.quiet)?;
     let evaluation = evaluate::evaluate(&reader, &table, args.ignore_case, |done| {
-        bar.set_position(done as u64)
+        bar.set_position(done as u64);
+        Ok(())
     })?;
     bar.finish_and_clear();
     evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {failed}"));

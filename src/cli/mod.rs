@@ -8,8 +8,12 @@ mod eval;
 mod generate;
 mod init;
 mod inputs;
+mod ledger;
 mod output;
+mod progress;
 mod read;
+mod session;
+mod sidecar;
 mod train;
 mod train_args;
 
@@ -29,7 +33,7 @@ enum Command {
     /// Say what is in a picture
     Caption(Box<args::ReadArgs>),
     /// Read the text in a picture
-    Ocr(Box<args::ReadArgs>),
+    Ocr(Box<args::OcrArgs>),
     /// Assemble a new checkpoint from an encoder and a decoder
     Init(init::InitArgs),
     /// Fine-tune a checkpoint on images and their texts
@@ -65,8 +69,8 @@ pub fn run() -> Result<Verdict> {
         Err(error) => return usage(error),
     };
     match cli.command {
-        Command::Caption(args) => read::run(read::Task::Caption, &args),
-        Command::Ocr(args) => read::run(read::Task::Ocr, &args),
+        Command::Caption(args) => read::caption(&args),
+        Command::Ocr(args) => read::ocr(&args),
         Command::Init(args) => init::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Convert(args) => convert::run(&args),

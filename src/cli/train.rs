@@ -131,7 +131,7 @@ fn options(args: &TrainArgs) -> Options {
         max_target_length: data.max_target_length,
         freeze_encoder: learning.freeze_encoder,
         freeze_decoder: learning.freeze_decoder,
-        augment: data.augment,
+        augment: data.augment.clone(),
         group_by_length: data.group_by_length,
         generation_num_beams: evaluation.generation_num_beams,
         eval_samples: data.eval_samples,

@@ -71,9 +71,10 @@ pub(super) struct DataArgs {
     )]
     pub max_target_length: Option<usize>,
 
-    /// Vary the images: rotation, blur, noise, contrast, crops
-    #[arg(long, env = "VEDM_AUGMENT", hide_env = true)]
-    pub augment: bool,
+    /// Vary the images: light, ocr, caption, or single changes [alone: light]
+    #[arg(long, env = "VEDM_AUGMENT", hide_env = true, value_name = "HOW")]
+    #[arg(num_args = 0..=1, default_missing_value = "light")]
+    pub augment: Option<String>,
 
     /// Put labels of similar length into one batch
     #[arg(long, env = "VEDM_GROUP_BY_LENGTH", hide_env = true, hide_short_help = true)]

@@ -83,6 +83,7 @@ fn place([left, top, right, bottom]: [u32; 4]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -77,6 +77,7 @@ fn title([left, top, right, bottom]: [u32; 4]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -12,6 +12,7 @@
 //!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and `filter`.
 //! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
 
+mod blank;
 pub mod class;
 mod color;
 mod config;
@@ -27,8 +28,14 @@ mod sniff;
 #[cfg(test)]
 mod tests;
 
+pub use blank::is_blank;
 pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count, probe};
 pub use processor::{ImageProcessor, Pixels};
+
+/// True if the bytes begin as a picture of a known format does.
+pub fn is_image(bytes: &[u8]) -> bool {
+    sniff::sniff(bytes).is_ok()
+}
 
 /// An image of 8-bit RGB: `width * height * 3` bytes, row by row, three bytes a pixel
 /// (`[height, width, 3]`).

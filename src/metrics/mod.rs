@@ -16,7 +16,7 @@ pub mod cider;
 pub mod edit;
 pub mod rouge;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 pub use edit::Confusions;
@@ -29,7 +29,7 @@ pub struct Item {
 }
 
 /// The figures of a set. Rates are shares of 1, BLEU goes to 100, CIDEr-D to 10.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     pub items: usize,
     pub cer: f64,
@@ -51,7 +51,7 @@ pub struct Scores {
 }
 
 /// What the rates are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub exact: usize,
     pub character_edits: usize,

@@ -96,7 +96,7 @@ fn the_nearest_reference_counts() {
         references: vec!["a black cat".to_string(), "The  Dog\n".to_string()],
         hypothesis: " the dog".to_string(),
     };
-    let scores = score(&[item.clone()], false);
+    let scores = score(std::slice::from_ref(&item), false);
     assert_eq!((scores.counts.character_edits, scores.counts.characters), (2, 7));
     assert_eq!((scores.counts.word_edits, scores.counts.words, scores.counts.exact), (3, 3, 0));
     let scores = score(&[item], true);

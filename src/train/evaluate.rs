@@ -37,12 +37,12 @@ pub struct Prediction {
 }
 
 /// Reads every image of the table and compares the best text with the labels of all its rows.
-/// `progress` is told how many images are done. A bad image is counted, and no reason to stop.
+/// `progress` is told how many images are done, and its error ends the evaluation. A bad image is counted, and no reason to stop.
 pub fn evaluate(
     reader: &Reader,
     table: &Table,
     ignore_case: bool,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let images = table.images();
     let unpacked = tempfile::tempdir().context("no room for temporary files")?;
@@ -71,8 +71,7 @@ pub fn evaluate(
                 });
             }
         }
-        progress(predictions.len() + failed.len());
-        Ok(())
+        progress(predictions.len() + failed.len())
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let items: Vec<Item> = predictions.iter().map(|prediction| prediction.item.clone()).collect();

@@ -45,7 +45,8 @@ pub struct Options {
     pub max_target_length: Option<usize>,
     pub freeze_encoder: bool,
     pub freeze_decoder: bool,
-    pub augment: bool,
+    /// Names of augmentations, with commas between.
+    pub augment: Option<String>,
     pub group_by_length: bool,
     pub generation_num_beams: Option<i64>,
     /// Evaluate on at most so many rows.
@@ -119,7 +120,6 @@ impl Options {
             ("--fp16", self.fp16),
             ("--bf16", self.bf16),
             ("--gradient-checkpointing", self.gradient_checkpointing),
-            ("--augment", self.augment),
         ];
         if let Some((flag, _)) = absent.iter().find(|(_, wished)| *wished) {
             bail!("{flag} is not supported yet");
@@ -264,13 +264,24 @@ pub fn greater_is_better(metric: &str) -> bool {
     !(name.ends_with("loss") || name.starts_with("cer") || name.starts_with("wer"))
 }
 
-/// The name of a metric in the logs: `cer` and `eval_cer` are the same.
+/// The name of a metric in the logs: `exact_match` and `eval_exact-match` are the same.
 pub fn eval_name(metric: &str) -> String {
-    if metric.starts_with("eval_") { metric.to_string() } else { format!("eval_{metric}") }
+    let name = metric.strip_prefix("eval_").unwrap_or(metric).replace('_', "-");
+    let name = match name.as_str() {
+        "bleu" => "bleu-4",
+        "rouge" => "rouge-l",
+        "cider" => "cider-d",
+        "exact" => "exact-match",
+        name => name,
+    };
+    format!("eval_{name}")
 }
 
 /// Refuses what needs an evaluation where there is none.
 pub fn check_evaluation(options: &Options, has_data: bool) -> Result<()> {
+    if let Some(metric) = &options.metric_for_best_model {
+        super::watch::check_metric(metric)?;
+    }
     let wishes = [
         ("--load-best-model-at-end", options.load_best_model_at_end),
         ("--early-stopping-patience", options.early_stopping_patience.is_some()),
@@ -338,6 +349,7 @@ mod tests {
             assert_eq!(greater_is_better(metric), greater, "{metric}");
         }
         assert_eq!(eval_name("cer"), "eval_cer");
-        assert_eq!(eval_name("eval_cer"), "eval_cer");
+        assert_eq!(eval_name("eval_exact_match"), "eval_exact-match");
+        assert_eq!(eval_name("bleu"), "eval_bleu-4");
     }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::data::check::{CACHE_BYTES, CheckOptions, Prepared, prepare};
-use super::data::{Dataset, Labeller, Table, TableOptions};
+use super::data::{Augment, Dataset, Labeller, Table, TableOptions};
 use super::log::{METRICS, Talk};
 use super::optim::{AdamW, AdamWOptions, Freeze, parameters};
 use super::options::{Options, Resume, Start, check_evaluation};
@@ -43,6 +43,8 @@ pub struct Setup {
     pub companions: Companions,
     pub train: Dataset,
     pub eval: Option<(Dataset, Table)>,
+    /// Different images of the two tables.
+    pub images: (usize, Option<usize>),
     pub optimizer: AdamW,
     pub rate: Rate,
     pub state: TrainState,
@@ -60,6 +62,9 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         .parse()
         .map_err(|reason| anyhow!("--lr-scheduler-type {}: {reason}", options.lr_scheduler_type))?;
     check_evaluation(options, request.eval_data.is_some() || options.eval_split.is_some())?;
+    if let Some(names) = &options.augment {
+        names.parse::<Augment>().context("--augment")?;
+    }
     let saved = saved(request, &talk)?;
     let source = match (&saved, &request.model) {
         (Some(saved), _) => saved.dir.clone(),
@@ -101,7 +106,8 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         },
     );
     let data = fingerprint(&train, eval.as_ref());
-    let mut state = TrainState { data: data.clone(), ..TrainState::default() };
+    let base_model = request.name.clone().unwrap_or_default();
+    let mut state = TrainState { data: data.clone(), base_model, ..TrainState::default() };
     if let Some(saved) = &saved {
         optimizer.restore(&saved.moments()?).with_context(|| format!("{:?}", saved.dir))?;
         state = saved.state.clone();
@@ -119,9 +125,14 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     ));
     clear(request)?;
     talk.restart(&state.log_history)?;
+    let images = (train.report.images, eval.as_ref().map(|eval| eval.report.images));
     let eval = eval.map(|eval| (eval.dataset, eval.table));
-    Ok(Setup { reader, companions, train: train.dataset, eval, optimizer, rate, state, talk })
+    let train = train.dataset;
+    Ok(Setup { reader, companions, train, eval, images, optimizer, rate, state, talk })
 }
+
+/// How the table of `--data` is called.
+const TRAINING: &str = "training data";
 
 const NO_START: &str = "config.json needs decoder_start_token_id and pad_token_id at its top level to \
                         train with labels; set them there";
@@ -226,12 +237,16 @@ fn data(
             arranged,
         };
         let prepared = prepare(table, &labeller, &processor.image_processor, &options, &|_, _| {})?;
+        let is_example = |sentence: &str| sentence.starts_with("label ");
         for sentence in prepared.report.sentences() {
-            talk.say(&format!("{what}: {sentence}"));
+            // The labels of one table show what the tokenizer does.
+            if what == TRAINING || !is_example(&sentence) {
+                talk.say(&format!("{what}: {sentence}"));
+            }
         }
         Ok(prepared)
     };
-    let train = check(table, "training data", !options.augment)?;
+    let train = check(table, TRAINING, options.augment.is_none())?;
     let eval = eval.map(|eval| check(eval, "evaluation data", true)).transpose()?;
     if let Some(eval) = &eval {
         match train.report.shared_images(&eval.report) {
@@ -310,5 +325,8 @@ fn reader(
         batch_size: options.per_device_eval_batch_size,
         seed: options.seed,
         interpolate: false,
+        loop_detector: None,
+        allowed: None,
+        skip_blank: false,
     })
 }

@@ -16,6 +16,7 @@ use tch::Tensor;
 
 use super::data::Position;
 use crate::checkpoint::{self, Checkpoint};
+use crate::metrics::Scores;
 use crate::ved::config::read_json;
 use crate::ved::save::{Staging, WeightOptions, save_model, write_json};
 use crate::ved::{Processor, VisionEncoderDecoder};
@@ -59,6 +60,11 @@ pub struct TrainState {
     /// Seconds of training so far, evaluation included.
     pub seconds: f64,
     pub log_history: Vec<Value>,
+    /// Scores of the best model if that is the one to keep, else of the last that was evaluated, and
+    /// its step.
+    pub scores: Option<(Scores, u64)>,
+    /// What training began with, as the user named it.
+    pub base_model: String,
     /// The options of the run, by name.
     pub options: Map<String, Value>,
     /// What the data was.
@@ -294,6 +300,7 @@ mod tests {
         out
     }
 
+    #[allow(clippy::type_complexity)]
     #[test]
     fn rotation_spares_the_newest_and_the_best() {
         // Checkpoints, limit, best, what stays.

@@ -8,7 +8,7 @@ use crate::support::tests_folder;
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
     &["native", "fetch", "metrics", "formats"],
-    &["nn", "image", "text", "checkpoint", "device", "hub"],
+    &["nn", "image", "text", "checkpoint", "device", "hub", "signals"],
     &["encoders", "decoders", "models", "lines"],
     &["ved"],
     &["pipeline"],

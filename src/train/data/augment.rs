@@ -335,6 +335,7 @@ fn jpeg(image: &Rgb8, quality: u8) -> Option<Rgb8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

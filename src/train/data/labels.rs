@@ -145,6 +145,7 @@ mod tests {
         texts.iter().map(|text| labeller.encode(text).unwrap()).collect()
     }
 
+    #[allow(clippy::type_complexity)]
     #[test]
     fn labels_are_those_of_the_reference() {
         // tokenizer(text, truncation=True, max_length=limit).input_ids; behind GPT-2 and XGLM the end.

@@ -31,6 +31,7 @@ fn row(line: usize, image: &str, text: &str) -> (usize, String, String) {
     (line, image.to_string(), text.to_string())
 }
 
+#[allow(clippy::type_complexity)]
 #[test]
 fn tables_of_every_form() {
     let table: &[(&str, &str, &[(usize, &str, &str)])] = &[

@@ -81,6 +81,8 @@ pub enum Finish {
     Stop,
     Time,
     Repetition,
+    /// The picture is empty: nothing was generated.
+    Blank,
 }
 
 /// The error of an interrupted generation.

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the run to save and leave, the second ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to come to a good end, the second ends it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,14 +11,15 @@ pub const INTERRUPTED: i32 = 130;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Listens from now on. May be called once a process.
-pub fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
+/// Listens from now on; may be called once a process. The first signal is answered by `first`, the
+/// second, before the process ends, by `second`.
+pub fn listen(first: &'static str, second: &'static str) -> Result<()> {
+    ctrlc::set_handler(move || {
         if ASKED.swap(true, Ordering::SeqCst) {
-            eprintln!("vedm: stopped at once; what the last checkpoint holds is safe");
+            eprintln!("vedm: {second}");
             native::exit_at_once(INTERRUPTED);
         }
-        eprintln!("vedm: stopping: a checkpoint is saved first; interrupt again to stop at once");
+        eprintln!("vedm: {first}");
     })
     .context("can't listen for interrupts")
 }
@@ -28,7 +29,7 @@ pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// What generation looks at between tokens.
+/// What long work looks at now and then.
 pub fn flag() -> &'static AtomicBool {
     &ASKED
 }

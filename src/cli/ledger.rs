@@ -1,0 +1,38 @@
+//! `--errors`: the inputs that failed, one JSON object a line.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, json};
+
+use crate::pipeline::Record;
+
+/// The file of failures; it is there, and empty, after a run without any.
+pub(super) struct Ledger {
+    path: PathBuf,
+    file: File,
+}
+
+impl Ledger {
+    pub(super) fn create(path: &Path) -> Result<Ledger> {
+        let file = File::create(path).with_context(|| format!("can't write {path:?}"))?;
+        Ok(Ledger { path: path.to_path_buf(), file })
+    }
+
+    /// One failure, on the disk when this returns.
+    pub(super) fn write(&mut self, record: &Record, error: &anyhow::Error) -> Result<()> {
+        let mut map = Map::new();
+        map.insert("image".into(), json!(record.image));
+        if let Some(page) = record.page {
+            map.insert("page".into(), json!(page));
+        }
+        map.insert("error".into(), json!(format!("{error:#}")));
+        let line = serde_json::to_string(&map)? + "\n";
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.flush())
+            .with_context(|| format!("can't write {:?}", self.path))
+    }
+}

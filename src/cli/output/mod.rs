@@ -1,0 +1,199 @@
+//! Records become lines: text, JSON, CSV or TSV, written and flushed as each image ends.
+//!
+//! A line is written in one piece behind the last one, so that a run that is killed leaves whole lines.
+
+mod record;
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use self::record::Fields;
+use super::args::{Format, OutputArgs};
+use crate::pipeline::Record;
+
+/// Where the results go, and in which form.
+pub(super) struct Writer {
+    form: Form,
+    fields: Fields,
+    /// True if a person looks on: control characters would act on the terminal.
+    terminal: bool,
+    to: Box<dyn Write>,
+    /// The header of a table is yet to be written.
+    header: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A single image: nothing but its text.
+    Bare,
+    /// path TAB text
+    Lines,
+    Jsonl,
+    Table {
+        delimiter: u8,
+    },
+}
+
+/// What a run's records have in common.
+pub(super) struct Run<'a> {
+    /// One image was named, and no directory, list or archive.
+    pub(super) single: bool,
+    pub(super) model: &'a str,
+    pub(super) revision: Option<&'a str>,
+    /// More than one text an image.
+    pub(super) several: bool,
+}
+
+impl Writer {
+    pub(super) fn new(args: &OutputArgs, run: &Run) -> Result<Self> {
+        let file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
+        let form = match args.format.unwrap_or_else(|| by_name(file)) {
+            Format::Jsonl => Form::Jsonl,
+            Format::Csv => Form::Table { delimiter: b',' },
+            Format::Tsv => Form::Table { delimiter: b'\t' },
+            Format::Text if run.single && !run.several => Form::Bare,
+            Format::Text => Form::Lines,
+        };
+        let to: Box<dyn Write> = match file {
+            Some(path) => Box::new(
+                std::fs::File::create(path).with_context(|| format!("can't write {path:?}"))?,
+            ),
+            None => Box::new(std::io::stdout()),
+        };
+        let fields = Fields {
+            details: args.details,
+            model: run.model.to_string(),
+            revision: run.revision.map(str::to_string),
+            several: run.several,
+        };
+        let terminal = file.is_none() && std::io::stdout().is_terminal();
+        Ok(Writer { form, fields, terminal, to, header: true })
+    }
+
+    /// One record. A failed input is no line of text: standard error tells it. `rejected` is the text
+    /// that a placeholder stands for.
+    pub(super) fn write(&mut self, record: &Record, rejected: Option<&str>) -> Result<()> {
+        let mut lines = Vec::new();
+        match (self.form, &record.outcome) {
+            (Form::Jsonl, _) => {
+                let map = self.fields.of(record, rejected);
+                lines.extend(serde_json::to_vec(&map)?);
+                lines.push(b'\n');
+            }
+            (Form::Table { delimiter }, _) => {
+                let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(lines);
+                if self.header {
+                    table.write_record(self.fields.columns())?;
+                }
+                let map = self.fields.of(record, rejected);
+                let cells = self.fields.columns().into_iter().map(|name| cell(&map, name));
+                table.write_record(cells)?;
+                lines = table.into_inner().map_err(|error| error.into_error())?;
+            }
+            (_, Err(_)) => return Ok(()),
+            (Form::Bare, Ok(reading)) => {
+                for sequence in &reading.sequences {
+                    lines.extend(format!("{}\n", sequence.text).into_bytes());
+                }
+            }
+            (Form::Lines, Ok(reading)) => {
+                for sequence in &reading.sequences {
+                    let (image, text) = (escape(&record.image), escape(&sequence.text));
+                    lines.extend(format!("{image}\t{text}\n").into_bytes());
+                }
+            }
+        }
+        self.header = false;
+        if self.terminal {
+            lines = visible(&String::from_utf8_lossy(&lines), true).into_owned().into_bytes();
+        }
+        self.to.write_all(&lines)?;
+        self.to.flush()?;
+        Ok(())
+    }
+}
+
+/// A value in a table: text as it is, nothing for nothing, JSON for the rest.
+fn cell(map: &Map<String, Value>, name: &str) -> String {
+    match map.get(name) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Control characters as their pictures (U+2400 ..), but for line ends and, if `tabs`, tabs.
+pub(super) fn visible(text: &str, tabs: bool) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\n' && !(tabs && c == '\t');
+    if !text.contains(acts) {
+        return text.into();
+    }
+    let picture = |c: char| match u32::from(c) {
+        _ if !acts(c) => c,
+        code @ 0x00..0x20 => char::from_u32(0x2400 + code).unwrap_or(c),
+        0x7F => '\u{2421}',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(picture).collect()
+}
+
+fn by_name(file: Option<&Path>) -> Format {
+    match file.and_then(Path::extension).and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "json" | "ndjson") => Format::Jsonl,
+        Some("csv") => Format::Csv,
+        Some("tsv") => Format::Tsv,
+        _ => Format::Text,
+    }
+}
+
+/// Backslash, newline, carriage return and tab would break the line's form.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_their_form() {
+        let table = [("plain", "plain"), ("a\tb\nc\\d\r", "a\\tb\\nc\\\\d\\r")];
+        for (text, expected) in table {
+            assert_eq!(escape(text), expected);
+        }
+    }
+
+    #[test]
+    fn control_characters_get_pictures() {
+        let text = "a\u{1b}[31m\tb\u{7f}\nü\u{9b}";
+        assert_eq!(visible(text, false), "a\u{241b}[31m\u{2409}b\u{2421}\nü\u{fffd}");
+        assert_eq!(visible(text, true), "a\u{241b}[31m\tb\u{2421}\nü\u{fffd}");
+    }
+
+    #[test]
+    fn the_format_follows_the_name() {
+        let table = [
+            ("a.jsonl", Format::Jsonl),
+            ("a.csv", Format::Csv),
+            ("a.tsv", Format::Tsv),
+            ("a.txt", Format::Text),
+            ("a", Format::Text),
+        ];
+        for (name, expected) in table {
+            assert_eq!(by_name(Some(Path::new(name))), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn cells_are_text_or_json() {
+        let map = serde_json::json!({"text": "a,b", "bbox": [1, 2], "confidence": null, "ms": 1.5});
+        let Value::Object(map) = map else { return };
+        let cells: Vec<String> =
+            ["text", "bbox", "confidence", "ms", "none"].map(|name| cell(&map, name)).into();
+        assert_eq!(cells, ["a,b", "[1,2]", "", "1.5", ""]);
+    }
+}

@@ -1,0 +1,146 @@
+//! What happens to each record of `caption` and `ocr`, from the model to the files.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::mem;
+
+use anyhow::{Result, bail};
+use tch::{Kind, Tensor};
+use unicode_normalization::UnicodeNormalization;
+
+use super::args::{Form, OutputArgs};
+use super::ledger::Ledger;
+use super::output::Writer;
+use super::progress::Progress;
+use super::sidecar::Sidecars;
+use crate::pipeline::{Reader, Record};
+use crate::text::Tokenizer;
+use crate::ved::generation::{Finish, GenerationMode};
+
+/// The places a record goes to.
+pub(super) struct Session<'a> {
+    pub(super) args: &'a OutputArgs,
+    pub(super) normalize: Form,
+    /// None where sidecars are all that is asked for, or the tokens were shown as they came.
+    pub(super) writer: Option<Writer>,
+    pub(super) sidecars: Option<Sidecars>,
+    pub(super) ledger: Option<Ledger>,
+    pub(super) progress: Progress,
+}
+
+impl Session<'_> {
+    /// A failed input is told and counted, and is no reason to stop unless the user says so.
+    pub(super) fn take(&mut self, mut record: Record) -> Result<()> {
+        let rejected = self.settle(&mut record);
+        if let Err(error) = &record.outcome {
+            let page = record.page.map_or(String::new(), |page| format!(" page {page}"));
+            self.progress.failure(&format!("{}{page}", record.image), &format!("{error:#}"));
+            if let Some(ledger) = &mut self.ledger {
+                ledger.write(&record, error)?;
+            }
+        }
+        if let Some(sidecars) = &mut self.sidecars {
+            // One image whose sidecar can't be written is one failure more.
+            if let Err(error) = sidecars.take(&record) {
+                self.progress.failure(&record.image, &format!("{error:#}"));
+                record.outcome = Err(error);
+            }
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.write(&record, rejected.as_deref())?;
+        }
+        self.progress.count(record.outcome.is_ok());
+        match record.outcome {
+            Err(error) if self.args.fail_fast => bail!("{}: {error:#} (--fail-fast)", record.image),
+            _ => Ok(()),
+        }
+    }
+
+    /// Normal forms and the placeholder. Gives the text that was replaced.
+    fn settle(&self, record: &mut Record) -> Option<String> {
+        let reading = record.outcome.as_mut().ok()?;
+        for sequence in &mut reading.sequences {
+            match self.normalize {
+                Form::None => {}
+                Form::Nfc => sequence.text = sequence.text.nfc().collect(),
+                Form::Nfkc => sequence.text = sequence.text.nfkc().collect(),
+            }
+        }
+        let best = reading.sequences.first_mut()?;
+        let doubtful = self.args.min_confidence.is_some_and(|least| best.confidence < least);
+        (doubtful && best.finish != Finish::Blank)
+            .then(|| mem::replace(&mut best.text, self.args.placeholder.clone()))
+    }
+}
+
+/// Shows tokens as they come: what `Watch::on_token` calls.
+pub(super) struct Stream<'a> {
+    decoder: RefCell<Option<crate::text::DecodeStream<'a>>>,
+}
+
+impl<'a> Stream<'a> {
+    /// Refuses what can't be shown token by token.
+    pub(super) fn new(reader: &'a Reader, single: bool) -> Result<Stream<'a>> {
+        let mode = reader.generation.mode();
+        if !matches!(mode, GenerationMode::Greedy | GenerationMode::Sample) {
+            bail!(
+                "--stream shows one token after the other, which beams and contrastive search do not give; pass --num-beams 1"
+            );
+        }
+        if !single || reader.generation.num_return_sequences > 1 {
+            bail!("--stream shows one text of one image; name one file, or - for standard input");
+        }
+        let mut decoder = reader.processor.tokenizer.decode_stream(true);
+        // The prompt is part of the text.
+        for id in &reader.prompt {
+            show(&decoder.push(*id)?);
+        }
+        Ok(Stream { decoder: RefCell::new(Some(decoder)) })
+    }
+
+    pub(super) fn token(&self, id: i64) {
+        if let Some(decoder) = self.decoder.borrow_mut().as_mut() {
+            show(&decoder.push(id).unwrap_or_default());
+        }
+    }
+
+    /// What was held back, and the end of the line.
+    pub(super) fn finish(&self) -> Result<()> {
+        if let Some(decoder) = self.decoder.borrow_mut().take() {
+            show(&decoder.finish()?);
+        }
+        println!();
+        Ok(())
+    }
+}
+
+/// Whoever closed standard output has seen enough: the run goes on to its end, which is near.
+fn show(text: &str) {
+    let mut out = std::io::stdout();
+    let text = super::output::visible(text, true);
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Of each token, whether it is made of these characters and blanks alone. -> [V] bool
+pub(super) fn allowed_tokens(
+    tokenizer: &Tokenizer,
+    chars: &str,
+    vocabulary: i64,
+) -> Result<Tensor> {
+    let mut allowed = vec![false; vocabulary.max(0) as usize];
+    for (id, place) in allowed.iter_mut().enumerate() {
+        let id = id as i64;
+        if tokenizer.is_special(id) {
+            continue;
+        }
+        let text = tokenizer.decode(&[id], false).unwrap_or_default();
+        // A piece of a character, or no text at all, says nothing that can be allowed.
+        *place = !text.is_empty() && text.chars().all(|c| c == ' ' || chars.contains(c));
+    }
+    if !allowed.contains(&true) {
+        bail!(
+            "--allowed-chars {chars:?}: no token of this model is made of these characters alone"
+        );
+    }
+    Ok(Tensor::from_slice(&allowed).to_kind(Kind::Bool))
+}

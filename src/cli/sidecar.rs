@@ -1,0 +1,297 @@
+//! Sidecars: the text of `dir/a.jpg` in a file of its own, `dir/a.txt`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::args::SidecarArgs;
+use crate::checkpoint::write_file;
+use crate::image;
+use crate::pipeline::Record;
+
+/// What happens where a sidecar is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Existing {
+    /// Leave it, and the image unread
+    Skip,
+    Overwrite,
+    /// Put the new text behind the old, on a line of its own
+    Append,
+    /// Put the new text before the old
+    Prepend,
+    /// Overwrite it if the image is newer
+    Newer,
+}
+
+/// Names, fills and writes sidecars.
+pub(super) struct Sidecars {
+    template: String,
+    existing: Existing,
+    prefix: String,
+    suffix: String,
+    /// The texts of the image at hand; it may have pages or lines.
+    open: Option<Open>,
+}
+
+struct Open {
+    path: PathBuf,
+    origin: PathBuf,
+    texts: Vec<String>,
+    /// A part of the image could not be read: half a text would pass for the whole.
+    failed: bool,
+}
+
+/// The places of a template.
+const PLACES: [&str; 6] = ["dir", "stem", "ext", "name", "page", "line"];
+
+impl Sidecars {
+    /// None if none are asked for.
+    pub(super) fn new(args: &SidecarArgs) -> Result<Option<Sidecars>> {
+        let template = match (&args.out_template, &args.sidecar) {
+            (Some(template), _) => template.clone(),
+            (None, Some(extension)) => {
+                let extension = extension.as_deref().unwrap_or("txt").trim_start_matches('.');
+                ensure!(
+                    !extension.is_empty() && !extension.contains(['/', '\\', '{', '}']),
+                    "--sidecar {extension:?}: expected the extension of a file, such as txt"
+                );
+                format!("{{dir}}/{{stem}}.{extension}")
+            }
+            (None, None) => return Ok(None),
+        };
+        check(&template)?;
+        Ok(Some(Sidecars {
+            template,
+            existing: args.existing,
+            prefix: args.prefix.clone(),
+            suffix: args.suffix.clone(),
+            open: None,
+        }))
+    }
+
+    /// True if the image needs no reading.
+    pub(super) fn is_done(&self, origin: &Path) -> bool {
+        // Files of single pages are looked at when they are written.
+        let path = self.path(origin, None, None);
+        match self.existing {
+            Existing::Skip => path.exists(),
+            Existing::Newer => newer(&path, origin),
+            _ => false,
+        }
+    }
+
+    /// Refuses inputs that would share a sidecar, and sidecars in the place of an input.
+    pub(super) fn check_all<'a>(&self, origins: impl Iterator<Item = &'a Path>) -> Result<()> {
+        let origins: Vec<&Path> = origins.collect();
+        let mut owners: HashMap<PathBuf, &Path> = HashMap::new();
+        for origin in &origins {
+            let path = self.path(origin, None, None);
+            if let Some(other) = owners.insert(path.clone(), origin)
+                && other != *origin
+            {
+                bail!(
+                    "{other:?} and {origin:?} would both be written to {path:?}; keep the extension \
+                     apart by --out-template '{{dir}}/{{name}}.txt'"
+                );
+            }
+        }
+        match origins.iter().find(|origin| owners.contains_key(&plain(origin))) {
+            Some(origin) => {
+                bail!("the text of an image would be written over the input {origin:?}")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a record; its sidecar is written when the image's last one has come.
+    pub(super) fn take(&mut self, record: &Record) -> Result<()> {
+        let Some(origin) = &record.origin else { return Ok(()) };
+        let path = self.path(origin, record.page, record.region.map(|region| region.line));
+        if self.open.as_ref().is_some_and(|open| open.path != path) {
+            self.finish()?;
+        }
+        let open = self.open.get_or_insert_with(|| Open {
+            path,
+            origin: origin.clone(),
+            texts: Vec::new(),
+            failed: false,
+        });
+        match &record.outcome {
+            Ok(reading) => {
+                open.texts.extend(reading.sequences.iter().map(|sequence| sequence.text.clone()));
+            }
+            Err(_) => open.failed = true,
+        }
+        Ok(())
+    }
+
+    /// Writes what is open. Called once more at the end of the run.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let Some(open) = self.open.take().filter(|open| !open.failed) else { return Ok(()) };
+        let path = &open.path;
+        let old = match fs::read(path) {
+            Ok(_) if self.existing == Existing::Skip => return Ok(()),
+            Ok(_) if self.existing == Existing::Newer && newer(path, &open.origin) => return Ok(()),
+            Ok(old) => Some(old),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("can't look at {path:?}")),
+        };
+        if let Some(old) = &old {
+            ensure!(!image::is_image(old), "{path:?} is a picture; it is not written over");
+        }
+        let text = format!("{}{}{}", self.prefix, open.texts.join("\n"), self.suffix);
+        let old =
+            old.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_string());
+        let text = match (self.existing, old.filter(|old| !old.is_empty())) {
+            (Existing::Append, Some(old)) => format!("{old}\n{text}"),
+            (Existing::Prepend, Some(old)) => format!("{text}\n{old}"),
+            _ => text,
+        };
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            fs::create_dir_all(dir).with_context(|| format!("can't make the directory {dir:?}"))?;
+        }
+        write_file(path, format!("{text}\n").as_bytes())
+    }
+
+    fn path(&self, origin: &Path, page: Option<usize>, line: Option<usize>) -> PathBuf {
+        let lossy = |part: Option<&std::ffi::OsStr>| {
+            part.unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let dir = match folder(origin) {
+            dir if dir.as_os_str().is_empty() => ".".to_string(),
+            dir => dir.to_string_lossy().into_owned(),
+        };
+        let number = |number: Option<usize>| number.unwrap_or(1).to_string();
+        let values = [
+            dir,
+            lossy(origin.file_stem()),
+            lossy(origin.extension()),
+            lossy(origin.file_name()),
+            number(page),
+            number(line),
+        ];
+        // One pass: a name that holds braces is not filled in again.
+        let mut out = String::new();
+        let mut rest = self.template.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').unwrap_or((after, ""));
+            let value = PLACES.iter().position(|place| *place == name).map(|i| values[i].as_str());
+            out.push_str(before);
+            out.push_str(value.unwrap_or_default());
+            rest = after;
+        }
+        out.push_str(rest);
+        plain(Path::new(&out))
+    }
+}
+
+/// The same file has one name, however it was named.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// The folder of an image; of `a.tar/b.png`, which lies in an archive, the folder `a`.
+fn folder(origin: &Path) -> PathBuf {
+    let dir = origin.parent().unwrap_or(Path::new(""));
+    let archive = dir.ancestors().find(|part| part.is_file());
+    match archive.and_then(|archive| Some((archive, dir.strip_prefix(archive).ok()?))) {
+        Some((archive, inside)) => archive.with_extension("").join(inside),
+        None => dir.to_path_buf(),
+    }
+}
+
+fn newer(sidecar: &Path, origin: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    matches!((time(sidecar), time(origin)), (Some(sidecar), Some(origin)) if sidecar >= origin)
+}
+
+/// Refuses places that do not exist.
+fn check(template: &str) -> Result<()> {
+    let mut rest = template;
+    while let Some((_, after)) = rest.split_once('{') {
+        let (name, after) = after
+            .split_once('}')
+            .with_context(|| format!("--out-template {template:?}: a closing brace is missing"))?;
+        ensure!(
+            PLACES.contains(&name),
+            "--out-template {template:?}: there is no {{{name}}}; there are {{{}}}",
+            PLACES.join("}, {")
+        );
+        rest = after;
+    }
+    ensure!(
+        template.contains("{stem}") || template.contains("{name}"),
+        "--out-template {template:?}: all images would have the same file; put {{stem}} or {{name}} into it"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sidecars(template: &str) -> Sidecars {
+        let args = SidecarArgs {
+            sidecar: None,
+            out_template: Some(template.to_string()),
+            existing: Existing::Skip,
+            prefix: String::new(),
+            suffix: String::new(),
+        };
+        Sidecars::new(&args).unwrap().unwrap()
+    }
+
+    #[test]
+    fn templates_are_filled() {
+        let table = [
+            ("{dir}/{stem}.txt", "d/a.jpg", "d/a.txt"),
+            ("{dir}/{stem}.txt", "a.b.jpg", "a.b.txt"),
+            ("{dir}/{stem}.{ext}.txt", "./d/a.jpg", "d/a.jpg.txt"),
+            ("out/{name}.{page}-{line}", "d/{stem}.png", "out/{stem}.png.2-3"),
+        ];
+        for (template, origin, expected) in table {
+            let path = sidecars(template).path(Path::new(origin), Some(2), Some(3));
+            assert_eq!(path, Path::new(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn wrong_templates_are_refused() {
+        let table = [
+            ("{dir}/{stem}.{extension}", "there is no {extension}"),
+            ("{dir}/{stem", "a closing brace is missing"),
+            ("all.txt", "the same file"),
+        ];
+        for (template, expected) in table {
+            let error = check(template).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn shared_sidecars_are_found() {
+        let clash = |template: &str, paths: &[&str]| {
+            sidecars(template).check_all(paths.iter().map(Path::new)).map_err(|e| e.to_string())
+        };
+        let error = clash("{dir}/{stem}.txt", &["d/a.jpg", "d/b.jpg", "d/a.png"]).unwrap_err();
+        assert!(error.contains("\"d/a.jpg\" and \"d/a.png\""), "{error}");
+        assert!(clash("{dir}/{name}.txt", &["d/a.jpg", "d/a.png"]).is_ok());
+        // The same image twice is no collision.
+        assert!(clash("{dir}/{stem}.txt", &["a.jpg", "a.jpg"]).is_ok());
+        let error = clash("{dir}/{stem}.png", &["a.jpg", "b.png", "a.png"]).unwrap_err();
+        assert!(error.contains("\"a.png\""), "{error}");
+    }
+
+    #[test]
+    fn members_of_archives_have_a_folder_of_their_own() {
+        let place = tempfile::tempdir().unwrap();
+        let archive = place.path().join("shard.tar");
+        fs::write(&archive, "").unwrap();
+        let path = sidecars("{dir}/{stem}.txt").path(&archive.join("x/a.png"), None, None);
+        assert_eq!(path, place.path().join("shard/x/a.txt"));
+    }
+}
