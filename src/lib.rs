@@ -8,9 +8,10 @@
 //! 4  pipeline      inputs → records: decoding ahead on rayon, one thread owns the model
 //! 3  ved/          THE shared module: config · assembly · load/save · loss · generation/
 //! 2  encoders/     vit deit beit swin …        decoders/   bert roberta gpt2 …     models
+//!    lines/        a page → its text lines, in reading order (no tensors)
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
-//! 0  native        the only room with `unsafe`         fetch  archive  metrics
+//! 0  native        the only room with `unsafe`         fetch  archive  metrics  formats
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -41,8 +42,10 @@ pub mod decoders;
 pub mod device;
 pub mod encoders;
 pub mod fetch;
+pub mod formats;
 pub mod hub;
 pub mod image;
+pub mod lines;
 pub mod metrics;
 pub mod models;
 pub mod native;

@@ -41,6 +41,10 @@ pub(super) struct OcrArgs {
     #[command(flatten)]
     pub read: ReadArgs,
 
+    /// Cut pages into their text lines and read these, in reading order
+    #[arg(long, env = "VEDM_LINES", hide_env = true, help_heading = "Text")]
+    pub lines: bool,
+
     /// Unicode form of the texts
     #[arg(long, env = "VEDM_NORMALIZE", hide_env = true, value_name = "FORM")]
     #[arg(
@@ -177,7 +181,7 @@ pub(super) struct OutputArgs {
     pub output: Option<PathBuf>,
 
     /// Put token ids, tokens, log-probabilities, scores and image sizes into the records
-    #[arg(long, env = "VEDM_DETAILS", hide_env = true)]
+    #[arg(long, env = "VEDM_DETAILS", hide_env = true, hide_short_help = true)]
     pub details: bool,
 
     /// Print tokens as they come: one image, no beams
@@ -287,6 +291,10 @@ pub(super) enum Format {
     Csv,
     /// The same with tabs
     Tsv,
+    /// A page of lines with their boxes (ocr --lines): hOCR
+    Hocr,
+    /// The same as ALTO XML; one page
+    Alto,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use tch::Device;
 
 use super::Verdict;
-use super::args::{BatchSize, Form, ModelArgs, OcrArgs, ReadArgs};
+use super::args::{BatchSize, Form, Format, ModelArgs, OcrArgs, ReadArgs};
 use super::generate::GenerateArgs;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
@@ -17,13 +17,13 @@ use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::Sidecars;
 use super::{download, output};
-use crate::image::{Blank, DecodeOptions};
+use crate::image::{Blank, DecodeOptions, Rgb8};
 use crate::models::{self, Need};
-use crate::pipeline::{Input, Reader, Watch};
+use crate::pipeline::{Cut, Input, Reader, Region, Watch};
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::{GenerationConfig, LoopDetector};
 use crate::ved::{self, LoadOptions, Processor};
-use crate::{device, signals};
+use crate::{device, lines, signals};
 
 /// Which of the two commands runs; they differ in the model they take by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,20 @@ impl Task {
 
 /// `vedm caption`
 pub(super) fn caption(args: &ReadArgs) -> Result<Verdict> {
-    run(Task::Caption, args, Form::None, None)
+    run(Task::Caption, args, &Texts { normalize: Form::None, allowed: None, lines: false })
 }
 
 /// `vedm ocr`
 pub(super) fn ocr(args: &OcrArgs) -> Result<Verdict> {
-    run(Task::Ocr, &args.read, args.normalize, args.allowed_chars.as_deref())
+    let allowed = args.allowed_chars.as_deref();
+    run(Task::Ocr, &args.read, &Texts { normalize: args.normalize, allowed, lines: args.lines })
+}
+
+/// What `ocr` alone is told.
+struct Texts<'a> {
+    normalize: Form,
+    allowed: Option<&'a str>,
+    lines: bool,
 }
 
 /// What interrupts are answered.
@@ -60,8 +68,13 @@ const STOPPED: &str = "stopped at once";
 const LOOPS: LoopDetector = LoopDetector { max_period: 24, repeats: 8, min_tokens: 64 };
 
 /// Reads all images. One bad file is told on standard error and never stops the others.
-fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> Result<Verdict> {
+fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     check(args)?;
+    let of_pages = matches!(args.output.format, Some(Format::Hocr | Format::Alto));
+    ensure!(
+        texts.lines || !of_pages,
+        "--format hocr and alto tell the lines of pages: they go with ocr --lines"
+    );
     let inputs = Inputs::new(&args.images, &args.input)?;
     let sidecars = Sidecars::new(&args.sidecar)?;
     if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
@@ -99,7 +112,8 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
         Task::Ocr => Blank::NoInk,
     });
     reader.pages = args.input.pages.clone();
-    if let Some(chars) = allowed {
+    reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
+    if let Some(chars) = texts.allowed {
         let vocabulary = reader.model.decoder.limits().vocab_size;
         reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
     }
@@ -128,7 +142,7 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
     progress.begin();
     let mut session = Session {
         args: &args.output,
-        normalize,
+        normalize: texts.normalize,
         writer: written.then(|| output::Writer::new(&args.output, &described)).transpose()?,
         sidecars,
         ledger: args.output.errors.as_deref().map(Ledger::create).transpose()?,
@@ -140,16 +154,25 @@ fn run(task: Task, args: &ReadArgs, normalize: Form, allowed: Option<&str>) -> R
     let watch = Watch { interrupt: Some(signals::flag()), on_token };
     let outcome = reader.run_watched(stream, watch, |record| session.take(record));
     let whole = outcome.is_ok() && !signals::asked();
-    session.finish(whole);
+    let written = session.finish(whole);
     if !session.stopped {
         outcome?;
     }
+    written?;
     shown.map_or(Ok(()), |shown| shown.finish())?;
     Ok(match session.progress.failed {
         _ if signals::asked() => Verdict::Interrupted,
         0 => Verdict::Done,
         _ => Verdict::SomeFailed,
     })
+}
+
+/// The text lines of a page, in reading order.
+fn cut(page: &Rgb8) -> Result<Vec<(Region, Rgb8)>> {
+    let numbered = lines::find(page).into_iter().zip(1..);
+    Ok(numbered
+        .map(|(line, number)| (Region { line: number, bbox: line.bbox }, line.image))
+        .collect())
 }
 
 /// Values that no run can have.

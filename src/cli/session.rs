@@ -59,14 +59,16 @@ impl Session<'_> {
     }
 
     /// What was read is written down, whatever ended the run; `whole` tells that all was read.
-    pub(super) fn finish(&mut self, whole: bool) {
+    pub(super) fn finish(&mut self, whole: bool) -> Result<()> {
         if let Some(sidecars) = &mut self.sidecars
             && let Err(error) = sidecars.finish(whole)
         {
             self.progress.failure("the last sidecar", &format!("{error:#}"));
             self.progress.failed += 1;
         }
+        let written = self.writer.as_mut().map_or(Ok(()), Writer::finish);
         self.progress.finish();
+        written
     }
 
     /// Normal forms and the placeholder. Gives the text that was replaced.

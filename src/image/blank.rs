@@ -160,11 +160,13 @@ impl Sums {
         Sums { columns, rows, table }
     }
 
-    /// The mean of the blocks at most `reach` away from a place.
+    /// The mean of the blocks at most `reach` away from a place, as far on one side as on the other:
+    /// what grows steadily across the picture has no part in it.
     fn mean(&self, x: usize, y: usize, reach: usize) -> f32 {
-        let (left, top) = (x.saturating_sub(reach), y.saturating_sub(reach));
-        let right = (x + reach + 1).min(self.columns);
-        let bottom = (y + reach + 1).min(self.rows);
+        let across = reach.min(x).min(self.columns - 1 - x);
+        let down = reach.min(y).min(self.rows - 1 - y);
+        let (left, right) = (x - across, x + across + 1);
+        let (top, bottom) = (y - down, y + down + 1);
         let at = |x: usize, y: usize| self.table[y * (self.columns + 1) + x];
         let sum = at(right, bottom) - at(left, bottom) - at(right, top) + at(left, top);
         (sum / ((right - left) * (bottom - top)) as f64) as f32

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::Region;
 use super::gate::Room;
@@ -92,8 +92,10 @@ impl Preparer {
             return send(Unit { outcome: process(&image), ..whole });
         };
         match cut(&image) {
+            // Nothing to read is no failure: the page is told as an empty one.
             Ok(parts) if parts.is_empty() => {
-                send(Unit { outcome: Err(anyhow!("no text lines were found")), ..whole })
+                let blank = process(&image).map(|prepared| Prepared { blank: true, ..prepared });
+                send(Unit { outcome: blank, ..whole })
             }
             Ok(parts) => parts.into_iter().all(|(region, image)| {
                 send(Unit {

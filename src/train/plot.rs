@@ -12,6 +12,8 @@ const PANEL: f64 = 260.0;
 const MARGIN: [f64; 4] = [64.0, 40.0, 20.0, 40.0];
 /// Points of one line; more are drawn as means of neighbours.
 const POINTS: usize = 600;
+/// About so many rules across, the uppermost at or above all values.
+const VALUES: usize = 5;
 
 /// Title of a panel, and its lines: the key in metrics.jsonl, its name, its colour, and what its values
 /// are multiplied by. The colours stand out from white and from black.
@@ -110,7 +112,7 @@ fn panel(out: &mut String, top: f64, title: &str, lines: &[Line], steps: (f64, f
     let (x0, x1) = (left, WIDTH - right);
     let (y0, y1) = (top + PANEL - below, top + above);
     let (least, most) = span(lines.iter().flat_map(|line| &line.points).map(|point| point.1));
-    let value_ticks = ticks(least.min(0.0), most, 5);
+    let value_ticks = ticks(least.min(0.0), most, VALUES);
     let (low, high) = (
         least.min(0.0),
         value_ticks.last().copied().unwrap_or(most).max(most).max(least.min(0.0) + 1e-12),
@@ -199,7 +201,9 @@ fn ticks(least: f64, most: f64, about: usize) -> Vec<f64> {
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power);
     let step = step.into_iter().find(|step| *step >= rough * 0.999).unwrap_or(10.0 * power);
     let first = (least / step - 1e-9).ceil() as i64;
-    let last = (most / step - 1e-9).floor() as i64 + i64::from(about == 5);
+    let last =
+        if about == VALUES { (most / step - 1e-9).ceil() } else { (most / step + 1e-9).floor() };
+    let last = last as i64;
     (first..=last).map(|number| number as f64 * step).collect()
 }
 
@@ -243,8 +247,8 @@ mod tests {
             json!({"step": 100, "note": "no number"}),
         ];
         let picture = svg(&rows);
-        // The drawing goes from 64 to 740 across and from 220 (0) to 40 (the last tick, 5) down.
-        assert!(picture.contains("points=\"64.0,76.0 402.0,148.0 740.0,220.0\""), "{picture}");
+        // The drawing goes from 64 to 740 across and from 220 (0) to 40 (the last tick, 4) down.
+        assert!(picture.contains("points=\"64.0,40.0 402.0,130.0 740.0,220.0\""), "{picture}");
         for words in ["training", "evaluation", "CER", "BLEU-4 / 100", "learning rate", "</svg>"] {
             assert!(picture.contains(words), "{words}");
         }

@@ -7,9 +7,9 @@ use crate::support::tests_folder;
 
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
-    &["native", "fetch", "archive", "metrics"],
+    &["native", "fetch", "archive", "metrics", "formats"],
     &["nn", "image", "text", "checkpoint", "device", "hub", "signals"],
-    &["encoders", "decoders", "models"],
+    &["encoders", "decoders", "models", "lines"],
     &["ved"],
     &["pipeline"],
     &["train"],

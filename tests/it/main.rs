@@ -10,6 +10,7 @@ mod grid;
 mod house;
 mod hub;
 mod init;
+mod lines;
 mod outputs;
 mod parity;
 mod resume;

@@ -8,13 +8,14 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use self::record::Fields;
 use super::args::{Format, OutputArgs};
+use crate::formats::{self, Page, TextLine};
 use crate::image;
-use crate::pipeline::Record;
+use crate::pipeline::{Reading, Record};
 
 /// Where the results go, and in which form.
 pub(super) struct Writer {
@@ -25,6 +26,8 @@ pub(super) struct Writer {
     to: Box<dyn Write>,
     /// The header of a table is yet to be written.
     header: bool,
+    /// Of hOCR and ALTO.
+    pages: Vec<Page>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ enum Form {
     Table {
         delimiter: u8,
     },
+    /// Pages with their lines, written when all are known
+    Pages(Format),
 }
 
 /// What a run's records have in common.
@@ -56,6 +61,7 @@ impl Writer {
             Format::Jsonl => Form::Jsonl,
             Format::Csv => Form::Table { delimiter: b',' },
             Format::Tsv => Form::Table { delimiter: b'\t' },
+            format @ (Format::Hocr | Format::Alto) => Form::Pages(format),
             Format::Text if run.single && !run.several => Form::Bare,
             Format::Text => Form::Lines,
         };
@@ -72,7 +78,7 @@ impl Writer {
             several: run.several,
         };
         let terminal = file.is_none() && std::io::stdout().is_terminal();
-        Ok(Writer { form, fields, terminal, to, header: true })
+        Ok(Writer { form, fields, terminal, to, header: true, pages: Vec::new() })
     }
 
     /// One record. A failed input is no line of text: standard error tells it. `rejected` is the text
@@ -96,6 +102,10 @@ impl Writer {
                 lines = table.into_inner().map_err(|error| error.into_error())?;
             }
             (_, Err(_)) => return Ok(()),
+            (Form::Pages(_), Ok(reading)) => {
+                self.keep(record, reading);
+                return Ok(());
+            }
             (Form::Bare, Ok(reading)) => {
                 for sequence in &reading.sequences {
                     lines.extend(format!("{}\n", sequence.text).into_bytes());
@@ -113,6 +123,44 @@ impl Writer {
             lines = visible(&String::from_utf8_lossy(&lines), true).into_owned().into_bytes();
         }
         self.to.write_all(&lines)?;
+        self.to.flush()?;
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// A line of a page; another image, or page of it, begins another page.
+    fn keep(&mut self, record: &Record, reading: &Reading) {
+        let image = match record.page {
+            Some(page) => format!("{}#page={page}", record.image),
+            None => record.image.clone(),
+        };
+        if self.pages.last().is_none_or(|page| page.image != image) {
+            let (width, height) = (reading.width, reading.height);
+            self.pages.push(Page { image, width, height, lines: Vec::new() });
+        }
+        let best = reading.sequences.first();
+        if let (Some(page), Some(region), Some(best)) = (self.pages.last_mut(), record.region, best)
+        {
+            let (bbox, text) = (region.bbox, best.text.clone());
+            page.lines.push(TextLine { bbox, text, confidence: best.confidence });
+        }
+    }
+
+    /// What could not be written before the last record was known.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let document = match (self.form, self.pages.as_slice()) {
+            (Form::Pages(_), []) => return Ok(()),
+            (Form::Pages(Format::Alto), [page]) => formats::alto(page),
+            (Form::Pages(Format::Alto), pages) => bail!(
+                "an ALTO document holds one page, here are {}; name one image and one page, or take \
+                 --format hocr",
+                pages.len()
+            ),
+            (Form::Pages(_), pages) => formats::hocr(pages),
+            _ => return Ok(()),
+        };
+        self.to.write_all(document.as_bytes())?;
         self.to.flush()?;
         Ok(())
     }
@@ -154,6 +202,7 @@ fn by_name(file: Option<&Path>) -> Format {
         Some("jsonl" | "json" | "ndjson") => Format::Jsonl,
         Some("csv") => Format::Csv,
         Some("tsv") => Format::Tsv,
+        Some("hocr") => Format::Hocr,
         _ => Format::Text,
     }
 }

@@ -6,7 +6,10 @@ use std::path::Path;
 use super::*;
 use crate::text::Tokenizer;
 
-/// A tar file of `n` images of one colour, the number of each; every text is its number.
+/// The small tokenizer of the tests knows no more.
+const DIGITS: usize = 6;
+
+/// A tar file of `n` images of one colour, the number of each; every text is its number modulo `DIGITS`.
 fn archive(folder: &Path, n: usize) -> String {
     let path = folder.join("a.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
@@ -22,7 +25,7 @@ fn archive(folder: &Path, n: usize) -> String {
         image.write_to(&mut bytes, ::image::ImageFormat::Png).unwrap();
         append(format!("{index:04}.png"), bytes.get_ref());
         append(format!("{index:04}.json"), b"{}");
-        append(format!("{index:04}.txt"), format!("{index}\n").as_bytes());
+        append(format!("{index:04}.txt"), format!("{}\n", index % DIGITS).as_bytes());
     }
     tar.into_inner().unwrap();
     path.display().to_string()
@@ -63,7 +66,7 @@ fn read(command: &str, options: &StreamOptions, skip: u64) -> (Vec<Vec<usize>>, 
                 let colours: Vec<usize> = colours.collect();
                 for (colour, label) in colours.iter().zip(&batch.labels) {
                     let text = labeller.decode(label).unwrap();
-                    assert_eq!(text, colour.to_string(), "labels go with their images");
+                    assert_eq!(text, (colour % DIGITS).to_string(), "labels go with their images");
                 }
                 found.push(colours);
                 index = batch.next.index;
