@@ -241,7 +241,7 @@ _vedm() {
                     return 0
                     ;;
                 --format)
-                    COMPREPLY=($(compgen -W "text jsonl csv tsv" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "text jsonl csv tsv hocr alto" -- "${cur}"))
                     return 0
                     ;;
                 --output)
@@ -592,7 +592,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__ocr)
-            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --stream --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --normalize --allowed-chars --help"
+            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --stream --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --lines --normalize --allowed-chars --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -775,7 +775,7 @@ _vedm() {
                     return 0
                     ;;
                 --format)
-                    COMPREPLY=($(compgen -W "text jsonl csv tsv" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "text jsonl csv tsv hocr alto" -- "${cur}"))
                     return 0
                     ;;
                 --output)

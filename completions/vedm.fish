@@ -88,7 +88,9 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -l prompt -d 'The tex
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'
 csv\t'A table with the fields of the JSON objects'
-tsv\t'The same with tabs'"
+tsv\t'The same with tabs'
+hocr\t'A page of lines with their boxes (ocr --lines): hOCR'
+alto\t'The same as ALTO XML; one page'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l placeholder -d 'What stands in the place of a text of low confidence' -r
@@ -175,7 +177,9 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l prompt -d 'The text be
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l format -d 'Form of the results [default: by the name given to --output, else text]' -r -f -a "text\t'One image: its text. Several: path, tab, text'
 jsonl\t'One JSON object a line'
 csv\t'A table with the fields of the JSON objects'
-tsv\t'The same with tabs'"
+tsv\t'The same with tabs'
+hocr\t'A page of lines with their boxes (ocr --lines): hOCR'
+alto\t'The same as ALTO XML; one page'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l placeholder -d 'What stands in the place of a text of low confidence' -r
@@ -210,6 +214,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l stream -d 'Print token
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l fail-fast -d 'End at the first image that fails'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s q -l quiet -d 'Say nothing but errors on standard error'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s v -l verbose -d 'Tell model, device, number type and batch size'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l lines -d 'Cut pages into their text lines and read these, in reading order'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l encoder -d 'Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)' -r
 complete -c vedm -n "__fish_vedm_using_subcommand init" -l decoder -d 'Decoder: a model (its weights are taken), a config .json, or a type such as gpt2' -r

@@ -42,7 +42,7 @@ pub(super) struct OcrArgs {
     pub read: ReadArgs,
 
     /// Cut pages into their text lines and read these, in reading order
-    #[arg(long, env = "VEDM_LINES", hide_env = true, help_heading = "Text")]
+    #[arg(long, env = "VEDM_LINES", hide_env = true, help_heading = "Input")]
     pub lines: bool,
 
     /// Unicode form of the texts

@@ -157,7 +157,13 @@ pub(super) struct GenerateArgs {
     pub penalty_alpha: Option<f64>,
 
     /// Texts an image
-    #[arg(long, env = "VEDM_NUM_RETURN_SEQUENCES", hide_env = true, value_name = "N")]
+    #[arg(
+        long,
+        env = "VEDM_NUM_RETURN_SEQUENCES",
+        hide_env = true,
+        hide_short_help = true,
+        value_name = "N"
+    )]
     pub num_return_sequences: Option<i64>,
 
     /// Words that must not occur; may be given several times

@@ -82,7 +82,9 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     }
     let mut stream = inputs.stream()?;
     // Enough to know whether the results need names.
-    let ahead: Vec<Input> = stream.by_ref().take(2).collect();
+    // Of a list nothing is taken before its time: whoever writes it may wait for an answer.
+    let listed = args.input.files_from.is_some();
+    let ahead: Vec<Input> = stream.by_ref().take(if listed { 0 } else { 2 }).collect();
     let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
     let stream = ahead.into_iter().chain(stream);
     let skipped = Arc::new(AtomicU64::new(0));
@@ -143,6 +145,7 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     let mut session = Session {
         args: &args.output,
         normalize: texts.normalize,
+        allowed: texts.allowed,
         writer: written.then(|| output::Writer::new(&args.output, &described)).transpose()?,
         sidecars,
         ledger: args.output.errors.as_deref().map(Ledger::create).transpose()?,

@@ -21,6 +21,8 @@ use crate::ved::generation::{Finish, GenerationMode};
 pub(super) struct Session<'a> {
     pub(super) args: &'a OutputArgs,
     pub(super) normalize: Form,
+    /// `--allowed-chars`
+    pub(super) allowed: Option<&'a str>,
     /// None where sidecars are all that is asked for, or the tokens were shown as they came.
     pub(super) writer: Option<Writer>,
     pub(super) sidecars: Option<Sidecars>,
@@ -79,6 +81,10 @@ impl Session<'_> {
                 Form::None => {}
                 Form::Nfc => sequence.text = sequence.text.nfc().collect(),
                 Form::Nfkc => sequence.text = sequence.text.nfkc().collect(),
+            }
+            // What a tokenizer adds of its own, such as the ## before a word that has no beginning.
+            if let Some(allowed) = self.allowed {
+                sequence.text.retain(|c| c == ' ' || allowed.contains(c));
             }
         }
         let least = self.args.min_confidence?;

@@ -135,7 +135,9 @@ impl Writer {
             Some(page) => format!("{}#page={page}", record.image),
             None => record.image.clone(),
         };
-        if self.pages.last().is_none_or(|page| page.image != image) {
+        // The same page named twice is two pages.
+        let begins = record.region.is_none_or(|region| region.line == 1);
+        if begins || self.pages.last().is_none_or(|page| page.image != image) {
             let (width, height) = (reading.width, reading.height);
             self.pages.push(Page { image, width, height, lines: Vec::new() });
         }
