@@ -63,7 +63,8 @@ fn without_a_start_token_the_text_begins_with_bos() {
 fn several_images_give_lines_in_their_order() {
     let (tokens, texts) = expected_texts();
     let (tokens, names, model) = (tokens.to_string(), names(), model());
-    let mut args = vec!["ocr", "--model", &model, "--max-new-tokens", &tokens, "--batch-size", "2"];
+    let mut args =
+        vec!["caption", "--model", &model, "--max-new-tokens", &tokens, "--batch-size", "2"];
     args.extend(names.iter().map(String::as_str));
     let ran = Vedm::new(&args).run().status(0);
     let escape = |text: &String| text.replace('\\', "\\\\").replace('\n', "\\n");

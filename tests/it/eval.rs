@@ -13,7 +13,7 @@ const SHORT: [&str; 2] = ["--max-new-tokens", "6"];
 
 /// What the model of the case writes under its pictures.
 fn texts() -> Vec<(String, String)> {
-    let mut args = vec!["ocr".to_string(), "--format".to_string(), "jsonl".to_string()];
+    let mut args = vec!["caption".to_string(), "--format".to_string(), "jsonl".to_string()];
     args.extend(["--model".to_string(), golden(CASE).display().to_string()]);
     args.extend(SHORT.map(str::to_string));
     args.extend(pictures(CASE).iter().map(|path| path.display().to_string()));
