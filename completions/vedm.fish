@@ -235,7 +235,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l data -d 'Images and 
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-data -d 'Table to evaluate on' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-split -d 'Keep this share of the images of --data for evaluation' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Evaluate on at most so many rows' -r
-complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the images [default: image, file_name or image_path]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l image-column -d 'Column of the image paths [default: image, file_name or image_path]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l text-column -d 'Column of the texts [default: text or caption]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-target-length -d 'Cut labels to so many tokens [default: what the decoder\'s positions allow]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l augment -d 'Vary the images: light, ocr, caption, or single changes [alone: light]' -r

@@ -11,7 +11,7 @@
 //!    lines/        a page → its text lines, in reading order (no tensors)
 //! 1  nn/           image/        text/          checkpoint/     device     hub/
 //!    (tch)         (no tensors)  (tokenizers)   (every file format)        (hf-hub)
-//! 0  native        the only room with `unsafe`         fetch  archive  metrics  formats
+//! 0  native        the only room with `unsafe`         fetch  archive  metrics  formats  splitmix  stderr
 //! ```
 //!
 //! A floor imports only from below. `tests/it/house.rs` holds that, the length of files, and that
@@ -52,6 +52,8 @@ pub mod native;
 pub mod nn;
 pub mod pipeline;
 pub mod signals;
+pub mod splitmix;
+pub mod stderr;
 pub mod text;
 pub mod train;
 pub mod ved;

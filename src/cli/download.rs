@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::hub::{Event, Settings};
 use crate::models::{self, Access, Need};
+use crate::stderr;
 
 /// A wait shorter than this is nothing to speak of.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
@@ -88,11 +89,7 @@ impl Shown {
     }
 
     fn say(&self, sentence: &str) {
-        let print = || eprintln!("vedm: warning: {sentence}");
-        match &*self.bar.borrow() {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        stderr::line(self.bar.borrow().as_ref(), &format!("vedm: warning: {sentence}"));
     }
 }
 

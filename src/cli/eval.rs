@@ -11,8 +11,9 @@ use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
 use super::read::{self, ImageSettings};
+use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
-use crate::train::data::{Table, TableOptions};
+use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
 #[derive(Args)]
@@ -24,25 +25,8 @@ pub(super) struct EvalArgs {
     #[arg(long, env = "VEDM_DATA", hide_env = true, value_name = "PATH")]
     pub data: PathBuf,
 
-    /// Column of the image paths [default: image, file_name or image_path]
-    #[arg(
-        long,
-        env = "VEDM_IMAGE_COLUMN",
-        hide_env = true,
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub image_column: Option<String>,
-
-    /// Column of the texts [default: text or caption]
-    #[arg(
-        long,
-        env = "VEDM_TEXT_COLUMN",
-        hide_env = true,
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub text_column: Option<String>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
 
     /// Compare without regard to case
     #[arg(long, env = "VEDM_IGNORE_CASE", hide_env = true)]
@@ -86,11 +70,7 @@ pub(super) enum ReportFormat {
 
 /// Reads all images of the table, prints the report.
 pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
-    let options = TableOptions {
-        image_column: args.image_column.clone(),
-        text_column: args.text_column.clone(),
-    };
-    let table = Table::read(&args.data, &options)?;
+    let table = Table::read(&args.data, &args.columns.options())?;
     let name = args.model.model.as_deref().unwrap_or(read::Task::Ocr.default_model());
     let images = ImageSettings {
         batch_size: args.batch_size,

@@ -1,7 +1,7 @@
 //! What a run tells on standard error: a bar, failures, a summary.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::visible;
+use crate::stderr;
 
 /// `--progress` and `--color`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,18 +40,22 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `total` is the number of images, where it is known.
+    /// `total` tells the number of images, where it is known. It may have to walk all directories, so it
+    /// is asked for a bar alone.
     pub(super) fn new(
         when: When,
         color: When,
         quiet: bool,
-        total: Option<u64>,
+        total: impl FnOnce() -> Option<u64>,
         skipped: Arc<AtomicU64>,
     ) -> Result<Self> {
         let terminal = std::io::stderr().is_terminal();
-        let wanted = when == When::Always || (when == When::Auto && terminal && total != Some(1));
-        let bar = (wanted && terminal && !quiet).then(|| bar(total)).transpose()?;
-        let plain = (wanted && !terminal && !quiet).then(|| Cell::new(Instant::now()));
+        let wanted = !quiet && (when == When::Always || (when == When::Auto && terminal));
+        let total = if wanted && terminal { total() } else { None };
+        // One image is over before a bar says anything.
+        let one = when == When::Auto && total == Some(1);
+        let bar = (wanted && terminal && !one).then(|| bar(total)).transpose()?;
+        let plain = (wanted && !terminal).then(|| Cell::new(Instant::now()));
         let color = colored(color, terminal);
         let start = Instant::now();
         Ok(Progress { bar, plain, start, color, quiet, ok: 0, failed: 0, skipped })
@@ -101,10 +106,7 @@ impl Progress {
     }
 
     fn above(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| tell(line)),
-            None => tell(line),
-        }
+        stderr::line(self.bar.as_ref(), line);
     }
 
     /// Takes the bar away and says how it went, where there was more than one image.
@@ -123,11 +125,6 @@ impl Progress {
         let (ok, skipped, failed) = (self.ok, self.skipped(), self.failed);
         format!("{ok} ok, {skipped} skipped, {failed} failed, {rate:.1} images/s")
     }
-}
-
-/// A line on standard error; nobody may be there any more.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn bar(total: Option<u64>) -> Result<ProgressBar> {

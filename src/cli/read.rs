@@ -80,24 +80,10 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
         sidecars.names.check_all(inputs.stream()?.filter_map(|input| input.origin))?;
     }
-    let mut stream = inputs.stream()?;
-    // Enough to know whether the results need names.
-    // Of a list nothing is taken before its time: whoever writes it may wait for an answer.
-    let listed = args.input.files_from.is_some();
-    let ahead: Vec<Input> = stream.by_ref().take(if listed { 0 } else { 2 }).collect();
-    let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
-    let stream = ahead.into_iter().chain(stream);
     let skipped = Arc::new(AtomicU64::new(0));
-    let (done, counter) = (sidecars.as_ref().map(|it| it.names.clone()), skipped.clone());
-    let mut stream = stream
-        .filter(move |input| {
-            let names = done.as_ref().zip(input.origin.as_ref());
-            let skip = names.is_some_and(|(names, origin)| names.is_done(origin));
-            counter.fetch_add(u64::from(skip), Ordering::Relaxed);
-            !skip
-        })
-        .peekable();
-    let total = if single { Some(1) } else { inputs.total() };
+    let (single, stream) = undone(&inputs, args, sidecars.as_ref(), skipped.clone())?;
+    let mut stream = stream.peekable();
+    let total = || if single { Some(1) } else { inputs.total() };
     let out = &args.output;
     let mut progress = Progress::new(out.progress, out.color, out.quiet, total, skipped)?;
     // Where nothing is left to do, no model is loaded.
@@ -108,17 +94,7 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
 
     let name = args.model.model.as_deref().unwrap_or(task.default_model());
     let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
-    reader.loop_detector = Some(LOOPS);
-    reader.blank = Some(match task {
-        Task::Caption => Blank::OneColor,
-        Task::Ocr => Blank::NoInk,
-    });
-    reader.pages = args.input.pages.clone();
-    reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
-    if let Some(chars) = texts.allowed {
-        let vocabulary = reader.model.decoder.limits().vocab_size;
-        reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
-    }
+    equip(&mut reader, task, args, texts)?;
     if args.output.verbose {
         progress.say(&format!(
             "{name}: {} and {} on {:?} as {:?}, {} images a batch",
@@ -168,6 +144,45 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         0 => Verdict::Done,
         _ => Verdict::SomeFailed,
     })
+}
+
+/// The inputs that need reading, and whether they are one image alone, whose result needs no name.
+/// Those that sidecars say are done are left out and counted.
+fn undone(
+    inputs: &Inputs,
+    args: &ReadArgs,
+    sidecars: Option<&Sidecars>,
+    skipped: Arc<AtomicU64>,
+) -> Result<(bool, impl Iterator<Item = Input> + Send + use<>)> {
+    let mut stream = inputs.stream()?;
+    // Of a list nothing is taken before its time: whoever writes it may wait for an answer.
+    let listed = args.input.files_from.is_some();
+    let ahead: Vec<Input> = stream.by_ref().take(if listed { 0 } else { 2 }).collect();
+    let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
+    let names = sidecars.map(|sidecars| sidecars.names.clone());
+    let undone = ahead.into_iter().chain(stream).filter(move |input| {
+        let both = names.as_ref().zip(input.origin.as_ref());
+        let skip = both.is_some_and(|(names, origin)| names.is_done(origin));
+        skipped.fetch_add(u64::from(skip), Ordering::Relaxed);
+        !skip
+    });
+    Ok((single, undone))
+}
+
+/// What the two commands ask of a reader beyond the model's own settings.
+fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Result<()> {
+    reader.loop_detector = Some(LOOPS);
+    reader.blank = Some(match task {
+        Task::Caption => Blank::OneColor,
+        Task::Ocr => Blank::NoInk,
+    });
+    reader.pages = args.input.pages.clone();
+    reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
+    if let Some(chars) = texts.allowed {
+        let vocabulary = reader.model.decoder.limits().vocab_size;
+        reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
+    }
+    Ok(())
 }
 
 /// The text lines of a page, in reading order.

@@ -79,8 +79,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Verdict> {
         device,
         data: args.data.data.clone(),
         eval_data: args.data.eval_data.clone(),
-        image_column: args.data.image_column.clone(),
-        text_column: args.data.text_column.clone(),
+        columns: args.data.columns.options(),
         quiet: args.quiet,
     };
     let outcome = train::run(&request, &options).with_context(|| format!("{:?}", args.output));

@@ -4,7 +4,42 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::train::data::TableOptions;
 use crate::train::options::Interval;
+
+/// Which columns of a table hold what: of `train` and `eval`.
+#[derive(Args)]
+pub(super) struct ColumnArgs {
+    /// Column of the image paths [default: image, file_name or image_path]
+    #[arg(
+        long,
+        env = "VEDM_IMAGE_COLUMN",
+        hide_env = true,
+        value_name = "NAME",
+        hide_short_help = true
+    )]
+    image_column: Option<String>,
+
+    /// Column of the texts [default: text or caption]
+    #[arg(
+        long,
+        env = "VEDM_TEXT_COLUMN",
+        hide_env = true,
+        value_name = "NAME",
+        hide_short_help = true
+    )]
+    text_column: Option<String>,
+}
+
+impl ColumnArgs {
+    /// As tables are read with.
+    pub(super) fn options(&self) -> TableOptions {
+        TableOptions {
+            image_column: self.image_column.clone(),
+            text_column: self.text_column.clone(),
+        }
+    }
+}
 
 #[derive(Args)]
 #[command(next_help_heading = "Data")]
@@ -37,25 +72,8 @@ pub(super) struct DataArgs {
     )]
     pub eval_samples: Option<usize>,
 
-    /// Column of the images [default: image, file_name or image_path]
-    #[arg(
-        long,
-        env = "VEDM_IMAGE_COLUMN",
-        hide_env = true,
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub image_column: Option<String>,
-
-    /// Column of the texts [default: text or caption]
-    #[arg(
-        long,
-        env = "VEDM_TEXT_COLUMN",
-        hide_env = true,
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub text_column: Option<String>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
 
     /// Leave out rows that can't be used instead of refusing the table
     #[arg(long, env = "VEDM_SKIP_BAD_ROWS", hide_env = true)]

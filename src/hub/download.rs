@@ -37,6 +37,17 @@ enum Stop {
     Trouble(Trouble),
 }
 
+/// Which file comes from where, and who is told.
+#[derive(Clone, Copy)]
+struct Transfer<'a> {
+    client: &'a Client<'a>,
+    folder: &'a Folder,
+    url: &'a str,
+    name: &'a str,
+    meta: &'a Meta,
+    tell: Tell<'a>,
+}
+
 /// Downloads the content `meta` of the file `name` unless it is there. The caller holds the lock.
 ///
 /// What was received stays in `<etag>.incomplete` whatever ends the process, and is gone on from.
@@ -55,28 +66,21 @@ pub(super) fn download(
     folder.prepare().map_err(Trouble::Refused)?;
     let mut partial = Partial::open(&blob, meta).map_err(Trouble::Refused)?;
     tell(Event::Starts { name, size: meta.size, present: partial.length });
-    let outcome = fill(client, folder, url, name, meta, &mut partial, tell);
+    let outcome = fill(Transfer { client, folder, url, name, meta, tell }, &mut partial);
     tell(Event::Ends);
     outcome?;
     partial.publish(&blob).map_err(Trouble::Refused)
 }
 
 /// Attempt after attempt, until the content is whole and right.
-fn fill(
-    client: &Client,
-    folder: &Folder,
-    url: &str,
-    name: &str,
-    meta: &Meta,
-    partial: &mut Partial,
-    tell: Tell,
-) -> Result<(), Trouble> {
+fn fill(transfer: Transfer, partial: &mut Partial) -> Result<(), Trouble> {
+    let Transfer { folder, name, meta, tell, .. } = transfer;
     let repository = folder.repo.url();
     let mut patience = Patience::long();
     let mut fresh_starts = 0;
     let mut furthest = partial.length;
     loop {
-        let attempt = attempt(client, folder, url, name, meta, partial, tell);
+        let attempt = attempt(transfer, partial);
         if partial.length > furthest {
             furthest = partial.length;
             patience.encouraged();
@@ -109,15 +113,8 @@ fn fill(
 }
 
 /// One request, from where the content ends so far.
-fn attempt(
-    client: &Client,
-    folder: &Folder,
-    url: &str,
-    name: &str,
-    meta: &Meta,
-    partial: &mut Partial,
-    tell: Tell,
-) -> Result<(), Stop> {
+fn attempt(transfer: Transfer, partial: &mut Partial) -> Result<(), Stop> {
+    let Transfer { client, folder, url, name, meta, tell } = transfer;
     if meta.size == Some(partial.length) {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -38,6 +39,8 @@ pub enum Source {
     Stdin,
     Url(String),
     Member(Member),
+    /// Wherever this finds them.
+    Other(Arc<dyn Fn() -> Result<Vec<u8>> + Send + Sync>),
     /// Nowhere; the sentence says why.
     Nothing(String),
 }
@@ -103,6 +106,7 @@ impl Input {
             }
             Source::Url(url) => fetch::fetch(url, fetch::LIMIT, fetch::TIMEOUT),
             Source::Member(member) => member.read(MAX_FILE),
+            Source::Other(read) => read(),
             Source::Nothing(reason) => bail!("{reason}"),
         }
     }

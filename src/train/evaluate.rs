@@ -2,6 +2,7 @@
 //! `train` and `eval` both come here.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::data::{ImageSource, Table};
 use crate::metrics::{self, Confusions, Item, Nearest, Scores};
-use crate::pipeline::{Input, Reader};
+use crate::pipeline::{Input, Reader, Source};
 use crate::ved::generation::Finish;
 
 /// What an evaluation gave.
@@ -45,12 +46,7 @@ pub fn evaluate(
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let images = table.images();
-    let unpacked = tempfile::tempdir().context("no room for temporary files")?;
-    let inputs: Vec<Input> = images
-        .iter()
-        .enumerate()
-        .map(|(number, (source, _))| input(source, &unpacked.path().join(number.to_string())))
-        .collect::<Result<_>>()?;
+    let inputs: Vec<Input> = images.iter().map(|(source, _)| input(source)).collect();
     let (mut predictions, mut failed) = (Vec::new(), Vec::new());
     let mut next = images.iter();
     let start = Instant::now();
@@ -79,16 +75,16 @@ pub fn evaluate(
     Ok(Evaluation { scores, predictions, failed, seconds, ignore_case })
 }
 
-/// A member of an archive is laid beside as a file: the pipeline reads files.
-fn input(source: &ImageSource, place: &Path) -> Result<Input> {
-    if let ImageSource::File(path) = source {
-        return Ok(Input::file(path.clone()));
+/// A member of an archive is read where it lies, when its turn comes.
+fn input(source: &ImageSource) -> Input {
+    match source {
+        ImageSource::File(path) => Input::file(path.clone()),
+        member => {
+            let (name, member) = (member.name(), member.clone());
+            let source = Source::Other(Arc::new(move || member.bytes()));
+            Input { name, source, origin: None, page: None }
+        }
     }
-    // A member that can't be read is an image that fails, like a missing file.
-    if let Ok(bytes) = source.bytes() {
-        std::fs::write(place, bytes).context("no room for temporary files")?;
-    }
-    Ok(Input::file(place.to_path_buf()))
 }
 
 impl Evaluation {

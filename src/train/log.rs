@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::stderr;
+
 /// The file of the log in the output directory: one JSON object a line.
 pub const METRICS: &str = "metrics.jsonl";
 
@@ -74,15 +76,8 @@ impl Talk {
         self.write(&format!("vedm: warning: {sentence}"));
     }
 
-    /// A closed standard error is no reason to stop training.
     fn write(&self, line: &str) {
-        let print = || {
-            let _ = writeln!(std::io::stderr(), "{line}");
-        };
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        stderr::line(self.bar.as_ref(), line);
     }
 
     /// Removes the bar.

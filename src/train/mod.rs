@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::signals;
+use crate::{signals, splitmix};
 use data::{Batch, BatchOptions, Batches, Position};
 use optim::Gradients;
 use options::{Interval, Options};
@@ -268,13 +268,9 @@ impl Run<'_> {
     }
 }
 
-/// A number that looks random, from the seed of the run and the number of the forward pass (the
-/// finaliser of SplitMix64, Steele et al. 2014).
+/// A number that looks random, from the seed of the run and the number of the forward pass.
 fn seed_of(seed: u64, micro_step: u64) -> i64 {
-    let mut z = seed.wrapping_add((micro_step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) as i64
+    splitmix::mix(seed.wrapping_add((micro_step + 1).wrapping_mul(splitmix::GOLDEN))) as i64
 }
 
 fn rounded(value: f64, digits: i32) -> f64 {

@@ -17,6 +17,7 @@ use super::state::{self, Companions, Fingerprint, Saved, TrainState};
 use crate::image::DecodeOptions;
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
+use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder};
 
 /// What is trained on what, and where.
@@ -31,8 +32,7 @@ pub struct Request {
     pub device: Device,
     pub data: PathBuf,
     pub eval_data: Option<PathBuf>,
-    pub image_column: Option<String>,
-    pub text_column: Option<String>,
+    pub columns: TableOptions,
     pub quiet: bool,
 }
 
@@ -79,7 +79,9 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     model.config.id("decoder_start_token_id").context(NO_START)?;
     model.config.id("pad_token_id").context(NO_START)?;
     let companions = Companions::read(&source, &model, &processor)?;
-    let (train, eval) = data(request, options, &model, &processor, &source, &talk)?;
+    let generation = generation(&source, &model, options)?;
+    let eos = generation.eos_token_id.first().copied();
+    let (train, eval) = data(request, options, &model, &processor, eos, &talk)?;
 
     let batches = (train.dataset.len() as u64).div_ceil(options.per_device_train_batch_size as u64);
     let steps_per_epoch = batches.div_ceil(options.gradient_accumulation_steps as u64);
@@ -117,7 +119,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     state.max_steps = max_steps;
     state.options = options.to_map();
 
-    let reader = reader(&source, model, processor, options, &train, eval.as_ref())?;
+    let reader = reader(model, processor, generation, options, &train, eval.as_ref())?;
     talk.say(&format!(
         "{:.1} million of {:.1} million parameters are trained, {max_steps} steps, {steps_per_epoch} an epoch",
         count as f64 / 1e6,
@@ -197,16 +199,12 @@ fn data(
     options: &Options,
     model: &VisionEncoderDecoder,
     processor: &Processor,
-    source: &Path,
+    eos: Option<i64>,
     talk: &Talk,
 ) -> Result<(Prepared, Option<Prepared>)> {
-    let columns = TableOptions {
-        image_column: request.image_column.clone(),
-        text_column: request.text_column.clone(),
-    };
-    let table = Table::read(&request.data, &columns)?;
+    let table = Table::read(&request.data, &request.columns)?;
     let (table, eval) = match (&request.eval_data, options.eval_split) {
-        (Some(path), _) => (table, Some(Table::read(path, &columns)?)),
+        (Some(path), _) => (table, Some(Table::read(path, &request.columns)?)),
         (None, Some(part)) => table.split(part, options.seed).map(|(t, e)| (t, Some(e)))?,
         (None, None) => (table, None),
     };
@@ -215,11 +213,6 @@ fn data(
         eval
     });
 
-    let (generation, _) = model.generation_config(
-        &Map::new(),
-        read_json_if_there(&source.join("generation_config.json"))?.as_ref(),
-        false,
-    )?;
     let limits = model.decoder.limits();
     let positions = limits.max_positions.map_or(MAX_TARGET_LENGTH, |most| most as usize);
     let wanted = options.max_target_length.unwrap_or(positions.min(MAX_TARGET_LENGTH));
@@ -227,7 +220,6 @@ fn data(
         limits.max_positions.is_none() || wanted <= positions,
         "--max-target-length {wanted}: the decoder has {positions} positions"
     );
-    let eos = generation.eos_token_id.first().copied();
     let labeller = Labeller::new(&processor.tokenizer, eos, wanted, limits.vocab_size)?;
     let check = |table: Table, what: &str, arranged: bool| -> Result<Prepared> {
         let options = CheckOptions {
@@ -292,21 +284,29 @@ fn tell_changes(state: &TrainState, options: &Options, data: &Fingerprint, talk:
     }
 }
 
-/// The model as evaluations read with it.
-fn reader(
+/// The settings that evaluations generate with.
+fn generation(
     source: &Path,
-    model: VisionEncoderDecoder,
-    processor: Processor,
+    model: &VisionEncoderDecoder,
     options: &Options,
-    train: &Prepared,
-    eval: Option<&Prepared>,
-) -> Result<Reader> {
+) -> Result<GenerationConfig> {
     let mut overrides = Map::new();
     if let Some(beams) = options.generation_num_beams {
         overrides.insert("num_beams".into(), json!(beams));
     }
     let file: Option<Value> = read_json_if_there(&source.join("generation_config.json"))?;
-    let (mut generation, _) = model.generation_config(&overrides, file.as_ref(), false)?;
+    Ok(model.generation_config(&overrides, file.as_ref(), false)?.0)
+}
+
+/// The model as evaluations read with it.
+fn reader(
+    model: VisionEncoderDecoder,
+    processor: Processor,
+    mut generation: GenerationConfig,
+    options: &Options,
+    train: &Prepared,
+    eval: Option<&Prepared>,
+) -> Result<Reader> {
     // A model that has not learnt to stop yet would write to the limit of its positions under every
     // image. Twice the longest label is enough to be wrong.
     let longest = [Some(train), eval].into_iter().flatten().map(|part| part.report.tokens.1).max();

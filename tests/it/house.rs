@@ -7,7 +7,7 @@ use crate::support::tests_folder;
 
 /// Floors from the ground up; a module imports from floors below, or from neighbours named here.
 const FLOORS: &[&[&str]] = &[
-    &["native", "fetch", "archive", "metrics", "formats"],
+    &["native", "fetch", "archive", "metrics", "formats", "splitmix", "stderr"],
     &["nn", "image", "text", "checkpoint", "device", "hub", "signals"],
     &["encoders", "decoders", "models", "lines"],
     &["ved"],

@@ -1,11 +1,9 @@
 //! A name becomes its inputs: a directory its images, an archive its members, a file itself.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::walk::Walk;
-use super::{Named, Stream, has_image_name, is_dash, is_image};
+use super::{Named, Stream, has_image_name, head, is_dash, is_image};
 use crate::archive::{self, Member, Members};
 use crate::fetch::is_url;
 use crate::pipeline::{Input, MAX_FILE};
@@ -132,8 +130,7 @@ fn archive_kind(path: &Path) -> Option<archive::Kind> {
     if promised.is_none() && has_image_name(&path.to_string_lossy()) {
         return None;
     }
-    let mut head = Vec::new();
-    File::open(path).ok()?.take(512).read_to_end(&mut head).ok()?;
+    let head = head(path, 512)?;
     // A file that is no picture either is told by what its name promised.
     archive::kind(&head).or(promised.filter(|_| !crate::image::is_picture(&head)))
 }

@@ -8,6 +8,8 @@ mod list;
 mod shard;
 mod walk;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -122,6 +124,13 @@ impl Inputs {
         let images = images.into_iter().map(|path| Named { path, page: None });
         Ok(images.chain(list.into_iter().flatten()))
     }
+}
+
+/// The first `length` bytes of a file; none if it can't be read.
+pub(super) fn head(path: &Path, length: u64) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path).ok()?.take(length).read_to_end(&mut head).ok()?;
+    Some(head)
 }
 
 fn is_dash(path: &Path) -> bool {

@@ -1,10 +1,8 @@
 //! The images of a directory.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{has_image_name, is_image};
+use super::{has_image_name, head, is_image};
 use crate::pipeline::Input;
 
 /// The images of a directory in the order of their names, directories in between where `recursive`.
@@ -67,7 +65,9 @@ impl Iterator for Walk {
                 if self.recursive && !path.is_symlink() {
                     self.enter(&path);
                 }
-            } else if kind.is_file() && (has_image_name(&name) || is_image(&name, &head(&path))) {
+            } else if kind.is_file()
+                && (has_image_name(&name) || is_image(&name, &head(&path, 64).unwrap_or_default()))
+            {
                 return Some(Input::file(path));
             }
         }
@@ -76,13 +76,4 @@ impl Iterator for Walk {
 
 fn is_hidden(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
-}
-
-fn head(path: &Path) -> Vec<u8> {
-    let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    if read.is_err() {
-        head.clear();
-    }
-    head
 }

@@ -5,7 +5,7 @@
 mod record;
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use self::record::Fields;
 use super::args::{Format, OutputArgs};
+use super::inputs;
 use crate::formats::{self, Page, TextLine};
 use crate::image;
 use crate::pipeline::{Reading, Record};
@@ -194,9 +195,7 @@ pub(super) fn visible(text: &str, tabs: bool) -> Cow<'_, str> {
 
 /// True if the file is there and begins as a picture does.
 pub(super) fn is_picture(file: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = std::fs::File::open(file).and_then(|file| file.take(64).read_to_end(&mut head));
-    read.is_ok() && image::is_picture(&head)
+    inputs::head(file, 64).is_some_and(|head| image::is_picture(&head))
 }
 
 fn by_name(file: Option<&Path>) -> Format {

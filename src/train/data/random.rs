@@ -1,16 +1,10 @@
-//! Random numbers for augmentation: SplitMix64 (Steele, Lea and Flood 2014).
+//! Random numbers for augmentation, from SplitMix64.
+
+use crate::splitmix::{GOLDEN, mix, unit};
 
 /// A generator whose start is a function of a few numbers.
 pub(super) struct Random {
     state: u64,
-}
-
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 impl Random {
@@ -31,7 +25,7 @@ impl Random {
 
     /// From 0 to below 1.
     pub(super) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        unit(self.next())
     }
 
     pub(super) fn range(&mut self, from: f64, to: f64) -> f64 {

@@ -1,9 +1,9 @@
 //! Random numbers whose streams belong to an image, so that a batch's make-up never changes a text.
 
-/// SplitMix64 (Steele, Lea & Flood 2014): a counter through a mixer.
-pub(super) struct Stream(u64);
+use crate::splitmix::{GOLDEN, mix, unit};
 
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// SplitMix64 from a start of its own.
+pub(super) struct Stream(u64);
 
 impl Stream {
     /// The stream of one returned sequence of one image.
@@ -16,14 +16,8 @@ impl Stream {
     /// Uniform in [0, 1), 53 bits.
     pub(super) fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(GOLDEN);
-        (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
+        unit(mix(self.0))
     }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
