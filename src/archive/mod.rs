@@ -3,6 +3,7 @@
 //! A member of a tar or zip knows where it lies, and is read by whoever needs it, in any order and on
 //! any thread. A tar.gz can only be read from its start: its members bring their bytes along.
 
+mod allowance;
 mod at;
 mod tar;
 mod zip;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use flate2::read::{GzDecoder, MultiGzDecoder};
 use tar::{Archive, Entries, Entry};
 
+use super::allowance::{Allowance, Left};
 use super::at::At;
 use super::{Data, HEAD, Member, Members, Wanted, too_large, visible_name};
 
@@ -37,20 +38,33 @@ pub(super) fn unzipped(head: &[u8]) -> Vec<u8> {
 pub(super) fn members(file: Arc<File>, wanted: Wanted) -> Result<Members> {
     let whole = At::whole(file.clone()).context("can't be read")?;
     start(move |sender| {
+        let (whole, left) = Allowance::new(whole, HEADERS);
         let mut archive = Archive::new(whole);
         let entries = archive.entries_with_seek();
         let mut places = Places::default();
-        walk(entries, sender, |name, entry| locate(&file, name, entry, wanted, &mut places));
+        // What is passed over is not read.
+        let end = |_: &mut Entry<'_, _>| Ok(0);
+        walk(entries, &left, sender, end, |name, entry| {
+            locate(&file, name, entry, wanted, &mut places)
+        });
     })
 }
 
 pub(super) fn zipped_members(file: Arc<File>, wanted: Wanted, limit: u64) -> Result<Members> {
     let whole = At::whole(file).context("can't be read")?;
     start(move |sender| {
-        let mut archive = Archive::new(MultiGzDecoder::new(BufReader::new(whole)));
-        walk(archive.entries(), sender, |name, entry| take_along(name, entry, wanted, limit));
+        let unzipped = MultiGzDecoder::new(BufReader::new(whole));
+        let (unzipped, left) = Allowance::new(unzipped, HEADERS);
+        let mut archive = Archive::new(unzipped);
+        walk(archive.entries(), &left, sender, drain, |name, entry| {
+            take_along(name, entry, wanted, limit)
+        });
     })
 }
+
+/// The most bytes of headers, long names and extended headers that a member may have: they are held in
+/// memory, and a few compressed bytes can be gigabytes of them.
+const HEADERS: u64 = 2 << 20;
 
 fn start(walk: impl FnOnce(&SyncSender<Result<Member>>) + Send + 'static) -> Result<Members> {
     // No member is looked for before it is asked for, but one.
@@ -62,22 +76,27 @@ fn start(walk: impl FnOnce(&SyncSender<Result<Member>>) + Send + 'static) -> Res
     Ok(Members(receiver))
 }
 
-/// Sends the wanted members, until nobody asks for more.
+/// Sends the wanted members, until nobody asks for more. Between two of them, [`HEADERS`] bytes may be read,
+/// and what `end` says is left of the first.
 fn walk<R: Read>(
     entries: std::io::Result<Entries<'_, R>>,
+    left: &Left,
     sender: &SyncSender<Result<Member>>,
+    end: fn(&mut Entry<'_, R>) -> std::io::Result<u64>,
     mut data: impl FnMut(&str, &mut Entry<'_, R>) -> std::io::Result<Option<Data>>,
 ) {
     let walk = || -> std::io::Result<()> {
         for entry in entries? {
             let mut entry = entry?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let Some(name) = visible_name(&name) else { continue };
-            if let Some(data) = data(&name, &mut entry)?
+            left.set(u64::MAX);
+            if let Some(name) = visible_name(&name)
+                && let Some(data) = data(&name, &mut entry)?
                 && sender.send(Ok(Member { name, data })).is_err()
             {
                 break;
             }
+            left.set(end(&mut entry)?.saturating_add(HEADERS));
         }
         Ok(())
     };
@@ -86,6 +105,16 @@ fn walk<R: Read>(
         let words = error.to_string().replace(char::is_control, " ");
         drop(sender.send(Err(anyhow::anyhow!("damaged tar archive ({words})"))));
     }
+}
+
+/// Reads a member to its end; how many bytes are still to be passed over.
+fn drain<R: Read>(entry: &mut Entry<'_, R>) -> std::io::Result<u64> {
+    if entry.header().entry_type().is_gnu_sparse() {
+        // Its holes would be read as zeros, as many as it says.
+        return entry.header().entry_size();
+    }
+    std::io::copy(entry, &mut std::io::sink())?;
+    Ok(0)
 }
 
 /// Where members lie, by a hash of their name: hard links name an earlier member.
@@ -99,7 +128,7 @@ struct Places {
 fn locate(
     file: &Arc<File>,
     name: &str,
-    entry: &Entry<'_, At>,
+    entry: &Entry<'_, Allowance<At>>,
     wanted: Wanted,
     places: &mut Places,
 ) -> std::io::Result<Option<Data>> {

@@ -167,3 +167,42 @@ fn damage_is_a_sentence() {
     let error = opened(&zip)[0].as_ref().unwrap().read(5000).unwrap_err().to_string();
     assert!(error.starts_with("damaged zip archive"), "{error}");
 }
+
+/// Gigabytes of a name, or of records about a member, are a few compressed kilobytes.
+#[test]
+fn names_and_headers_have_a_limit() {
+    for kind in [b'x', b'L', b'K'] {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(::tar::EntryType::new(kind));
+        header.set_size(64 << 20);
+        header.set_cksum();
+        let mut bytes = tar_of(&[("first.png", b"first")]);
+        // Without the end mark.
+        bytes.truncate(1024);
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + (64 << 20), b'7');
+        bytes.extend(tar_of(&[("a.png", b"a")]));
+        for bytes in [gzip(&bytes), bytes] {
+            let members = opened(&bytes);
+            assert_eq!(members[0].as_ref().unwrap().read(100).unwrap(), b"first");
+            let error = members[1].as_ref().err().unwrap().to_string();
+            assert_eq!(error, "damaged tar archive (names and headers without end)");
+            assert_eq!(members.len(), 2);
+        }
+    }
+}
+
+/// What lies between two members is no header, however large it is.
+#[test]
+fn large_members_are_passed_over() {
+    let large = vec![7; 5 << 20];
+    let files: &[(&str, &[u8])] =
+        &[("a.bin", &large), ("a.png", b"a"), ("b.png", &large), ("c.png", b"c")];
+    let tar = tar_of(files);
+    for bytes in [gzip(&tar), tar, zip_of(files, ::zip::CompressionMethod::Deflated)] {
+        let members: Vec<Member> = opened(&bytes).into_iter().map(Result::unwrap).collect();
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(names, ["a.png", "b.png", "c.png"]);
+        assert_eq!(members[2].read(10).unwrap(), b"c");
+    }
+}

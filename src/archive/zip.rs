@@ -9,13 +9,14 @@ use anyhow::{Context, Result, anyhow};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::allowance::Allowance;
 use super::at::At;
 use super::{Data, HEAD, Member, Members, Wanted, visible_name};
 
 /// A member, by its place in the directory that all members share.
 #[derive(Clone)]
 pub(super) struct Entry {
-    archive: ZipArchive<At>,
+    archive: ZipArchive<Allowance<At>>,
     index: usize,
 }
 
@@ -29,9 +30,14 @@ impl Entry {
     }
 }
 
+/// The most bytes of a zip's directory, which is held in memory: names of some half a million members.
+const DIRECTORY: u64 = 64 << 20;
+
 pub(super) fn members(file: Arc<File>, wanted: Wanted) -> Result<Members> {
     let whole = At::whole(file).context("can't be read")?;
+    let (whole, left) = Allowance::new(whole, DIRECTORY);
     let archive = ZipArchive::new(whole).map_err(explain)?;
+    left.set(u64::MAX);
     let (sender, receiver) = sync_channel(0);
     std::thread::Builder::new()
         .name("archive".to_string())
@@ -48,7 +54,7 @@ pub(super) fn members(file: Arc<File>, wanted: Wanted) -> Result<Members> {
 }
 
 /// A member that is wanted.
-fn member(archive: &ZipArchive<At>, index: usize, wanted: Wanted) -> Option<Member> {
+fn member(archive: &ZipArchive<Allowance<At>>, index: usize, wanted: Wanted) -> Option<Member> {
     let entry = Entry { archive: archive.clone(), index };
     let mut looking = archive.clone();
     let name = match looking.by_index_raw(index) {

@@ -230,6 +230,7 @@ fn images(args: &ReadArgs) -> ImageSettings {
             apply_exif: !args.input.no_exif,
             background: args.input.background.into(),
             max_mpixels: args.input.max_image_mpixels,
+            ..DecodeOptions::default()
         },
         interpolate: args.input.interpolate_pos_encoding,
     }

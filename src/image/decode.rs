@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use ::image::codecs::gif::GifDecoder;
 use ::image::error::UnsupportedErrorKind;
@@ -14,9 +15,11 @@ use ::image::{
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
 use super::Rgb8;
+use super::bytes::{Bytes, Clock, Patch};
 use super::color::to_rgb8;
-use super::pages::{Page, gif_frames, png_frames, tiff_pages, webp_frames};
-use super::sniff::{is_complete, name, sniff};
+use super::frames::{gif_frames, png_frames, webp_frames};
+use super::sniff::{is_complete, jpeg_scans, name, sniff};
+use super::tiff::{self, Page};
 
 /// What lies under transparent pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,11 +39,22 @@ pub struct DecodeOptions {
     pub background: Background,
     /// The largest image that is decoded, in millions of pixels.
     pub max_mpixels: f64,
+    /// How long the decoding of one picture may take. Damaged and hostile files find ways to ask for
+    /// hours; the largest allowed picture takes seconds.
+    pub max_time: Duration,
 }
+
+/// The most pages or frames of one file that are read.
+pub const MAX_PAGES: usize = 65_535;
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        DecodeOptions { apply_exif: true, background: Background::White, max_mpixels: 250.0 }
+        DecodeOptions {
+            apply_exif: true,
+            background: Background::White,
+            max_mpixels: 250.0,
+            max_time: Duration::from_secs(120),
+        }
     }
 }
 
@@ -69,27 +83,47 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded> {
 /// over what earlier frames left. Else as [`decode()`]; [`visit_pages`](super::visit_pages) goes through
 /// the frames of all kinds of animations.
 pub fn decode_page(bytes: &[u8], page: usize, options: &DecodeOptions) -> Result<Decoded> {
-    let format = sniff(bytes)?;
-    let decode = || match format {
-        ImageFormat::Tiff => {
-            let page = Page::of(bytes, page)?;
-            decode_as(&page.bytes, format, options, |image| page.finish(image))
+    match sniff(bytes)? {
+        ImageFormat::Tiff => decode_tiff(bytes, &tiff::pages(bytes, MAX_PAGES), page, options),
+        ImageFormat::Gif if page > 0 => {
+            guarded(ImageFormat::Gif, || decode_frame(bytes, page, options))
         }
-        ImageFormat::Gif if page > 0 => decode_frame(bytes, page, options),
-        _ => {
+        format => guarded(format, || {
             ensure!(page == 0, "a {} file has no page {}", name(format), page + 1);
-            decode_as(bytes, format, options, |image| image)
-        }
-    };
-    catch_unwind(AssertUnwindSafe(decode))
-        .unwrap_or_else(|_| Err(anyhow!("damaged {} file (its decoder gave up)", name(format))))
+            decode_as(bytes, &[], format, options, |image| image)
+        }),
+    }
 }
 
-/// How many images a file has: the pages of a TIFF, the frames of a GIF, an animated WebP or PNG, 1
-/// for others. Fails where the file is no image.
+/// A page of a TIFF; `pages` are those of [`tiff::pages`].
+pub(super) fn decode_tiff(
+    bytes: &[u8],
+    pages: &[usize],
+    page: usize,
+    options: &DecodeOptions,
+) -> Result<Decoded> {
+    guarded(ImageFormat::Tiff, || {
+        let page = Page::of(bytes, pages, page)?;
+        decode_as(bytes, &page.patches, ImageFormat::Tiff, options, |image| page.finish(image))
+    })
+}
+
+/// A panic of a decoder is damage.
+fn guarded<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(gave_up(format)))
+}
+
+/// The sentence for a decoder that panicked.
+pub(super) fn gave_up(format: ImageFormat) -> Error {
+    anyhow!("damaged {} file (its decoder gave up)", name(format))
+}
+
+/// How many images a file has: the pages of a TIFF (not many more than
+/// [`MAX_PAGES`] are counted), the frames of a GIF, an
+/// animated WebP or PNG, 1 for others. Fails where the file is no image.
 pub fn page_count(bytes: &[u8]) -> Result<usize> {
     Ok(match sniff(bytes)? {
-        ImageFormat::Tiff => tiff_pages(bytes).max(1),
+        ImageFormat::Tiff => tiff::pages(bytes, MAX_PAGES + 1).len().max(1),
         ImageFormat::Gif => gif_frames(bytes).max(1),
         ImageFormat::WebP => webp_frames(bytes).max(1),
         ImageFormat::Png => png_frames(bytes).max(1),
@@ -101,32 +135,32 @@ pub fn page_count(bytes: &[u8]) -> Result<usize> {
 /// short, but not damage inside. Width and height.
 pub fn probe(bytes: &[u8], options: &DecodeOptions) -> Result<(usize, usize)> {
     let format = sniff(bytes)?;
-    let probe = || {
+    guarded(format, || {
         let reader = ImageReader::with_format(Cursor::new(bytes), format);
         let (width, height) =
             reader.into_dimensions().map_err(|error| explain(error, format, options))?;
         check_size(width, height, options.max_mpixels)?;
         ensure!(is_complete(bytes, format), "truncated {} file (it ends too early)", name(format));
         Ok((width as usize, height as usize))
-    };
-    catch_unwind(AssertUnwindSafe(probe))
-        .unwrap_or_else(|_| Err(anyhow!("damaged {} file (its decoder gave up)", name(format))))
+    })
 }
 
 fn decode_as(
     bytes: &[u8],
+    patches: &[Patch],
     format: ImageFormat,
     options: &DecodeOptions,
     finish: impl FnOnce(DynamicImage) -> DynamicImage,
 ) -> Result<Decoded> {
-    let explain = |error| explain(error, format, options);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let clock = Clock::start(options.max_time);
+    let explain = |error| clock.over().unwrap_or_else(|| explain(error, format, options));
+    let mut reader = ImageReader::with_format(Bytes::new(bytes, patches, &clock), format);
     reader.limits(limits(options));
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, options.max_mpixels)?;
     let orientation = orientation(&mut decoder);
-    ensure!(is_complete(bytes, format), "truncated {} file (it ends too early)", name(format));
+    check_whole(bytes, format, f64::from(width) * f64::from(height))?;
     let mut image = finish(DynamicImage::from_decoder(decoder).map_err(explain)?);
     if format == ImageFormat::Bmp && is_invisible(&image) {
         image = DynamicImage::ImageRgb8(image.into_rgb8());
@@ -143,10 +177,31 @@ fn decode_as(
     })
 }
 
+/// Refuses files cut short, and JPEGs that go over their pixels too often: a few bytes are a pass.
+fn check_whole(bytes: &[u8], format: ImageFormat, pixels: f64) -> Result<()> {
+    let scans = match format {
+        ImageFormat::Jpeg => jpeg_scans(bytes),
+        _ => is_complete(bytes, format).then_some(1),
+    };
+    let scans = scans.with_context(|| format!("truncated {} file (it ends too early)", name(format)))?;
+    let mpixels = pixels / 1e6;
+    ensure!(
+        scans as f64 * mpixels <= MAX_SCANNED_MPIXELS,
+        "damaged JPEG file ({scans} passes over {mpixels:.0} million pixels)"
+    );
+    Ok(())
+}
+
+/// Millions of pixels times passes over them. Encoders make some ten passes, decoders take seconds for one
+/// over the largest pictures.
+const MAX_SCANNED_MPIXELS: f64 = 5000.0;
+
 /// A later frame of a GIF.
 fn decode_frame(bytes: &[u8], index: usize, options: &DecodeOptions) -> Result<Decoded> {
-    let explain = |error| explain(error, ImageFormat::Gif, options);
-    let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(explain)?;
+    let clock = Clock::start(options.max_time);
+    let explain =
+        |error| clock.over().unwrap_or_else(|| explain(error, ImageFormat::Gif, options));
+    let mut decoder = GifDecoder::new(Bytes::new(bytes, &[], &clock)).map_err(explain)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, options.max_mpixels)?;
     decoder.set_limits(limits(options)).map_err(explain)?;

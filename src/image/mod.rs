@@ -6,21 +6,22 @@
 //!
 //! * [`decode()`] finds the format by content (`sniff`), refuses what is too large, not an image or
 //!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
-//!   (`color`). Pages of a TIFF and frames of animations are in `pages`, and which of them are decoded
-//!   in `select` and `visit`.
+//!   (`color`). Pages of a TIFF are in `tiff`, frames of animations in `frames`, and which of them are
+//!   decoded in `select` and `visit`. Decoders read through `bytes`, which limits their time.
 //! * [`ImageProcessor`] is preprocessor_config.json (`config`): one fixed order of steps
 //!   (`processor`), whose defaults and spellings depend on the class (`class`, `size`). The steps on
 //!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and `filter`.
 //! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
 
 mod blank;
+mod bytes;
 pub mod class;
 mod color;
 mod config;
 pub mod decode;
 pub mod filter;
+mod frames;
 pub mod geometry;
-mod pages;
 pub mod processor;
 pub mod reduce;
 pub mod resample;
@@ -29,10 +30,13 @@ pub mod size;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod tiff;
 mod visit;
 
 pub use blank::Blank;
-pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count, probe};
+pub use decode::{
+    Background, DecodeOptions, Decoded, MAX_PAGES, decode, decode_page, page_count, probe,
+};
 pub use processor::{ImageProcessor, Pixels};
 pub use select::Pages;
 pub use sniff::is_picture;

@@ -161,7 +161,7 @@ fn contains(bytes: &[u8], mark: &[u8]) -> bool {
 /// Whether the file reaches the end that its format gives it, for formats whose decoders do not ask.
 pub(super) fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     match (format, bytes) {
-        (ImageFormat::Jpeg, _) => jpeg_is_complete(bytes),
+        (ImageFormat::Jpeg, _) => jpeg_scans(bytes).is_some(),
         (ImageFormat::WebP, [_, _, _, _, a, b, c, d, rest @ ..]) => {
             rest.len() as u64 >= u64::from(u32::from_le_bytes([*a, *b, *c, *d]))
         }
@@ -169,26 +169,28 @@ pub(super) fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Whether a JPEG goes on to its end-of-image marker. The decoder paints what is missing in grey
-/// and reports nothing, so a file cut short has to be found by walking its segments.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
+/// How many passes over the picture a JPEG makes, if it goes on to its end-of-image marker. The decoder
+/// paints what is missing in grey and reports nothing, so a file cut short has to be found by walking its
+/// segments.
+pub(super) fn jpeg_scans(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut scans) = (2, 0);
     while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) {
         at += offset + 1;
         match bytes.get(at) {
-            Some(0xD9) => return true,
+            Some(0xD9) => return Some(scans),
             // A fill byte: the marker's own 0xFF follows.
             Some(0xFF) => {}
             // A stuffed zero in coded data, a restart or another marker without a segment.
             Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1,
-            Some(_) => {
-                let Some(length) = bytes.get(at + 1..at + 3) else { return false };
+            Some(marker) => {
+                scans += usize::from(*marker == 0xDA);
+                let length = bytes.get(at + 1..at + 3)?;
                 at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
             }
-            None => return false,
+            None => return None,
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -266,10 +268,10 @@ mod tests {
         // The comment holds an end marker of its own, as an embedded thumbnail does.
         let whole =
             b"\xFF\xD8\xFF\xFE\0\x04\xFF\xD9\xFF\xDA\0\x02\x11\xFF\0\x22\xFF\xD0\x33\xFF\xD9";
-        assert!(jpeg_is_complete(whole));
-        assert!(jpeg_is_complete(&[whole, b"trailing".as_slice()].concat()));
+        assert_eq!(jpeg_scans(whole), Some(1));
+        assert_eq!(jpeg_scans(&[whole, b"trailing".as_slice()].concat()), Some(1));
         for len in 2..whole.len() {
-            assert!(!jpeg_is_complete(&whole[..len]), "{len}");
+            assert_eq!(jpeg_scans(&whole[..len]), None, "{len}");
         }
     }
 }

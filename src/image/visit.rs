@@ -12,10 +12,11 @@ use ::image::{
 use anyhow::{Result, anyhow, bail};
 
 use super::color::to_rgb8;
-use super::decode::{check_size, decode, decode_page, explain, limits, page_count};
-use super::pages::has_separate_first;
+use super::bytes::{Bytes, Clock};
+use super::decode::{check_size, decode, decode_tiff, explain, gave_up, limits, page_count};
+use super::frames::has_separate_first;
 use super::sniff::{name, sniff};
-use super::{DecodeOptions, Decoded, Pages};
+use super::{DecodeOptions, Decoded, MAX_PAGES, Pages, tiff};
 
 /// Gets a page and its number, which is none where the file has one page only. False ends the visit.
 pub(super) type Visit<'a> = &'a mut dyn FnMut(Option<usize>, Result<Decoded>) -> bool;
@@ -23,7 +24,8 @@ pub(super) type Visit<'a> = &'a mut dyn FnMut(Option<usize>, Result<Decoded>) ->
 /// Decodes the pages that `pages` names, in the order of the file; a page that fails is visited with
 /// its error. None stands for all pages of a TIFF, and for the first frame of an animation.
 ///
-/// A file that can't be read at all, or that has none of these pages, is visited once, with an error.
+/// A file that can't be read at all, or that has none of these pages, is visited once, with an error. So is
+/// what comes after [`MAX_PAGES`] pages.
 pub fn visit_pages(bytes: &[u8], pages: Option<&Pages>, options: &DecodeOptions, visit: Visit) {
     let (format, count) = match sniff(bytes).and_then(|f| Ok((f, page_count(bytes)?))) {
         Ok(known) => known,
@@ -42,55 +44,64 @@ pub fn visit_pages(bytes: &[u8], pages: Option<&Pages>, options: &DecodeOptions,
         visit(None, Err(anyhow!("has no page among {asked}: it has {count}")));
         return;
     };
-    let goes_on = pages.map_or(format == ImageFormat::Tiff, |pages| pages.go_beyond(first));
-    if format == ImageFormat::Tiff {
-        for page in (first..=count).filter(|page| is_wanted(*page)) {
-            if !visit(number(page), decode_page(bytes, page - 1, options)) {
-                break;
-            }
+    let last = count.min(MAX_PAGES);
+    let goes_on = match pages {
+        _ if format == ImageFormat::Tiff => {
+            let places = tiff::pages(bytes, MAX_PAGES);
+            (first..=last).filter(|page| is_wanted(*page)).all(|page| {
+                visit(number(page), decode_tiff(bytes, &places, page - 1, options))
+            })
         }
-    } else if first == 1 && (count == 1 || !goes_on) {
+        Some(pages) if count > 1 && (first > 1 || pages.go_beyond(first)) => {
+            visit_frames(bytes, format, options, pages, last, visit)
+        }
         // Without the decoder's animation: it keeps a second picture in memory.
-        visit(number(1), decode(bytes, options));
-    } else {
-        visit_frames(bytes, format, options, &|page| is_wanted(page) && page <= count, visit);
+        _ => visit(number(1), decode(bytes, options)),
+    };
+    if goes_on && count > MAX_PAGES && is_wanted(MAX_PAGES + 1) {
+        let error = anyhow!("has more than {MAX_PAGES} pages, and no more of one file are read");
+        visit(number(MAX_PAGES + 1), Err(error));
     }
 }
 
-/// The frames of an animation. Each is seen over what earlier ones left, so all are decoded, once.
+/// The frames of an animation, the first `count` of which are there. Each is seen over what earlier ones
+/// left, so all up to the last that is wanted are decoded, once. False if the visitor has had enough, or
+/// nothing more can be read.
 fn visit_frames(
     bytes: &[u8],
     format: ImageFormat,
     options: &DecodeOptions,
-    is_wanted: &dyn Fn(usize) -> bool,
+    wanted: &Pages,
+    count: usize,
     visit: Visit,
-) {
-    let damaged = || anyhow!("damaged {} file (its decoder gave up)", name(format));
+) -> bool {
     let mut page = 0;
     if has_separate_first(bytes, format) {
         page += 1;
-        if is_wanted(page) && !visit(Some(page), decode(bytes, options)) {
-            return;
+        if wanted.contains(page) && !visit(Some(page), decode(bytes, options)) {
+            return false;
         }
     }
-    let opened = catch_unwind(AssertUnwindSafe(|| frames(bytes, format, options)));
-    let mut frames = match opened.unwrap_or_else(|_| Err(damaged())) {
+    let clock = Clock::start(options.max_time);
+    let opened = catch_unwind(AssertUnwindSafe(|| frames(bytes, format, options, &clock)));
+    let mut frames = match opened.unwrap_or_else(|_| Err(gave_up(format))) {
         Ok(frames) => frames,
         Err(error) => {
             visit(Some(page + 1), Err(error));
-            return;
+            return false;
         }
     };
-    loop {
+    while page < count && wanted.go_beyond(page) {
         let frame = match catch_unwind(AssertUnwindSafe(|| frames.next())) {
             Ok(Some(Ok(frame))) => Ok(frame),
             Ok(Some(Err(error))) => Err(explain(error, format, options)),
-            Ok(None) => return,
-            Err(_) => Err(damaged()),
+            Ok(None) => Err(anyhow!("truncated {} file (it ends too early)", name(format))),
+            Err(_) => Err(gave_up(format)),
         };
+        let frame = frame.and_then(|frame| clock.over().map_or(Ok(frame), Err));
         page += 1;
         let failed = frame.is_err();
-        if !failed && !is_wanted(page) {
+        if !failed && !wanted.contains(page) {
             continue;
         }
         let decoded = frame.map(|frame| {
@@ -100,14 +111,21 @@ fn visit_frames(
         });
         // What comes after a damaged frame can't be told from damage.
         if !visit(Some(page), decoded) || failed {
-            return;
+            return false;
         }
+        clock.restart();
     }
+    true
 }
 
-fn frames<'a>(bytes: &'a [u8], format: ImageFormat, options: &DecodeOptions) -> Result<Frames<'a>> {
+fn frames<'a>(
+    bytes: &'a [u8],
+    format: ImageFormat,
+    options: &DecodeOptions,
+    clock: &'a Clock,
+) -> Result<Frames<'a>> {
     let open = || -> ImageResult<(u32, u32, Frames<'a>)> {
-        let reader = Cursor::new(bytes);
+        let reader = Bytes::new(bytes, &[], clock);
         Ok(match format {
             ImageFormat::Gif => {
                 let mut decoder = GifDecoder::new(reader)?;

@@ -1,14 +1,15 @@
-//! Files of several images: the pages of a TIFF, the frames of a GIF, WebP or PNG.
+//! The pages of a TIFF.
 //!
-//! The TIFF decoder reads the first page, and knows nothing of palettes. Both are helped by small
-//! changes to the directory in front of the pixels, made here on a copy of the file.
+//! The decoder reads the first page, and knows nothing of palettes. Both are helped by small changes
+//! to the directory in front of the pixels: patches that stand for the file's own bytes.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use ::image::{DynamicImage, ImageFormat, RgbImage};
+use ::image::{DynamicImage, RgbImage};
+
+use super::bytes::Patch;
 
 const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
@@ -18,45 +19,40 @@ const COLOR_MAP: u16 = 320;
 const EXTRA_SAMPLES: u16 = 338;
 
 /// One page of a TIFF, made ready for the decoder.
-pub(super) struct Page<'a> {
-    /// The file with this page in front.
-    pub(super) bytes: Cow<'a, [u8]>,
+pub(super) struct Page {
+    /// They put this page in front.
+    pub(super) patches: Vec<Patch>,
     /// The colours that the page's samples stand for.
     palette: Option<Vec<[u8; 3]>>,
     /// The samples are multiplied by their alpha already.
     is_premultiplied: bool,
 }
 
-impl<'a> Page<'a> {
-    /// Page `index`, from 0.
-    pub(super) fn of(bytes: &'a [u8], index: usize) -> Result<Self> {
+impl Page {
+    /// Page `index`, from 0; `pages` are those that [`pages`] finds in the same file.
+    pub(super) fn of(bytes: &[u8], pages: &[usize], index: usize) -> Result<Self> {
         let tiff = Tiff::new(bytes).context("truncated TIFF file (it ends too early)")?;
-        let pages = tiff.pages();
         let Some(&directory) = pages.get(index) else {
             // Page 0 is the decoder's to complain about.
             ensure!(index == 0, "the file has no page {}, it has {}", index + 1, pages.len());
-            return Ok(Page {
-                bytes: Cow::Borrowed(bytes),
-                palette: None,
-                is_premultiplied: false,
-            });
+            return Ok(Page { patches: Vec::new(), palette: None, is_premultiplied: false });
         };
         let tag = |tag| tiff.short(directory, tag);
         // Fax coders know about the order of bits; for the others the decoder ignores it.
         if tag(FILL_ORDER) == Some(2) && !matches!(tag(COMPRESSION), Some(2..=4)) {
             bail!("TIFF file of a kind that is not supported (bits in reverse); convert it to PNG");
         }
-        let mut bytes = Cow::Borrowed(bytes);
+        let mut patches = Vec::new();
         if index > 0 {
             let start = u32::try_from(directory).context("the page lies too far in the file")?;
-            bytes.to_mut()[4..8].copy_from_slice(&tiff.u32_bytes(start));
+            patches.push((4, tiff.u32_bytes(start).to_vec()));
         }
         let palette = tiff.palette(directory);
         if let (Some(_), Some(at)) = (&palette, tiff.entry(directory, PHOTOMETRIC_INTERPRETATION)) {
             // The indices are read as greys, and looked up in `finish`.
-            bytes.to_mut()[at + 8..at + 10].copy_from_slice(&tiff.u16_bytes(1));
+            patches.push((at + 8, tiff.u16_bytes(1).to_vec()));
         }
-        Ok(Page { bytes, palette, is_premultiplied: tag(EXTRA_SAMPLES) == Some(1) })
+        Ok(Page { patches, palette, is_premultiplied: tag(EXTRA_SAMPLES) == Some(1) })
     }
 
     /// Looks up the palette and divides by alpha, where the page asks for it.
@@ -86,9 +82,9 @@ impl<'a> Page<'a> {
     }
 }
 
-/// How many pages a TIFF has.
-pub(super) fn tiff_pages(bytes: &[u8]) -> usize {
-    Tiff::new(bytes).map_or(0, |tiff| tiff.pages().len())
+/// Where the pages of a TIFF begin, `most` of them at most.
+pub(super) fn pages(bytes: &[u8], most: usize) -> Vec<usize> {
+    Tiff::new(bytes).map_or_else(Vec::new, |tiff| tiff.pages(most))
 }
 
 /// The directories of a TIFF.
@@ -121,13 +117,13 @@ impl<'a> Tiff<'a> {
     }
 
     /// Where the directories of the pages lie. A damaged file may lead in circles.
-    fn pages(&self) -> Vec<usize> {
+    fn pages(&self, most: usize) -> Vec<usize> {
         let mut pages = Vec::new();
         let mut seen = HashSet::new();
         let mut next = self.u32(4);
         while let Some(at) = next.filter(|&at| at != 0).map(|at| at as usize) {
             let Some(entries) = self.u16(at) else { break };
-            if !seen.insert(at) {
+            if pages.len() == most || !seen.insert(at) {
                 break;
             }
             pages.push(at);
@@ -165,82 +161,4 @@ impl<'a> Tiff<'a> {
         let sample = |i: usize| self.u16(start + i * 2).map(|value| (value >> 8) as u8);
         (0..256).map(|i| Some([sample(i)?, sample(256 + i)?, sample(512 + i)?])).collect()
     }
-}
-
-/// How many frames an animated WebP has, by its chunks; 0 for others.
-pub(super) fn webp_frames(bytes: &[u8]) -> usize {
-    let mut frames = 0;
-    let mut at = 12;
-    let head = |at: usize| bytes.get(at..)?.first_chunk::<8>();
-    while let Some([name @ .., a, b, c, d]) = head(at) {
-        frames += usize::from(name == b"ANMF");
-        let size = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-        // Chunks of odd size are followed by a byte of padding.
-        at = at.saturating_add(8).saturating_add(size).saturating_add(size & 1);
-    }
-    frames
-}
-
-/// How many images an animated PNG has; 0 for others.
-pub(super) fn png_frames(bytes: &[u8]) -> usize {
-    let control = png_chunks(bytes).find(|(kind, _)| kind == b"acTL" || kind == b"IDAT");
-    match control {
-        Some((kind, at)) if &kind == b"acTL" => {
-            let frames = bytes.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
-            let frames = frames.map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
-            // The number is only told; there can't be more than there are frame controls.
-            let controls = png_chunks(bytes).filter(|(kind, _)| kind == b"fcTL").count();
-            frames.min(controls) + usize::from(has_separate_first(bytes, ImageFormat::Png))
-        }
-        _ => 0,
-    }
-}
-
-/// Whether a PNG's first image is none of its animation's frames.
-pub(super) fn has_separate_first(bytes: &[u8], format: ImageFormat) -> bool {
-    let is_first = |kind: &[u8; 4]| kind == b"fcTL" || kind == b"IDAT";
-    let mut chunks = png_chunks(bytes);
-    format == ImageFormat::Png
-        && chunks.find(|(kind, _)| is_first(kind)).is_some_and(|(kind, _)| &kind == b"IDAT")
-        && chunks.any(|(kind, _)| &kind == b"fcTL")
-}
-
-/// The chunks of a PNG: name, and where their data begins.
-fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], usize)> + '_ {
-    let mut at = 8usize;
-    std::iter::from_fn(move || {
-        let head = bytes.get(at..at.checked_add(8)?)?;
-        let size = u32::from_be_bytes(*head.first_chunk::<4>()?) as usize;
-        let start = at + 8;
-        // Four bytes of checksum follow.
-        at = start.saturating_add(size).saturating_add(4);
-        Some((*head.last_chunk::<4>()?, start))
-    })
-}
-
-/// How many frames a GIF has, found by stepping over its blocks. A file cut short has those whose
-/// blocks are begun.
-pub(super) fn gif_frames(bytes: &[u8]) -> usize {
-    let mut frames = 0;
-    let color_table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-    let Some(&flags) = bytes.get(10) else { return 0 };
-    let mut at = 13 + color_table(flags);
-    while let Some(block) = bytes.get(at) {
-        at += match block {
-            // An extension, with its label.
-            0x21 => 2,
-            // A frame: its place and size, its flags, its colours, the size of its codes.
-            0x2C => {
-                frames += 1;
-                11 + bytes.get(at + 9).map_or(0, |&flags| color_table(flags))
-            }
-            _ => return frames,
-        };
-        // Blocks of data, each after its length, up to one of no length.
-        while let Some(&length @ 1..) = bytes.get(at) {
-            at += 1 + usize::from(length);
-        }
-        at += 1;
-    }
-    frames
 }
