@@ -10,7 +10,6 @@ use ::image::error::UnsupportedErrorKind;
 use ::image::metadata::Orientation;
 use ::image::{
     AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
-    RgbImage,
 };
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
@@ -18,6 +17,7 @@ use super::Rgb8;
 use super::bytes::{Bytes, Clock, Patch};
 use super::color::to_rgb8;
 use super::frames::{gif_frames, png_frames, webp_frames};
+use super::orientation::{orientation, turn};
 use super::sniff::{is_complete, jpeg_scans, name, sniff};
 use super::tiff::{self, Page};
 
@@ -159,7 +159,7 @@ fn decode_as(
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, options.max_mpixels)?;
-    let orientation = orientation(&mut decoder);
+    let orientation = orientation(&mut decoder, bytes, format);
     check_whole(bytes, format, f64::from(width) * f64::from(height))?;
     let mut image = finish(DynamicImage::from_decoder(decoder).map_err(explain)?);
     if format == ImageFormat::Bmp && is_invisible(&image) {
@@ -183,7 +183,8 @@ fn check_whole(bytes: &[u8], format: ImageFormat, pixels: f64) -> Result<()> {
         ImageFormat::Jpeg => jpeg_scans(bytes),
         _ => is_complete(bytes, format).then_some(1),
     };
-    let scans = scans.with_context(|| format!("truncated {} file (it ends too early)", name(format)))?;
+    let scans =
+        scans.with_context(|| format!("truncated {} file (it ends too early)", name(format)))?;
     let mpixels = pixels / 1e6;
     ensure!(
         scans as f64 * mpixels <= MAX_SCANNED_MPIXELS,
@@ -199,8 +200,7 @@ const MAX_SCANNED_MPIXELS: f64 = 5000.0;
 /// A later frame of a GIF.
 fn decode_frame(bytes: &[u8], index: usize, options: &DecodeOptions) -> Result<Decoded> {
     let clock = Clock::start(options.max_time);
-    let explain =
-        |error| clock.over().unwrap_or_else(|| explain(error, ImageFormat::Gif, options));
+    let explain = |error| clock.over().unwrap_or_else(|| explain(error, ImageFormat::Gif, options));
     let mut decoder = GifDecoder::new(Bytes::new(bytes, &[], &clock)).map_err(explain)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, options.max_mpixels)?;
@@ -240,41 +240,6 @@ pub(super) fn check_size(width: u32, height: u32, max_mpixels: f64) -> Result<()
          limit of {max_mpixels} million; --max-image-mpixels sets the limit"
     );
     Ok(())
-}
-
-/// The orientation that the file asks for. EXIF goes before XMP, as in Pillow; damaged metadata
-/// does not make an image unreadable.
-fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
-    match decoder.orientation() {
-        Ok(orientation) if orientation != Orientation::NoTransforms => orientation,
-        _ => decoder
-            .xmp_metadata()
-            .ok()
-            .flatten()
-            .and_then(|xmp| xmp_orientation(&xmp))
-            .unwrap_or(Orientation::NoTransforms),
-    }
-}
-
-/// `tiff:Orientation` in an XMP packet, written as an attribute or as an element.
-fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
-    let key = b"tiff:Orientation";
-    let at = xmp.windows(key.len()).position(|window| window == key)? + key.len();
-    let value = xmp.get(at..)?;
-    let digit = match value {
-        [b'=', b'"' | b'\'', digit, ..] | [b'>', digit, ..] => digit,
-        _ => return None,
-    };
-    Orientation::from_exif(digit.wrapping_sub(b'0'))
-}
-
-fn turn(image: Rgb8, orientation: Orientation) -> Option<Rgb8> {
-    let image = RgbImage::from_raw(image.width as u32, image.height as u32, image.data)?;
-    let mut image = DynamicImage::ImageRgb8(image);
-    image.apply_orientation(orientation);
-    let image = image.into_rgb8();
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    Some(Rgb8 { width, height, data: image.into_raw() })
 }
 
 /// A decoder's error as a sentence.

@@ -20,8 +20,8 @@ pub(super) fn webp_frames(bytes: &[u8]) -> usize {
 pub(super) fn png_frames(bytes: &[u8]) -> usize {
     let control = png_chunks(bytes).find(|(kind, _)| kind == b"acTL" || kind == b"IDAT");
     match control {
-        Some((kind, at)) if &kind == b"acTL" => {
-            let frames = bytes.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
+        Some((kind, data)) if &kind == b"acTL" => {
+            let frames = data.first_chunk::<4>();
             let frames = frames.map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
             // The number is only told; there can't be more than there are frame controls.
             let controls = png_chunks(bytes).filter(|(kind, _)| kind == b"fcTL").count();
@@ -40,16 +40,16 @@ pub(super) fn has_separate_first(bytes: &[u8], format: ImageFormat) -> bool {
         && chunks.any(|(kind, _)| &kind == b"fcTL")
 }
 
-/// The chunks of a PNG: name, and where their data begins.
-fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], usize)> + '_ {
-    let mut at = 8usize;
+/// The chunks of a PNG: name, and data, as far as it is there.
+pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> + '_ {
+    let mut rest = bytes.get(8..).unwrap_or_default();
     std::iter::from_fn(move || {
-        let head = bytes.get(at..at.checked_add(8)?)?;
+        let (head, behind) = rest.split_first_chunk::<8>()?;
         let size = u32::from_be_bytes(*head.first_chunk::<4>()?) as usize;
-        let start = at + 8;
+        let (data, behind) = behind.split_at(size.min(behind.len()));
         // Four bytes of checksum follow.
-        at = start.saturating_add(size).saturating_add(4);
-        Some((*head.last_chunk::<4>()?, start))
+        rest = behind.get(4..).unwrap_or_default();
+        Some((*head.last_chunk::<4>()?, data))
     })
 }
 

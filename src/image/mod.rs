@@ -22,6 +22,9 @@ pub mod decode;
 pub mod filter;
 mod frames;
 pub mod geometry;
+#[cfg(test)]
+mod hostile;
+mod orientation;
 pub mod processor;
 pub mod reduce;
 pub mod resample;

@@ -67,7 +67,10 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat> {
     if bytes.is_empty() {
         bail!("not an image (the file is empty)");
     }
-    if let Some((name, ..)) = REFUSED.iter().find(|(_, at, mark)| has(bytes, *at, mark)) {
+    // A cursor file of no cursors is another that begins with zeros, a TGA mostly.
+    let zeros = has(bytes, 0, b"\0\0\x02\0\0\0");
+    let refused = REFUSED.iter().find(|(_, at, mark)| has(bytes, *at, mark) && !zeros);
+    if let Some((name, ..)) = refused {
         bail!("{name} file, which is not supported; convert it to PNG or JPEG first");
     }
     if let Some((name, ..)) = ARCHIVES.iter().find(|(_, at, mark)| has(bytes, *at, mark)) {

@@ -1,7 +1,7 @@
 //! The pages of a TIFF.
 //!
-//! The decoder reads the first page, and knows nothing of palettes. Both are helped by small changes
-//! to the directory in front of the pixels: patches that stand for the file's own bytes.
+//! The decoder reads the first page, and knows nothing of palettes and of the colours of JPEG. It is helped
+//! by small changes to the directory in front of the pixels: patches that stand for the file's own bytes.
 
 use std::collections::HashSet;
 
@@ -11,6 +11,8 @@ use ::image::{DynamicImage, RgbImage};
 
 use super::bytes::Patch;
 
+const IMAGE_WIDTH: u16 = 256;
+const IMAGE_LENGTH: u16 = 257;
 const BITS_PER_SAMPLE: u16 = 258;
 const COMPRESSION: u16 = 259;
 const PHOTOMETRIC_INTERPRETATION: u16 = 262;
@@ -26,6 +28,8 @@ pub(super) struct Page {
     palette: Option<Vec<[u8; 3]>>,
     /// The samples are multiplied by their alpha already.
     is_premultiplied: bool,
+    /// The samples are luma and chroma of a JPEG.
+    is_ycc: bool,
 }
 
 impl Page {
@@ -35,7 +39,8 @@ impl Page {
         let Some(&directory) = pages.get(index) else {
             // Page 0 is the decoder's to complain about.
             ensure!(index == 0, "the file has no page {}, it has {}", index + 1, pages.len());
-            return Ok(Page { patches: Vec::new(), palette: None, is_premultiplied: false });
+            let patches = Vec::new();
+            return Ok(Page { patches, palette: None, is_premultiplied: false, is_ycc: false });
         };
         let tag = |tag| tiff.short(directory, tag);
         // Fax coders know about the order of bits; for the others the decoder ignores it.
@@ -48,11 +53,17 @@ impl Page {
             patches.push((4, tiff.u32_bytes(start).to_vec()));
         }
         let palette = tiff.palette(directory);
-        if let (Some(_), Some(at)) = (&palette, tiff.entry(directory, PHOTOMETRIC_INTERPRETATION)) {
-            // The indices are read as greys, and looked up in `finish`.
-            patches.push((at + 8, tiff.u16_bytes(1).to_vec()));
+        let is_ycc = tag(COMPRESSION) == Some(7)
+            && tag(PHOTOMETRIC_INTERPRETATION) == Some(6)
+            && tag(BITS_PER_SAMPLE) == Some(8);
+        // Indices are read as greys, luma and chroma as colours; `finish` makes of them what they are.
+        let read_as = palette.as_ref().map(|_| 1).or(is_ycc.then_some(2));
+        if let Some((kind, at)) = read_as.zip(tiff.entry(directory, PHOTOMETRIC_INTERPRETATION))
+            && at + 10 <= bytes.len()
+        {
+            patches.push((at + 8, tiff.u16_bytes(kind).to_vec()));
         }
-        Ok(Page { patches, palette, is_premultiplied: tag(EXTRA_SAMPLES) == Some(1) })
+        Ok(Page { patches, palette, is_premultiplied: tag(EXTRA_SAMPLES) == Some(1), is_ycc })
     }
 
     /// Looks up the palette and divides by alpha, where the page asks for it.
@@ -77,14 +88,36 @@ impl Page {
                 }
                 DynamicImage::ImageRgba8(image)
             }
+            (DynamicImage::ImageRgb8(mut image), _) if self.is_ycc => {
+                image.pixels_mut().for_each(|pixel| pixel.0 = rgb(pixel.0));
+                DynamicImage::ImageRgb8(image)
+            }
             (image, _) => image,
         }
     }
 }
 
+/// The colour of a JPEG's luma and chroma, by the integers of libjpeg (jdcolor.c).
+fn rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    const HALF: i32 = 1 << 15;
+    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
+    let red = y + ((91_881 * cr + HALF) >> 16);
+    let green = y + ((-22_554 * cb - 46_802 * cr + HALF) >> 16);
+    let blue = y + ((116_130 * cb + HALF) >> 16);
+    [red, green, blue].map(|value| value.clamp(0, 255) as u8)
+}
+
 /// Where the pages of a TIFF begin, `most` of them at most.
 pub(super) fn pages(bytes: &[u8], most: usize) -> Vec<usize> {
     Tiff::new(bytes).map_or_else(Vec::new, |tiff| tiff.pages(most))
+}
+
+/// How many pixels the largest page of a TIFF says it has.
+pub(super) fn largest(bytes: &[u8], most: usize) -> u64 {
+    let Some(tiff) = Tiff::new(bytes) else { return 0 };
+    let side = |directory, tag| tiff.long(directory, tag).unwrap_or(0);
+    let pages = tiff.pages(most).into_iter();
+    pages.map(|page| side(page, IMAGE_WIDTH) * side(page, IMAGE_LENGTH)).max().unwrap_or(0)
 }
 
 /// The directories of a TIFF.
@@ -144,6 +177,16 @@ impl<'a> Tiff<'a> {
         match (self.u16(at + 2)?, self.u32(at + 4)?) {
             (3, 1 | 2) => self.u16(at + 8),
             (3, _) => self.u16(self.u32(at + 8)? as usize),
+            _ => None,
+        }
+    }
+
+    /// The only value of a tag of 16 or 32 bits.
+    fn long(&self, directory: usize, tag: u16) -> Option<u64> {
+        let at = self.entry(directory, tag)?;
+        match self.u16(at + 2)? {
+            3 => self.u16(at + 8).map(u64::from),
+            4 => self.u32(at + 8).map(u64::from),
             _ => None,
         }
     }

@@ -11,8 +11,8 @@ use ::image::{
 };
 use anyhow::{Result, anyhow, bail};
 
-use super::color::to_rgb8;
 use super::bytes::{Bytes, Clock};
+use super::color::to_rgb8;
 use super::decode::{check_size, decode, decode_tiff, explain, gave_up, limits, page_count};
 use super::frames::has_separate_first;
 use super::sniff::{name, sniff};
@@ -48,9 +48,9 @@ pub fn visit_pages(bytes: &[u8], pages: Option<&Pages>, options: &DecodeOptions,
     let goes_on = match pages {
         _ if format == ImageFormat::Tiff => {
             let places = tiff::pages(bytes, MAX_PAGES);
-            (first..=last).filter(|page| is_wanted(*page)).all(|page| {
-                visit(number(page), decode_tiff(bytes, &places, page - 1, options))
-            })
+            (first..=last)
+                .filter(|page| is_wanted(*page))
+                .all(|page| visit(number(page), decode_tiff(bytes, &places, page - 1, options)))
         }
         Some(pages) if count > 1 && (first > 1 || pages.go_beyond(first)) => {
             visit_frames(bytes, format, options, pages, last, visit)
@@ -157,15 +157,21 @@ fn frames<'a>(
     }
 }
 
-/// Roughly the memory that decoding takes, by the size that the file says it has: what the decoder
+/// Roughly the memory that decoding a page takes, by the size that the file says it has: what the decoder
 /// gives, and RGB of it twice. 0 where it says nothing; such a file fails before memory is taken.
 pub fn memory(bytes: &[u8]) -> u64 {
     let measure = || {
         let format = sniff(bytes).ok()?;
         let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().ok()?;
         let (width, height) = decoder.dimensions();
-        let rgb = u64::from(width) * u64::from(height) * 3;
-        Some(decoder.total_bytes().saturating_add(2 * rgb))
+        let first = u64::from(width) * u64::from(height);
+        let sample = decoder.total_bytes().div_ceil(first.max(1));
+        // Of later pages only the sizes are looked at.
+        let pixels = match format {
+            ImageFormat::Tiff => first.max(tiff::largest(bytes, MAX_PAGES)),
+            _ => first,
+        };
+        Some(pixels.saturating_mul(sample + 6))
     };
     catch_unwind(AssertUnwindSafe(measure)).ok().flatten().unwrap_or(0)
 }
@@ -173,6 +179,7 @@ pub fn memory(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::decode_page;
     use super::*;
 
     fn file(name: &str) -> Vec<u8> {
