@@ -12,7 +12,7 @@ use crate::support::{Ran, Vedm, golden, pictures, tests_folder};
 fn ocr(folder: &Path, args: &[&str]) -> Vedm {
     let model = golden("vit-bert");
     let mut all = vec!["ocr", "--model", model.to_str().unwrap(), "--device", "cpu"];
-    all.extend(["--format", "jsonl", "--progress", "never"]);
+    all.extend(["--format", "jsonl", "--progress", "never", "--max-new-tokens", "8"]);
     all.extend(args);
     Vedm::new(&all).dir(folder)
 }
