@@ -255,6 +255,8 @@ pub(super) fn explain(error: ImageError, format: ImageFormat, options: &DecodeOp
         _ => error.source().map_or_else(|| error.to_string(), ToString::to_string),
     };
     let says = says.lines().next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    // What follows is the decoder's own picture of its state.
+    let says = if says.starts_with("CRC error") { "a checksum is wrong" } else { says };
     let lower = says.to_lowercase();
     if END_OF_FILE.iter().any(|words| lower.contains(words)) {
         return anyhow!("truncated {format} file (it ends too early)");

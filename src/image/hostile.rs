@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DecodeOptions, MAX_PAGES, Pages, decode, memory, page_count, visit_pages};
+use super::{
+    DecodeOptions, ImageProcessor, MAX_PAGES, Pages, Rgb8, decode, memory, page_count, visit_pages,
+};
 
 /// Every page that is visited: its number and the error, if it has one.
 fn visited(bytes: &[u8], pages: Option<&str>) -> Vec<(Option<usize>, Option<String>)> {
@@ -184,4 +186,30 @@ fn memory_is_that_of_the_largest_page() {
     bytes.extend(&tiff(10_000, 10_000, 1)[8..]);
     assert!(memory(&small) < 10_000);
     assert!(memory(&bytes) >= 10_000 * 10_000 * 7);
+}
+
+/// A strip that is to be enlarged until its shorter side fits would be larger than the memory.
+#[test]
+fn nothing_is_enlarged_beyond_reason() {
+    let strip = Rgb8 { width: 30_000, height: 2, data: vec![7; 180_000] };
+    let process = |json: serde_json::Value| {
+        let processor = ImageProcessor::from_json(&json, None).unwrap();
+        processor.process(&strip).map(|pixels| [pixels.width, pixels.height])
+    };
+    let class = "CLIPImageProcessor";
+    let error = process(serde_json::json!({
+        "image_processor_type": class, "size": {"shortest_edge": 224}, "do_center_crop": false
+    }));
+    let expected =
+        "the image processor would make 3360000x224 pixels of it, more than any model takes";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+    let error = process(serde_json::json!({
+        "image_processor_type": "ViTImageProcessor", "size": {"height": 60_000, "width": 60_000}
+    }));
+    assert!(error.unwrap_err().to_string().contains("60000x60000"));
+    // Where only the middle is kept, nothing of the rest is made.
+    let kept = process(serde_json::json!({
+        "image_processor_type": class, "size": {"shortest_edge": 224}, "crop_size": 224
+    }));
+    assert_eq!(kept.unwrap(), [224, 224]);
 }

@@ -52,6 +52,18 @@ pub struct ImageProcessor {
     pub(super) raw: Map<String, Value>,
 }
 
+/// The most pixels of what goes into a model: a gigabyte of floats. A long strip, its shorter side
+/// enlarged to a model's size, or a mistaken config, would ask for all memory.
+const MAX_OUTPUT: usize = 90_000_000;
+
+fn check_area((height, width): (usize, usize)) -> Result<()> {
+    ensure!(
+        height.saturating_mul(width) <= MAX_OUTPUT,
+        "the image processor would make {width}x{height} pixels of it, more than any model takes"
+    );
+    Ok(())
+}
+
 impl ImageProcessor {
     /// The same processor for images of another height and width; where it crops, the ratio of what
     /// is resized to what is cropped stays.
@@ -119,6 +131,7 @@ impl ImageProcessor {
             Some(Size::ShortestEdge(edge)) if self.do_resize => shortest_edge_size(image, edge),
             _ => (image.height, image.width),
         };
+        check_area(if self.do_center_crop { self.crop_size } else { size })?;
         if self.do_center_crop {
             let crop = self.crop_size;
             Ok(Cow::Owned(resize_and_center_crop(image, size, self.resample, crop)?))
@@ -137,6 +150,7 @@ impl ImageProcessor {
         }
         let Some(Size::Exact { height, width }) = self.size else { return Ok(image) };
         let size = (height, width);
+        check_area(size)?;
         if let (true, Some(turned)) = (self.do_align_long_axis, align_long_axis(&image, size)) {
             image = Cow::Owned(turned);
         }

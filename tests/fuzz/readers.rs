@@ -117,7 +117,9 @@ fn tokenizer_config(bytes: &[u8]) -> bool {
 
 fn use_tokenizer(folder: &Path) -> bool {
     let Ok(tokenizer) = Tokenizer::from_dir(folder, Some("gpt2")) else { return false };
-    for text in ["", "a quick brown fox", "\u{feff}\u{e9}\u{1f600} \u{3042}\n\t<s>", "\u{2581}the\0"] {
+    for text in
+        ["", "a quick brown fox", "\u{feff}\u{e9}\u{1f600} \u{3042}\n\t<s>", "\u{2581}the\0"]
+    {
         if let Ok(ids) = tokenizer.encode(text, true) {
             drop(tokenizer.decode(&ids, true));
         }

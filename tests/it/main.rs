@@ -12,6 +12,7 @@ mod house;
 mod hub;
 mod init;
 mod inputs;
+mod killed;
 mod lines;
 mod odd;
 mod outputs;
