@@ -93,6 +93,16 @@ impl Input {
         }
     }
 
+    /// How many bytes a file says it has; 0 for what has to be read to know.
+    pub(super) fn size(&self) -> u64 {
+        match &self.source {
+            Source::File(path) => {
+                std::fs::metadata(path).map_or(0, |data| data.len().min(MAX_FILE))
+            }
+            _ => 0,
+        }
+    }
+
     /// All bytes; no path in the sentence of an error: whoever reports it puts the name before.
     pub(super) fn bytes(&self) -> Result<Vec<u8>> {
         match &self.source {
@@ -202,7 +212,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         // No bytes on the disk: a hole.
         file.as_file().set_len(MAX_FILE + 1).unwrap();
-        let error = Input::file(file.path().to_path_buf()).bytes().unwrap_err().to_string();
+        let input = Input::file(file.path().to_path_buf());
+        let error = input.bytes().unwrap_err().to_string();
         assert_eq!(error, "larger than 1024 MiB, the limit for one file");
+        // Nor does it ask for more room than it could take.
+        assert_eq!(input.size(), MAX_FILE);
     }
 }

@@ -60,6 +60,9 @@ impl Preparer {
         room: &mut dyn FnMut(u64) -> Room<'a>,
         send: &mut dyn FnMut(Unit) -> bool,
     ) {
+        // Held until the pictures are made, like what is decoded.
+        let size = input.size();
+        let _reading = room(size);
         let bytes = match input.bytes() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -69,7 +72,8 @@ impl Preparer {
         };
         let one = input.page.map(Pages::one);
         let pages = one.as_ref().or(self.pages.as_ref());
-        let room = room(image::memory(&bytes) + bytes.len() as u64);
+        let more = (bytes.len() as u64).saturating_sub(size);
+        let room = room(image::memory(&bytes).saturating_add(more));
         image::visit_pages(&bytes, pages, &self.decode, &mut |page, decoded| {
             let whole = input.unit(page.or(input.page));
             match decoded {
