@@ -156,7 +156,7 @@ impl<L> Batch<L> {
 pub(super) fn content(images: &[Pixels], processor: &ImageProcessor) -> Range<usize> {
     let black = Rgb8 { width: 1, height: 1, data: vec![0; 3] };
     let black = processor.to_floats(&black).data;
-    let mut all = usize::MAX..0;
+    let (mut start, mut stop) = (usize::MAX, 0);
     for image in images {
         let (area, width) = (image.height * image.width, image.width);
         let padding = |column: usize| {
@@ -167,9 +167,9 @@ pub(super) fn content(images: &[Pixels], processor: &ImageProcessor) -> Range<us
         let first = (0..width).find(|column| !padding(*column)).unwrap_or(0);
         let end =
             (first..width).rev().find(|column| !padding(*column)).map_or(width, |last| last + 1);
-        all = all.start.min(first)..all.end.max(end);
+        (start, stop) = (start.min(first), stop.max(end));
     }
-    all
+    start.min(stop)..stop
 }
 
 impl Dataset {
