@@ -18,5 +18,6 @@ mod odd;
 mod outputs;
 mod parity;
 mod resume;
+mod streams;
 mod support;
 mod train;
