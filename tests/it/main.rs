@@ -4,6 +4,7 @@
 mod commands;
 mod completions;
 mod convert;
+mod curves;
 mod errors;
 mod eval;
 mod grid;
@@ -16,3 +17,4 @@ mod parity;
 mod resume;
 mod support;
 mod train;
+mod training;
