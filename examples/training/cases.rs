@@ -8,10 +8,10 @@ use image::{GrayImage, Luma};
 use crate::vedm;
 
 /// A model and how it is trained.
-pub struct Case {
-    pub name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     /// Images of a step.
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Encoder, decoder and their sizes for `vedm init`; none is the model shipped with vedm.
     fresh: Option<(&'static str, &'static str, &'static [&'static str])>,
     /// Rates of dropout that `--no-dropout` sets to 0.
@@ -21,7 +21,7 @@ pub struct Case {
     characters: usize,
 }
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     // Half of vit-gpt2-image-captioning in width and depth, its whole vocabulary.
     Case {
         name: "vit-gpt2",
@@ -82,7 +82,7 @@ pub const CASES: &[Case] = &[
 
 impl Case {
     /// Writes the model to `folder`.
-    pub fn make(&self, folder: &Path, no_dropout: bool) -> Result<()> {
+    pub(crate) fn make(&self, folder: &Path, no_dropout: bool) -> Result<()> {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/vedm-ocr-printed");
         let Some((encoder, decoder, sizes)) = self.fresh else {
             std::fs::create_dir(folder)?;
@@ -93,7 +93,12 @@ impl Case {
             return Ok(());
         };
         let mut args = vec!["init".as_ref(), folder, "--encoder".as_ref(), encoder.as_ref()];
-        args.extend(["--decoder".as_ref(), decoder.as_ref(), "--tokenizer".as_ref(), shipped.as_path()]);
+        args.extend([
+            "--decoder".as_ref(),
+            decoder.as_ref(),
+            "--tokenizer".as_ref(),
+            shipped.as_path(),
+        ]);
         let rates = if no_dropout { self.rates } else { &[] };
         for set in sizes.iter().chain(rates) {
             args.extend::<[&Path; 2]>(["--set".as_ref(), set.as_ref()]);
@@ -102,17 +107,20 @@ impl Case {
     }
 
     /// Draws as many images as a run takes, and writes their table; its path.
-    pub fn draw(&self, folder: &Path, steps: usize) -> Result<PathBuf> {
+    pub(crate) fn draw(&self, folder: &Path, steps: usize) -> Result<PathBuf> {
         let mut rows = String::from("image,text\n");
         let (width, height) = self.image;
         let mut random = fastrand::Rng::with_seed(1);
         for number in 0..steps * self.batch {
-            let strokes: Vec<(u32, u32)> = (0..60)
-                .map(|_| (random.u32(0..width), random.u32(0..height)))
-                .collect();
-            let ink = |x: u32, y: u32| strokes.iter().any(|s| s.0.abs_diff(x) < 3 && s.1.abs_diff(y) < 9);
-            let image = GrayImage::from_fn(width, height, |x, y| Luma([if ink(x, y) { 20 } else { 235 }]));
-            image.save(folder.join(format!("{number}.png"))).context("an image can't be written")?;
+            let strokes: Vec<(u32, u32)> =
+                (0..60).map(|_| (random.u32(0..width), random.u32(0..height))).collect();
+            let ink =
+                |x: u32, y: u32| strokes.iter().any(|s| s.0.abs_diff(x) < 3 && s.1.abs_diff(y) < 9);
+            let image =
+                GrayImage::from_fn(width, height, |x, y| Luma([if ink(x, y) { 20 } else { 235 }]));
+            image
+                .save(folder.join(format!("{number}.png")))
+                .context("an image can't be written")?;
             let text: String = (0..self.characters).map(|_| random.lowercase()).collect();
             rows += &format!("{number}.png,{text}\n");
         }

@@ -54,7 +54,11 @@ fn main() -> Result<()> {
         std::process::exit(0);
     }
     let args = Args::parse();
-    ensure!(args.steps > WARM_UP && args.rounds > 0, "at least {} steps and one round", WARM_UP + 1);
+    ensure!(
+        args.steps > WARM_UP && args.rounds > 0,
+        "at least {} steps and one round",
+        WARM_UP + 1
+    );
     for name in &args.cases {
         let known: Vec<&str> = CASES.iter().map(|case| case.name).collect();
         ensure!(known.contains(&name.as_str()), "no case {name}; there are {}", known.join(", "));
@@ -105,7 +109,11 @@ fn compare(case: &Case, args: &Args) -> Result<()> {
         median(pairs.iter().map(|pair| pair.0)),
         median(pairs.iter().map(|pair| pair.1)),
         median(ratios.iter().copied()),
-        if args.no_dropout { format!("   losses differ by at most {apart:.1e}") } else { String::new() }
+        if args.no_dropout {
+            format!("   losses differ by at most {apart:.1e}")
+        } else {
+            String::new()
+        }
     );
     Ok(())
 }

@@ -54,7 +54,8 @@ fn losses_fall_as_the_reference_s_do() {
     let data = tests_folder("fixtures/curves/data.csv").display().to_string();
     let (mut failures, mut lines) = (Vec::new(), Vec::new());
     for run in read()["runs"].as_array().unwrap() {
-        let (case, settings) = (run["case"].as_str().unwrap(), run["settings"].as_object().unwrap());
+        let (case, settings) =
+            (run["case"].as_str().unwrap(), run["settings"].as_object().unwrap());
         let name = format!("{case} {}", settings["lr_scheduler_type"]);
         let folder = copy_of(case);
         prepare(folder.path());
@@ -76,7 +77,8 @@ fn losses_fall_as_the_reference_s_do() {
                 largest = largest.max(error);
                 if !(error <= bound) {
                     let step = step + 1;
-                    failures.push(format!("{name}: {what} of step {step}: {found}, not {expected}"));
+                    failures
+                        .push(format!("{name}: {what} of step {step}: {found}, not {expected}"));
                 }
             }
             largest

@@ -142,7 +142,8 @@ impl Case<'_> {
         let names = groups(model.store());
         for (parameter, gradient) in parameters.iter().zip(gradients.iter()) {
             let name = &parameter.name;
-            if !name.starts_with(self.half) && !(self.half == "encoder" && name.starts_with("enc_")) {
+            if !name.starts_with(self.half) && !(self.half == "encoder" && name.starts_with("enc_"))
+            {
                 continue;
             }
             let known = names[name].iter().find_map(|name| expected.remove_entry(name));
@@ -254,7 +255,9 @@ fn merge(places: Vec<Place>) -> Vec<Place> {
     let mut merged: Vec<Place> = Vec::new();
     for place in places {
         let windows = |other: &Place| {
-            place.shape.len() == 4 && other.rate == place.rate && other.shape[1..] == place.shape[1..]
+            place.shape.len() == 4
+                && other.rate == place.rate
+                && other.shape[1..] == place.shape[1..]
         };
         match merged.last_mut() {
             Some(last) if windows(last) => {
@@ -275,7 +278,8 @@ fn every_half_learns_what_the_references_does() {
     for case in training.cases() {
         let (wrong, error) = case.gradients(&training.labels);
         largest = largest.max(error);
-        failures.extend(wrong.iter().map(|wrong| format!("{} {}: {wrong}", case.half, case.row.name)));
+        failures
+            .extend(wrong.iter().map(|wrong| format!("{} {}: {wrong}", case.half, case.row.name)));
     }
     println!("largest error of a gradient: {largest:.2} of its bound");
     none(&failures);
@@ -289,8 +293,9 @@ fn every_half_drops_out_where_the_references_does() {
     for case in training.cases() {
         match case.dropout() {
             None => untraced.push(&case.row.name),
-            Some(wrong) => failures
-                .extend(wrong.iter().map(|wrong| format!("{} {}: {wrong}", case.half, case.row.name))),
+            Some(wrong) => failures.extend(
+                wrong.iter().map(|wrong| format!("{} {}: {wrong}", case.half, case.row.name)),
+            ),
         }
     }
     // With more than one predicting stream the reference computes what no logit reads.
