@@ -75,7 +75,7 @@ fn losses_fall_as_the_reference_s_do() {
                 let (found, expected) = (found[what].as_f64().unwrap(), expected.as_f64().unwrap());
                 let error = (found - expected).abs() / expected.abs().max(1e-12);
                 largest = largest.max(error);
-                if !(error <= bound) {
+                if error.is_nan() || error > bound {
                     let step = step + 1;
                     failures
                         .push(format!("{name}: {what} of step {step}: {found}, not {expected}"));
