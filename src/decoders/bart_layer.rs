@@ -1,7 +1,7 @@
 //! What the decoders of BART and its descendants have in common: tokens, layers, output layer.
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::Limits;
 use super::bart::{Config, EPS};
@@ -10,7 +10,7 @@ use crate::nn::linear::product;
 use crate::nn::params::Init;
 use crate::nn::{
     Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
-    Params, Projection, Qkv, dropout,
+    Params, Projection, Qkv, drop_layer, dropout,
 };
 
 /// Tokens, layers and output layer: what these families have in common. Positions and the norms
@@ -83,7 +83,7 @@ impl Core {
     ) -> Tensor {
         let mut xs = dropout(xs, self.dropout, train);
         for (i, layer) in self.layers.iter().enumerate() {
-            if train && self.layerdrop > 0.0 && drawn() < self.layerdrop {
+            if drop_layer(self.layerdrop, train) {
                 continue;
             }
             let (cache, past) = cache.layer(i);
@@ -108,11 +108,6 @@ impl Core {
             cross_attention_size: self.cross_attention_size,
         }
     }
-}
-
-/// A number between 0 and 1 from libtorch's generator.
-fn drawn() -> f64 {
-    f64::try_from(Tensor::rand([1], (Kind::Float, Device::Cpu))).unwrap_or(1.0)
 }
 
 impl Layer {

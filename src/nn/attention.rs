@@ -1,8 +1,9 @@
 //! Attention (Vaswani et al. 2017): over a whole sequence, cached, and to an image.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::cache::{Cache, KeyValue, LayerCache};
+use super::dropout::dropout as thin_out;
 use super::linear::{Conv1d, Linear, Projection};
 use super::mask;
 use super::position::Relative;
@@ -62,7 +63,17 @@ pub fn attend(
     scale: f64,
     dropout: f64,
 ) -> Tensor {
-    Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false)
+    if dropout <= 0.0 || q.device() != Device::Cpu {
+        return Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false);
+    }
+    // On a CPU libtorch has no fused attention with dropout; what it does instead is this.
+    let scores = (q * scale).matmul(&k.transpose(-2, -1)); // [N, A, t, S]
+    let scores = match bias {
+        Some(bias) => scores + bias,
+        None => scores,
+    };
+    let probabilities = scores.softmax(-1, scores.kind());
+    thin_out(&probabilities, dropout, true).matmul(v)
 }
 
 /// [N, t, D] -> [N, A, t, d]

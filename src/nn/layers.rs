@@ -1,9 +1,10 @@
-//! Layer norm, embeddings, feed-forward, patches, dropout.
+//! Layer norm, embeddings, feed-forward, patches.
 
 use anyhow::{Result, ensure};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::activation::Activation;
+use super::dropout::dropout;
 use super::linear::Projection;
 use super::params::{Init, ONES, Params, ZEROS};
 
@@ -104,22 +105,4 @@ impl PatchEmbeddings {
             pixel_values.conv2d(&self.weight, self.bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
         maps.flatten(2, 3).transpose(1, 2)
     }
-}
-
-/// Zeroes elements with probability `p` while training and scales the others by 1/(1-p).
-pub fn dropout(xs: &Tensor, p: f64, train: bool) -> Tensor {
-    if train && p > 0.0 { xs.dropout(p, true) } else { xs.shallow_clone() }
-}
-
-/// Stochastic depth (Huang et al. 2016): drops a whole branch per sample while training.
-/// [B, ..] -> [B, ..], the survivors scaled by 1/(1-p).
-pub fn drop_path(xs: &Tensor, p: f64, train: bool) -> Tensor {
-    if !train || p <= 0.0 {
-        return xs.shallow_clone();
-    }
-    let keep = 1.0 - p;
-    let mut size = vec![1; xs.dim()];
-    size[0] = xs.size()[0];
-    let mask = (Tensor::rand(size, (Kind::Float, xs.device())) + keep).floor().to_kind(xs.kind());
-    xs / keep * mask
 }

@@ -65,7 +65,14 @@ impl Linear {
 impl Conv1d {
     /// [.., in] -> [.., out]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        product(xs, &self.weight.tr(), Some(&self.bias))
+        if !self.weight.requires_grad() {
+            return product(xs, &self.weight.tr(), Some(&self.bias));
+        }
+        // So the weight's gradient comes as the weight is stored; `linear` gives it turned over.
+        let mut size = xs.size();
+        let inputs = size.pop().unwrap_or_default();
+        size.push(self.weight.size()[1]);
+        self.bias.addmm(&xs.reshape([-1, inputs]), &self.weight).reshape(size)
     }
 }
 

@@ -93,6 +93,7 @@ ENCODERS = [
         processor=BEIT_PROCESSOR,
     ),
     case("swin-gpt2", SWIN | {"depths": [2, 1]}, GPT1, "gpt2:120", size(32)),
+    case("swin-bart", SWIN | {"depths": [2, 1]}, BART | {"decoder_layers": 1}, "bart:120", size(32), start="eos"),
     case("swin-bert-padded", SWIN | {"window_size": 3, "image_size": 28, "qkv_bias": False}, BERT1, processor=size(28)),
     case(
         "swin-roberta-oblong",

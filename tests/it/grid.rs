@@ -18,27 +18,28 @@ use crate::support::tests_folder;
 const BOUND: f64 = 3e-5;
 
 /// The file, parsed.
-struct Grid {
-    ids: Tensor,
-    encoders: Vec<Row>,
-    decoders: Vec<Row>,
+pub struct Grid {
+    pub ids: Tensor,
+    pub encoders: Vec<Row>,
+    pub decoders: Vec<Row>,
     /// encoder -> decoder -> six numbers, or the sentence with which the reference refuses the pair
-    pairs: Value,
+    pub pairs: Value,
 }
 
 /// An encoder or a decoder.
-struct Row {
-    name: String,
-    config: Value,
+#[derive(Clone)]
+pub struct Row {
+    pub name: String,
+    pub config: Value,
     /// Height and width of an encoder's image.
-    size: Vec<i64>,
+    pub size: Vec<i64>,
     shapes: BTreeMap<String, Vec<i64>>,
     /// Names of one tensor.
     tied: BTreeSet<BTreeSet<String>>,
 }
 
 impl Grid {
-    fn read() -> Grid {
+    pub fn read() -> Grid {
         let text = std::fs::read_to_string(tests_folder("fixtures").join("grid.json")).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap();
         let ids: Vec<Vec<i64>> = serde_json::from_value(json["ids"].clone()).unwrap();
@@ -53,7 +54,7 @@ impl Grid {
 }
 
 impl Row {
-    fn read(json: &Value) -> Row {
+    pub fn read(json: &Value) -> Row {
         let lines: Vec<String> = serde_json::from_value(json["keys"].clone()).unwrap();
         Row {
             name: json["name"].as_str().unwrap().to_string(),
@@ -89,7 +90,7 @@ fn expand(line: &str) -> Vec<(String, Vec<i64>)> {
 }
 
 /// The SplitMix64 stream seeded by the 64-bit FNV-1a hash of a name, in [0, 1).
-fn uniform(name: &str) -> impl Iterator<Item = f64> {
+pub fn uniform(name: &str) -> impl Iterator<Item = f64> {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -103,7 +104,7 @@ fn uniform(name: &str) -> impl Iterator<Item = f64> {
 
 /// The tensor of that name: vectors called weight or lambda stand around 1, other vectors around 0; a
 /// value of anything else is drawn from plus and minus 2 / sqrt(n / shape[0]).
-fn values(name: &str, shape: &[i64]) -> Tensor {
+pub fn values(name: &str, shape: &[i64]) -> Tensor {
     let count = shape.iter().product::<i64>();
     let (middle, scale) = if shape.len() > 1 {
         (0.0, 4.0 / ((count / shape[0].max(1)) as f64).sqrt())
@@ -118,7 +119,7 @@ fn values(name: &str, shape: &[i64]) -> Tensor {
 }
 
 /// The names of each tensor.
-fn groups(store: &Store) -> BTreeMap<String, BTreeSet<String>> {
+pub fn groups(store: &Store) -> BTreeMap<String, BTreeSet<String>> {
     let mut groups: BTreeMap<String, BTreeSet<String>> =
         store.variables().into_iter().map(|v| (v.name.clone(), [v.name].into())).collect();
     for (alias, name) in store.aliases() {
@@ -129,7 +130,7 @@ fn groups(store: &Store) -> BTreeMap<String, BTreeSet<String>> {
 
 /// Gives every variable its values; a tied one has those of the first of its names by alphabet. Fixed
 /// tables stay as they are, and so does what reaches no output.
-fn fill(store: &Store) {
+pub fn fill(store: &Store) {
     let groups = groups(store);
     for mut variable in store.variables().into_iter().filter(|variable| variable.trainable) {
         let name = groups[&variable.name].first().unwrap();
@@ -138,9 +139,11 @@ fn fill(store: &Store) {
     }
 }
 
-fn build(encoder: &Row, decoder: &Row) -> anyhow::Result<VisionEncoderDecoder> {
+pub fn build(encoder: &Row, decoder: &Row) -> anyhow::Result<VisionEncoderDecoder> {
+    let pad = &decoder.config["pad_token_id"];
     let config = VisionEncoderDecoderConfig::from_json(json!({
         "model_type": "vision-encoder-decoder", "encoder": encoder.config, "decoder": decoder.config,
+        "pad_token_id": pad, "decoder_start_token_id": pad,
     }))?;
     let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float));
     let model = VisionEncoderDecoder::build(config, store)?;
@@ -151,7 +154,7 @@ fn build(encoder: &Row, decoder: &Row) -> anyhow::Result<VisionEncoderDecoder> {
 }
 
 /// pixel_values [B, C, H, W] between -2 and 2.
-fn image(encoder: &Row, batch: i64) -> Tensor {
+pub fn image(encoder: &Row, batch: i64) -> Tensor {
     let channels = encoder.config.get("num_channels").and_then(Value::as_i64).unwrap_or(3);
     let shape = [batch, channels, encoder.size[0], encoder.size[1]];
     let count = shape.iter().product::<i64>() as usize;

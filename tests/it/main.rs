@@ -4,6 +4,7 @@
 mod commands;
 mod completions;
 mod convert;
+mod curves;
 mod errors;
 mod eval;
 mod fuzz;
@@ -21,3 +22,4 @@ mod resume;
 mod streams;
 mod support;
 mod train;
+mod training;
