@@ -188,6 +188,14 @@ pub(super) struct OutputArgs {
     #[arg(long, env = "VEDM_STREAM", hide_env = true, hide_short_help = true)]
     pub stream: bool,
 
+    /// Write a page for each image: what the model saw, where it looked, what else it could have said
+    ///
+    /// DIR/a/b.jpg.html for a/b.jpg, pages and lines of their own behind it. A page is one HTML file
+    /// with all its pictures, and written over if it is there. Takes the best text's tokens once
+    /// more through the decoder.
+    #[arg(long, env = "VEDM_EXPLAIN", hide_env = true, value_name = "DIR", hide_short_help = true)]
+    pub explain: Option<PathBuf>,
+
     /// Texts of lower confidence are replaced by the placeholder
     #[arg(
         long,
@@ -293,7 +301,7 @@ pub(super) enum Format {
     Tsv,
     /// A page of lines with their boxes (ocr --lines): hOCR
     Hocr,
-    /// The same as ALTO XML; one page
+    /// The same as ALTO XML
     Alto,
 }
 

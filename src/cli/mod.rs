@@ -5,6 +5,7 @@ mod convert;
 mod doctor;
 mod download;
 mod eval;
+mod explain;
 mod generate;
 mod init;
 mod inputs;
@@ -16,9 +17,10 @@ mod session;
 mod sidecar;
 mod train;
 mod train_args;
+mod typed;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Caption images and read text in them with VisionEncoderDecoder checkpoints.
 #[derive(Parser)]
@@ -59,12 +61,14 @@ pub enum Verdict {
 
 /// The command, for completions and help pages.
 pub fn command() -> clap::Command {
-    Cli::command()
+    typed::booleans(Cli::command())
 }
 
 /// Parses the process's arguments and runs them. An error means that the run could not start.
 pub fn run() -> Result<Verdict> {
-    let cli = match Cli::try_parse() {
+    let typed = typed::arguments(std::env::args_os());
+    let matches = command().try_get_matches_from(typed);
+    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(error),
     };

@@ -10,6 +10,7 @@ use tch::Device;
 
 use super::Verdict;
 use super::args::{BatchSize, Form, Format, ModelArgs, OcrArgs, ReadArgs};
+use super::explain::Explain;
 use super::generate::GenerateArgs;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
@@ -124,8 +125,10 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         allowed: texts.allowed,
         writer: written.then(|| output::Writer::new(&args.output, &described)).transpose()?,
         sidecars,
+        explain: args.output.explain.as_deref().map(|dir| Explain::new(dir, name)),
         ledger: args.output.errors.as_deref().map(Ledger::create).transpose()?,
         progress,
+        page_told: false,
         stopped: false,
     };
     let on_token = |id: i64| shown.iter().for_each(|shown| shown.token(id));
@@ -172,6 +175,9 @@ fn undone(
 /// What the two commands ask of a reader beyond the model's own settings.
 fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Result<()> {
     reader.loop_detector = Some(LOOPS);
+    // Models of documents read pages as they are.
+    reader.one_line = task == Task::Ocr && !reader.processor.image_processor.class.is_document;
+    reader.explain = args.output.explain.is_some();
     reader.blank = Some(match task {
         Task::Caption => Blank::OneColor,
         Task::Ocr => Blank::NoInk,
@@ -281,6 +287,8 @@ pub(super) fn open(
         seed: generate.seed,
         interpolate: images.interpolate,
         loop_detector: None,
+        one_line: false,
+        explain: false,
         allowed: None,
         blank: None,
         pages: None,

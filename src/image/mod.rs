@@ -18,6 +18,7 @@ pub mod class;
 mod color;
 mod config;
 pub mod decode;
+mod encode;
 pub mod filter;
 pub mod geometry;
 mod pages;
@@ -33,6 +34,7 @@ mod visit;
 
 pub use blank::Blank;
 pub use decode::{Background, DecodeOptions, Decoded, decode, decode_page, page_count, probe};
+pub use encode::{png, png_of_opacity};
 pub use processor::{ImageProcessor, Pixels};
 pub use select::Pages;
 pub use sniff::is_picture;

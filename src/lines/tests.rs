@@ -251,3 +251,22 @@ fn large_pages_are_looked_at_reduced() {
     paper.column(200, 200, 20, 100);
     paper.check("six megapixels");
 }
+
+#[test]
+fn scratch_rows() {
+    let Ok(dir) = std::env::var("SCRATCH") else { return };
+    let mut counts = std::collections::BTreeMap::new();
+    for e in std::fs::read_dir(dir).unwrap() {
+        let p = e.unwrap().path();
+        let b = std::fs::read(&p).unwrap();
+        let Ok(d) = crate::image::decode(&b, &crate::image::DecodeOptions::default()) else {
+            continue;
+        };
+        let n = super::rows(&d.image);
+        if n >= 2 {
+            println!("{n} {} {}x{}", p.display(), d.image.width, d.image.height);
+        }
+        *counts.entry(n).or_insert(0) += 1;
+    }
+    println!("{counts:?}");
+}

@@ -6,6 +6,7 @@ mod completions;
 mod convert;
 mod errors;
 mod eval;
+mod explain;
 mod grid;
 mod house;
 mod hub;

@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use self::record::Fields;
+pub(super) use self::record::finish_reason;
 use super::args::{Format, OutputArgs};
 use super::inputs;
 use crate::formats::{self, Page, TextLine};
@@ -154,12 +155,7 @@ impl Writer {
     pub(super) fn finish(&mut self) -> Result<()> {
         let document = match (self.form, self.pages.as_slice()) {
             (Form::Pages(_), []) => return Ok(()),
-            (Form::Pages(Format::Alto), [page]) => formats::alto(page),
-            (Form::Pages(Format::Alto), pages) => bail!(
-                "an ALTO document holds one page, here are {}; name one image and one page, or take \
-                 --format hocr",
-                pages.len()
-            ),
+            (Form::Pages(Format::Alto), pages) => formats::alto(pages),
             (Form::Pages(_), pages) => formats::hocr(pages),
             _ => return Ok(()),
         };
