@@ -268,15 +268,12 @@ pub(super) struct SidecarArgs {
     )]
     pub out_template: Option<String>,
 
-    /// What happens where such a file is there already
-    #[arg(
-        long,
-        env = "VEDM_EXISTING",
-        hide_env = true,
-        default_value = "skip",
-        hide_short_help = true
-    )]
-    pub existing: Existing,
+    /// What happens where such a file, or that of --output, is there already [default: skip]
+    ///
+    /// Without sidecars the file of --output is written anew, unless this says skip (images that it
+    /// tells of are left out, the others added) or append.
+    #[arg(long, env = "VEDM_EXISTING", hide_env = true, hide_short_help = true)]
+    pub existing: Option<Existing>,
 
     /// Put this before each text in a sidecar
     #[arg(long, env = "VEDM_PREFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
@@ -287,6 +284,12 @@ pub(super) struct SidecarArgs {
     #[arg(long, env = "VEDM_SUFFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
     #[arg(default_value = "")]
     pub suffix: String,
+}
+
+impl SidecarArgs {
+    pub(super) fn are_asked_for(&self) -> bool {
+        self.sidecar.is_some() || self.out_template.is_some()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,9 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
+use super::output::visible;
 use super::read::{self, ImageSettings};
 use super::train_args::ColumnArgs;
-use crate::image::DecodeOptions;
+use crate::image::{Blank, DecodeOptions};
 use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
@@ -77,7 +78,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         decode: DecodeOptions::default(),
         interpolate: args.interpolate_pos_encoding,
     };
-    let reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+    let mut reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+    // What `vedm ocr` would make of the images is what is scored.
+    reader.loop_detector = args.generate.loop_detector();
+    reader.blank = Some(Blank::NoInk);
 
     let bar = bar(table.images().len() as u64, args.quiet)?;
     let evaluation = evaluate::evaluate(&reader, &table, args.ignore_case, |done| {
@@ -85,7 +89,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {failed}"));
+    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {}", visible(failed, false)));
     evaluation.ensure_some()?;
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
         eprintln!("vedm: warning: {advice}");
@@ -101,6 +105,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         }
     };
     let mut out = std::io::stdout();
+    // Texts, those of the model among them, do not act on a terminal.
+    let told = if out.is_terminal() { visible(&told, true) } else { told.into() };
     out.write_all(told.as_bytes())?;
     out.flush()?;
     Ok(if evaluation.failed.is_empty() { Verdict::Done } else { Verdict::SomeFailed })

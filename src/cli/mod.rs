@@ -19,8 +19,12 @@ mod train;
 mod train_args;
 mod typed;
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::stderr;
 
 /// Caption images and read text in them with VisionEncoderDecoder checkpoints.
 #[derive(Parser)]
@@ -86,7 +90,13 @@ pub fn run() -> Result<Verdict> {
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
 /// which here means that some inputs failed.
 fn usage(error: clap::Error) -> Result<Verdict> {
-    error.print()?;
+    let error = typed::suggest(error);
+    let plain = error.render().to_string();
+    // What was typed may hold characters that would act on the terminal.
+    match stderr::visible(&plain, true) {
+        Cow::Owned(visible) => eprint!("{visible}"),
+        Cow::Borrowed(_) => error.print()?,
+    }
     if error.use_stderr() {
         std::process::exit(1);
     }

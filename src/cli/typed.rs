@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
+
+use crate::models::edit_distance;
 
 /// Endings that text files beside pictures have. Only these, or what begins with a dot, is taken for the
 /// value of a `--sidecar` before it: everything else may be the name of an image.
@@ -33,6 +36,30 @@ fn is_extension(word: &OsString) -> bool {
         !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
     });
     EXTENSIONS.contains(&word) || (dotted && !word.contains(".."))
+}
+
+/// Names the command that was meant, where the parser finds none like it: it thinks little of letters that
+/// changed places.
+pub(super) fn suggest(mut error: clap::Error) -> clap::Error {
+    if error.kind() != ErrorKind::InvalidSubcommand
+        || error.get(ContextKind::SuggestedSubcommand).is_some()
+    {
+        return error;
+    }
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    let command = super::command();
+    let near = command
+        .get_subcommands()
+        .map(|command| (edit_distance(typed, command.get_name()), command.get_name()))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    if let Some((_, name)) = near {
+        let names = ContextValue::Strings(vec![name.to_string()]);
+        error.insert(ContextKind::SuggestedSubcommand, names);
+    }
+    error
 }
 
 /// Lets the variables of flags that are given without a value say yes and no in all the usual words.

@@ -253,20 +253,18 @@ fn large_pages_are_looked_at_reduced() {
 }
 
 #[test]
-fn scratch_rows() {
-    let Ok(dir) = std::env::var("SCRATCH") else { return };
-    let mut counts = std::collections::BTreeMap::new();
-    for e in std::fs::read_dir(dir).unwrap() {
-        let p = e.unwrap().path();
-        let b = std::fs::read(&p).unwrap();
-        let Ok(d) = crate::image::decode(&b, &crate::image::DecodeOptions::default()) else {
-            continue;
-        };
-        let n = super::rows(&d.image);
-        if n >= 2 {
-            println!("{n} {} {}x{}", p.display(), d.image.width, d.image.height);
-        }
-        *counts.entry(n).or_insert(0) += 1;
+fn rows_stand_one_below_the_other() {
+    for name in SAMPLES {
+        let mut paper = Paper::new(900, 120);
+        paper.paste(name, 60, 30);
+        assert_eq!(rows(&paper.picture()), 1, "{name}");
     }
-    println!("{counts:?}");
+    let mut skewed = one_column();
+    skewed.turn(2.0);
+    for (what, paper, expected) in
+        [("one column", one_column(), 12), ("skewed", skewed, 12), ("two columns", two_columns(), 9)]
+    {
+        assert_eq!(rows(&paper.picture()), expected, "{what}");
+    }
+    assert_eq!(rows(&Paper::new(900, 900).picture()), 0);
 }

@@ -15,5 +15,6 @@ mod lines;
 mod outputs;
 mod parity;
 mod resume;
+mod small;
 mod support;
 mod train;
