@@ -19,7 +19,7 @@ use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::{self, Sidecars};
 use super::{download, output};
-use crate::image::{Blank, DecodeOptions, Rgb8};
+use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
 use crate::models::{self, Need};
 use crate::pipeline::{Cut, Input, Reader, Region, Watch};
 use crate::ved::config::read_json_if_there;
@@ -196,8 +196,7 @@ fn undone(
 /// What the two commands ask of a reader beyond the model's own settings.
 fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Result<()> {
     reader.loop_detector = args.generate.loop_detector();
-    // Models of documents read pages as they are.
-    reader.one_line = task == Task::Ocr && !reader.processor.image_processor.class.is_document;
+    reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
     reader.explain = args.output.explain.is_some();
     reader.blank = Some(match task {
         Task::Caption => Blank::OneColor,
@@ -210,6 +209,13 @@ fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Res
         reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
     }
     Ok(())
+}
+
+/// True for processors of documents that keep the shape of a page; where they give a wide strip, it is
+/// lines that they are for.
+fn reads_pages(processor: &ImageProcessor) -> bool {
+    let strip = processor.output_size().is_some_and(|(height, width)| width > 2 * height);
+    processor.class.is_document && !strip
 }
 
 /// The text lines of a page, in reading order.

@@ -139,7 +139,7 @@ fn write_pictures(out: &mut String, page: &Explained) {
         out,
         "<div class=\"pictures\">\n\
          <figure><img id=\"given\" alt=\"the picture as given\" src=\"{}\">\n\
-         <figcaption>as given, {width} x {height} pixels</figcaption></figure>\n\
+         <figcaption>as given, from {width} x {height} pixels</figcaption></figure>\n\
          <figure><img id=\"seen\" alt=\"what the model saw\" src=\"{}\">\n\
          <figcaption>as the model saw it, {seen_width} x {seen_height} pixels</figcaption></figure>\n\
          </div>",

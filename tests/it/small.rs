@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Vedm, golden, pictures};
+use crate::support::{Vedm, copy_of, golden, pictures};
 
 /// A folder with `count` pictures, `000.png` and so on.
 fn folder(count: usize) -> TempDir {
@@ -207,21 +207,35 @@ fn a_page_given_as_a_line_is_warned_about() {
     assert_eq!(ran.stderr, "");
 }
 
-/// The loop detector ends a text that the model would write to its limit.
+/// One token alone is allowed, again and again.
 #[test]
 fn the_repetition_check_can_be_switched_off() {
-    let folder = folder(1);
-    let run = |more: &[&str]| {
-        // Nothing but one token is allowed: it repeats.
-        let args = ["--max-length", "100", "--min-length", "99", "--suppress-tokens"];
-        let all: String = (6..200).map(|id| format!("{id},")).collect();
-        let all = all.trim_end_matches(',').to_string();
-        let mut args: Vec<&str> = args.to_vec();
-        args.push(&all);
-        args.extend(["000.png", "--format", "jsonl"]);
-        args.extend(more);
-        let ran = caption(folder.path(), &args).run();
-        (ran.status, ran.stdout, ran.stderr)
-    };
-    println!("{:?}\n{:?}", run(&[]), run(&["--no-repetition-check"]));
+    let copy = copy_of("vit-trocr-sinusoidal");
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    // Its positions are computed, so there may be more of them.
+    config["decoder"]["max_position_embeddings"] = 200.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let picture = pictures("vit-trocr-sinusoidal")[0].clone();
+    let args = ["ocr", picture.to_str().unwrap(), "--model", copy.path().to_str().unwrap()];
+    let limits = ["--min-new-tokens", "90", "--max-new-tokens", "90", "--allowed-chars", "1"];
+    let args = [&args[..], &limits[..], &["--format", "jsonl"]].concat();
+    for (more, reason, tokens) in
+        [(&[][..], "repetition", 64), (&["--no-repetition-check"], "length", 90)]
+    {
+        let ran = Vedm::new(&[&args, more].concat()).run().status(0);
+        let record: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(record["finish_reason"], reason, "{}", ran.stdout);
+        assert_eq!(record["new_tokens"], tokens, "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_command_with_letters_in_the_wrong_order_is_recognised() {
+    for (typed, meant) in [("orc", "ocr"), ("captoin", "caption"), ("evla", "eval")] {
+        let ran = Vedm::new(&[typed]).run().status(1);
+        assert!(ran.stderr.contains(&format!("'{meant}'")), "{}", ran.stderr);
+    }
+    let ran = Vedm::new(&["--\u{1b}[31m"]).run().status(1);
+    assert!(ran.stderr.contains('\u{241b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
 }
