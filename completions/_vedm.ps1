@@ -288,6 +288,7 @@ Register-ArgumentCompleter -Native -CommandName 'vedm' -ScriptBlock {
             [CompletionResult]::new('--data', '--data', [CompletionResultType]::ParameterName, 'CSV, TSV, JSONL or tar file, or folder, of images with their texts')
             [CompletionResult]::new('--image-column', '--image-column', [CompletionResultType]::ParameterName, 'Column of the image paths [default: image, file_name or image_path]')
             [CompletionResult]::new('--text-column', '--text-column', [CompletionResultType]::ParameterName, 'Column of the texts [default: text or caption]')
+            [CompletionResult]::new('--task', '--task', [CompletionResultType]::ParameterName, 'The command that is scored; they differ in which pictures count as empty')
             [CompletionResult]::new('--format', '--format', [CompletionResultType]::ParameterName, 'Form of the report')
             [CompletionResult]::new('--predictions', '--predictions', [CompletionResultType]::ParameterName, 'File for the text of every image beside its labels: JSON lines, or CSV by the name')
             [CompletionResult]::new('--worst', '--worst', [CompletionResultType]::ParameterName, 'So many of the worst items are shown')

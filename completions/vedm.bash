@@ -360,7 +360,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__eval)
-            opts="-m -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --data --image-column --text-column --ignore-case --format --predictions --worst --batch-size --interpolate-pos-encoding --quiet --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --no-repetition-check --seed --prompt --help"
+            opts="-m -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --data --image-column --text-column --task --ignore-case --format --predictions --worst --batch-size --interpolate-pos-encoding --quiet --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --no-repetition-check --seed --prompt --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -400,6 +400,10 @@ _vedm() {
                     ;;
                 --text-column)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --task)
+                    COMPREPLY=($(compgen -W "caption ocr" -- "${cur}"))
                     return 0
                     ;;
                 --format)

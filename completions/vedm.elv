@@ -279,6 +279,7 @@ set edit:completion:arg-completer[vedm] = {|@words|
             cand --data 'CSV, TSV, JSONL or tar file, or folder, of images with their texts'
             cand --image-column 'Column of the image paths [default: image, file_name or image_path]'
             cand --text-column 'Column of the texts [default: text or caption]'
+            cand --task 'The command that is scored; they differ in which pictures count as empty'
             cand --format 'Form of the report'
             cand --predictions 'File for the text of every image beside its labels: JSON lines, or CSV by the name'
             cand --worst 'So many of the worst items are shown'

@@ -306,6 +306,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand eval" -l threads -d 'Threads o
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l data -d 'CSV, TSV, JSONL or tar file, or folder, of images with their texts' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l image-column -d 'Column of the image paths [default: image, file_name or image_path]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l text-column -d 'Column of the texts [default: text or caption]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l task -d 'The command that is scored; they differ in which pictures count as empty' -r -f -a "caption\t''
+ocr\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l format -d 'Form of the report' -r -f -a "text\t'Figures, the worst items and confusions for people'
 json\t'One JSON object'"
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l predictions -d 'File for the text of every image beside its labels: JSON lines, or CSV by the name' -r -F

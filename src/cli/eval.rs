@@ -11,9 +11,9 @@ use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
 use super::output::visible;
-use super::read::{self, ImageSettings};
+use super::read::{self, ImageSettings, Task};
 use super::train_args::ColumnArgs;
-use crate::image::{Blank, DecodeOptions};
+use crate::image::DecodeOptions;
 use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
@@ -28,6 +28,10 @@ pub(super) struct EvalArgs {
 
     #[command(flatten)]
     pub columns: ColumnArgs,
+
+    /// The command that is scored; they differ in which pictures count as empty
+    #[arg(long, env = "VEDM_TASK", hide_env = true, value_name = "COMMAND", default_value = "ocr")]
+    pub task: Task,
 
     /// Compare without regard to case
     #[arg(long, env = "VEDM_IGNORE_CASE", hide_env = true)]
@@ -72,16 +76,16 @@ pub(super) enum ReportFormat {
 /// Reads all images of the table, prints the report.
 pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     let table = Table::read(&args.data, &args.columns.options())?;
-    let name = args.model.model.as_deref().unwrap_or(read::Task::Ocr.default_model());
+    let name = args.model.model.as_deref().unwrap_or(args.task.default_model());
     let images = ImageSettings {
         batch_size: args.batch_size,
         decode: DecodeOptions::default(),
         interpolate: args.interpolate_pos_encoding,
     };
     let mut reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
-    // What `vedm ocr` would make of the images is what is scored.
+    // What the command would make of the images is what is scored.
     reader.loop_detector = args.generate.loop_detector();
-    reader.blank = Some(Blank::NoInk);
+    reader.blank = Some(args.task.blank());
 
     let bar = bar(table.images().len() as u64, args.quiet)?;
     let evaluation = evaluate::evaluate(&reader, &table, args.ignore_case, |done| {

@@ -19,7 +19,7 @@ mod train;
 mod train_args;
 mod typed;
 
-use std::borrow::Cow;
+use std::ffi::OsString;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -71,10 +71,10 @@ pub fn command() -> clap::Command {
 /// Parses the process's arguments and runs them. An error means that the run could not start.
 pub fn run() -> Result<Verdict> {
     let typed = typed::arguments(std::env::args_os());
-    let matches = command().try_get_matches_from(typed);
+    let matches = command().try_get_matches_from(&typed);
     let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
-        Err(error) => return usage(error),
+        Err(error) => return usage(error, &typed),
     };
     match cli.command {
         Command::Caption(args) => read::caption(&args),
@@ -89,13 +89,14 @@ pub fn run() -> Result<Verdict> {
 
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
 /// which here means that some inputs failed.
-fn usage(error: clap::Error) -> Result<Verdict> {
+fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     let error = typed::suggest(error);
-    let plain = error.render().to_string();
-    // What was typed may hold characters that would act on the terminal.
-    match stderr::visible(&plain, true) {
-        Cow::Owned(visible) => eprint!("{visible}"),
-        Cow::Borrowed(_) => error.print()?,
+    let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
+    if typed.iter().any(acts) {
+        // What was typed must not act on the terminal: no colours then.
+        eprint!("{}", stderr::visible(&error.render().to_string(), true));
+    } else {
+        error.print()?;
     }
     if error.use_stderr() {
         std::process::exit(1);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 use tch::Device;
 
 use super::Verdict;
@@ -27,8 +28,9 @@ use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
 use crate::{device, lines, signals};
 
-/// Which of the two commands runs; they differ in the model they take by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of the two commands runs; they differ in the model they take by default, and in which pictures are
+/// empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Task {
     Caption,
     Ocr,
@@ -39,6 +41,14 @@ impl Task {
         match self {
             Task::Caption => "nlpconnect/vit-gpt2-image-captioning",
             Task::Ocr => "vedm-ocr-printed",
+        }
+    }
+
+    /// A picture without ink has no text, but its shades may be worth a caption.
+    pub(super) fn blank(self) -> Blank {
+        match self {
+            Task::Caption => Blank::OneColor,
+            Task::Ocr => Blank::NoInk,
         }
     }
 }
@@ -198,10 +208,7 @@ fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Res
     reader.loop_detector = args.generate.loop_detector();
     reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
     reader.explain = args.output.explain.is_some();
-    reader.blank = Some(match task {
-        Task::Caption => Blank::OneColor,
-        Task::Ocr => Blank::NoInk,
-    });
+    reader.blank = Some(task.blank());
     reader.pages = args.input.pages.clone();
     reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
     if let Some(chars) = texts.allowed {

@@ -261,9 +261,11 @@ fn rows_stand_one_below_the_other() {
     }
     let mut skewed = one_column();
     skewed.turn(2.0);
-    for (what, paper, expected) in
-        [("one column", one_column(), 12), ("skewed", skewed, 12), ("two columns", two_columns(), 9)]
-    {
+    for (what, paper, expected) in [
+        ("one column", one_column(), 12),
+        ("skewed", skewed, 12),
+        ("two columns", two_columns(), 9),
+    ] {
         assert_eq!(rows(&paper.picture()), expected, "{what}");
     }
     assert_eq!(rows(&Paper::new(900, 900).picture()), 0);

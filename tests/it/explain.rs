@@ -147,7 +147,10 @@ fn a_replay_tells_what_the_reference_saw() {
                     assert!((logprob - expected).abs() < case.logprobs, "{what}, {place}, {rank}");
                     // Equal ones may stand in any order.
                     let same = *best == ids.int64_value(&[place, rank as i64]);
-                    assert!(same || (at(*best) - expected).abs() < case.logprobs, "{what}, {place}");
+                    assert!(
+                        same || (at(*best) - expected).abs() < case.logprobs,
+                        "{what}, {place}"
+                    );
                 }
             }
         }

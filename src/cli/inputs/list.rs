@@ -181,4 +181,27 @@ mod tests {
         ];
         assert_eq!(read(ledger, b'\n'), expected.map(|(name, page)| (name.to_string(), page)));
     }
+
+    /// Fails after its first bytes.
+    struct Breaks(&'static [u8]);
+
+    impl Read for Breaks {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(to)? {
+                0 => Err(io::Error::other("the disk is gone")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_that_breaks_is_told_and_ends() {
+        let reader = Box::new(BufReader::new(Breaks(b"a.png\nb.p")));
+        let names: Vec<Named> = List { reader, end: b'\n', at_start: true }.collect();
+        let faults: Vec<bool> = names.iter().map(|named| named.fault.is_some()).collect();
+        assert_eq!(faults, [false, true]);
+        let reason = names[1].fault.as_deref().unwrap();
+        assert!(reason.contains("can't be read on behind this: the disk is gone"), "{reason}");
+        assert_eq!(names[1].path, Path::new("b.p"));
+    }
 }
