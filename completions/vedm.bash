@@ -58,7 +58,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__caption)
-            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --stream --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --help"
+            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --no-repetition-check --seed --prompt --format --output --details --stream --explain --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -252,6 +252,10 @@ _vedm() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --explain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --min-confidence)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -356,7 +360,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__eval)
-            opts="-m -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --data --image-column --text-column --ignore-case --format --predictions --worst --batch-size --interpolate-pos-encoding --quiet --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --help"
+            opts="-m -q -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --data --image-column --text-column --task --ignore-case --format --predictions --worst --batch-size --interpolate-pos-encoding --quiet --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --no-repetition-check --seed --prompt --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -396,6 +400,10 @@ _vedm() {
                     ;;
                 --text-column)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --task)
+                    COMPREPLY=($(compgen -W "caption ocr" -- "${cur}"))
                     return 0
                     ;;
                 --format)
@@ -592,7 +600,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__ocr)
-            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --seed --prompt --format --output --details --stream --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --lines --normalize --allowed-chars --help"
+            opts="-m -r -o -q -v -h --model --revision --offline --device --dtype --threads --allow-unused-tensors --batch-size --recursive --files-from --null --shard --pages --max-image-mpixels --no-exif --background --interpolate-pos-encoding --num-beams --max-new-tokens --max-length --min-new-tokens --min-length --length-penalty --early-stopping --no-repeat-ngram-size --repetition-penalty --do-sample --temperature --top-k --top-p --min-p --typical-p --epsilon-cutoff --eta-cutoff --num-beam-groups --diversity-penalty --penalty-alpha --num-return-sequences --bad-words --forced-bos-token-id --forced-eos-token-id --suppress-tokens --begin-suppress-tokens --exponential-decay-length-penalty --renormalize-logits --stop-strings --max-time --no-repetition-check --seed --prompt --format --output --details --stream --explain --min-confidence --placeholder --errors --fail-fast --quiet --verbose --progress --color --sidecar --out-template --existing --prefix --suffix --lines --normalize --allowed-chars --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -783,6 +791,10 @@ _vedm() {
                     return 0
                     ;;
                 -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --explain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -90,8 +90,9 @@ jsonl\t'One JSON object a line'
 csv\t'A table with the fields of the JSON objects'
 tsv\t'The same with tabs'
 hocr\t'A page of lines with their boxes (ocr --lines): hOCR'
-alto\t'The same as ALTO XML; one page'"
+alto\t'The same as ALTO XML'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l explain -d 'Write a page for each image: what the model saw, where it looked, what else it could have said' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l placeholder -d 'What stands in the place of a text of low confidence' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l errors -d 'File for the failures, one JSON object a line; --files-from reads it back' -r -F
@@ -103,7 +104,7 @@ always\t''
 never\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l sidecar -d 'Write the text of dir/a.jpg to dir/a.EXT [default EXT: txt]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l out-template -d 'Write texts to files of this pattern: {dir} {stem} {ext} {name} {page} {line}' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l existing -d 'What happens where such a file is there already' -r -f -a "skip\t'Leave it, and the image unread'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l existing -d 'What happens where such a file, or that of --output, is there already [default: skip]' -r -f -a "skip\t'Leave it, and the image unread'
 overwrite\t''
 append\t'Put the new text behind the old, on a line of its own'
 prepend\t'Put the new text before the old'
@@ -116,6 +117,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -s r -l recursive -d 
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l null -d 'Names in --files-from end with a zero byte, as of find -print0'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l no-repetition-check -d 'Let texts that repeat themselves go on to their limit'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l stream -d 'Print tokens as they come: one image, no beams'
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l fail-fast -d 'End at the first image that fails'
@@ -179,8 +181,9 @@ jsonl\t'One JSON object a line'
 csv\t'A table with the fields of the JSON objects'
 tsv\t'The same with tabs'
 hocr\t'A page of lines with their boxes (ocr --lines): hOCR'
-alto\t'The same as ALTO XML; one page'"
+alto\t'The same as ALTO XML'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s o -l output -d 'File for the results; - is standard output' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l explain -d 'Write a page for each image: what the model saw, where it looked, what else it could have said' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l min-confidence -d 'Texts of lower confidence are replaced by the placeholder' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l placeholder -d 'What stands in the place of a text of low confidence' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l errors -d 'File for the failures, one JSON object a line; --files-from reads it back' -r -F
@@ -192,7 +195,7 @@ always\t''
 never\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l sidecar -d 'Write the text of dir/a.jpg to dir/a.EXT [default EXT: txt]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l out-template -d 'Write texts to files of this pattern: {dir} {stem} {ext} {name} {page} {line}' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l existing -d 'What happens where such a file is there already' -r -f -a "skip\t'Leave it, and the image unread'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l existing -d 'What happens where such a file, or that of --output, is there already [default: skip]' -r -f -a "skip\t'Leave it, and the image unread'
 overwrite\t''
 append\t'Put the new text behind the old, on a line of its own'
 prepend\t'Put the new text before the old'
@@ -209,6 +212,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s r -l recursive -d 'Sea
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l null -d 'Names in --files-from end with a zero byte, as of find -print0'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-exif -d 'Take the pixels as stored, whatever the EXIF orientation says'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l no-repetition-check -d 'Let texts that repeat themselves go on to their limit'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l details -d 'Put token ids, tokens, log-probabilities, scores and image sizes into the records'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l stream -d 'Print tokens as they come: one image, no beams'
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l fail-fast -d 'End at the first image that fails'
@@ -304,6 +308,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand eval" -l threads -d 'Threads o
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l data -d 'CSV, TSV, JSONL or tar file, or folder, of images with their texts' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l image-column -d 'Column of the image paths [default: image, file_name or image_path]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l text-column -d 'Column of the texts [default: text or caption]' -r
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l task -d 'The command that is scored; they differ in which pictures count as empty' -r -f -a "caption\t''
+ocr\t''"
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l format -d 'Form of the report' -r -f -a "text\t'Figures, the worst items and confusions for people'
 json\t'One JSON object'"
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l predictions -d 'File for the text of every image beside its labels: JSON lines, or CSV by the name' -r -F
@@ -350,6 +356,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand eval" -l allow-unused-tensors 
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l ignore-case -d 'Compare without regard to case'
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l interpolate-pos-encoding -d 'Accept images of another size than the encoder\'s by resizing its position embeddings'
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -s q -l quiet -d 'Say nothing but errors on standard error'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l no-repetition-check -d 'Let texts that repeat themselves go on to their limit'
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vedm -n "__fish_vedm_using_subcommand doctor" -s m -l model -d 'Open this model as well, and account for its tensors, its tokenizer and its image processor' -r
 complete -c vedm -n "__fish_vedm_using_subcommand doctor" -l offline -d 'Ask nothing of the Hugging Face Hub: use the files that are in its cache'

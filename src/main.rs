@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::exit;
 
 use vedm::cli::{self, Verdict};
+use vedm::stderr::visible;
 
 fn main() {
     vedm::native::tune_allocator();
@@ -18,7 +19,7 @@ fn main() {
         Ok(Ok(Verdict::Interrupted)) => exit(130),
         Ok(Err(error)) if is_broken_pipe(&error) => exit(0),
         Ok(Err(error)) => {
-            eprintln!("vedm: error: {error:#}");
+            eprintln!("vedm: error: {}", visible(&format!("{error:#}"), true));
             exit(1)
         }
         Err(panic) => {

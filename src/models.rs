@@ -145,14 +145,16 @@ fn known() -> impl Iterator<Item = &'static str> {
     ALIASES.iter().map(|(alias, _)| *alias)
 }
 
-fn nearest(name: &str) -> Option<&'static str> {
+fn nearest(name: &str) -> Option<String> {
+    let known: Vec<String> = known().map(str::to_string).chain(shipped_names()).collect();
     if name.len() >= 4
-        && let Some(known) = known().find(|known| known.starts_with(name))
+        && let Some(known) = known.iter().find(|known| known.starts_with(name))
     {
-        return Some(known);
+        return Some(known.clone());
     }
-    known()
-        .map(|known| (edit_distance(name, known), known))
+    known
+        .into_iter()
+        .map(|known| (edit_distance(name, &known), known))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 4)
         .map(|(_, known)| known)
@@ -169,7 +171,7 @@ fn nearest_repository(name: &str) -> Option<&'static str> {
 }
 
 /// Levenshtein's distance in characters.
-fn edit_distance(a: &str, b: &str) -> usize {
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -231,6 +233,7 @@ mod tests {
         let table = [
             ("trocr-base-handwriten", "did you mean \"trocr-base-handwritten\"?"),
             ("manga-ocr", "did you mean \"manga-ocr-base\"?"),
+            ("vedm-ocr-prnted", "did you mean \"vedm-ocr-printed\"?"),
             ("something-else", "no such name is known"),
             ("microsoft/trocr-base-printd", "did you mean \"microsoft/trocr-base-printed\"?"),
         ];

@@ -1,5 +1,6 @@
-//! Lines on standard error that leave a progress bar whole.
+//! Lines on standard error that leave a progress bar whole, and texts that leave a terminal alone.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use indicatif::ProgressBar;
@@ -12,5 +13,32 @@ pub fn line(bar: Option<&ProgressBar>, line: &str) {
     match bar {
         Some(bar) => bar.suspend(print),
         None => print(),
+    }
+}
+
+/// Control characters as their pictures (U+2400 ..), but for line ends and, if `tabs`, tabs.
+pub fn visible(text: &str, tabs: bool) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\n' && !(tabs && c == '\t');
+    if !text.contains(acts) {
+        return text.into();
+    }
+    let picture = |c: char| match u32::from(c) {
+        _ if !acts(c) => c,
+        code @ 0x00..0x20 => char::from_u32(0x2400 + code).unwrap_or(c),
+        0x7F => '\u{2421}',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(picture).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_get_pictures() {
+        let text = "a\u{1b}[31m\tb\u{7f}\nü\u{9b}";
+        assert_eq!(visible(text, false), "a\u{241b}[31m\u{2409}b\u{2421}\nü\u{fffd}");
+        assert_eq!(visible(text, true), "a\u{241b}[31m\tb\u{2421}\nü\u{fffd}");
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
 
+use super::leftover;
+
 /// A file being written under a temporary name in the folder where it will appear. Dropped before
 /// `publish`, it leaves nothing behind.
 pub(super) struct Atomic {
@@ -17,8 +19,10 @@ pub(super) struct Atomic {
 impl Atomic {
     pub(super) fn create(path: &Path) -> Result<Atomic> {
         let folder = folder_of(path);
+        leftover::sweep(folder);
+        let prefix = leftover::prefix();
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".vedm-");
+        builder.prefix(&prefix);
         // A temporary file is private by default; this one becomes an ordinary file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -12,6 +12,7 @@ mod flax;
 mod hdf5;
 mod index;
 mod json;
+mod leftover;
 mod msgpack;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

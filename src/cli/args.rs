@@ -188,6 +188,14 @@ pub(super) struct OutputArgs {
     #[arg(long, env = "VEDM_STREAM", hide_env = true, hide_short_help = true)]
     pub stream: bool,
 
+    /// Write a page for each image: what the model saw, where it looked, what else it could have said
+    ///
+    /// DIR/a/b.jpg.html for a/b.jpg, pages and lines of their own behind it. A page is one HTML file
+    /// with all its pictures, and written over if it is there. Takes the best text's tokens once
+    /// more through the decoder.
+    #[arg(long, env = "VEDM_EXPLAIN", hide_env = true, value_name = "DIR", hide_short_help = true)]
+    pub explain: Option<PathBuf>,
+
     /// Texts of lower confidence are replaced by the placeholder
     #[arg(
         long,
@@ -260,15 +268,12 @@ pub(super) struct SidecarArgs {
     )]
     pub out_template: Option<String>,
 
-    /// What happens where such a file is there already
-    #[arg(
-        long,
-        env = "VEDM_EXISTING",
-        hide_env = true,
-        default_value = "skip",
-        hide_short_help = true
-    )]
-    pub existing: Existing,
+    /// What happens where such a file, or that of --output, is there already [default: skip]
+    ///
+    /// Without sidecars the file of --output is written anew, unless this says skip (images that it
+    /// tells of are left out, the others added) or append.
+    #[arg(long, env = "VEDM_EXISTING", hide_env = true, hide_short_help = true)]
+    pub existing: Option<Existing>,
 
     /// Put this before each text in a sidecar
     #[arg(long, env = "VEDM_PREFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
@@ -279,6 +284,12 @@ pub(super) struct SidecarArgs {
     #[arg(long, env = "VEDM_SUFFIX", hide_env = true, value_name = "TEXT", hide_short_help = true)]
     #[arg(default_value = "")]
     pub suffix: String,
+}
+
+impl SidecarArgs {
+    pub(super) fn are_asked_for(&self) -> bool {
+        self.sidecar.is_some() || self.out_template.is_some()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -293,7 +304,7 @@ pub(super) enum Format {
     Tsv,
     /// A page of lines with their boxes (ocr --lines): hOCR
     Hocr,
-    /// The same as ALTO XML; one page
+    /// The same as ALTO XML
     Alto,
 }
 

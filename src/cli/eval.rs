@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
-use super::read::{self, ImageSettings};
+use super::output::visible;
+use super::read::{self, ImageSettings, Task};
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
 use crate::train::data::Table;
@@ -27,6 +28,10 @@ pub(super) struct EvalArgs {
 
     #[command(flatten)]
     pub columns: ColumnArgs,
+
+    /// The command that is scored; they differ in which pictures count as empty
+    #[arg(long, env = "VEDM_TASK", hide_env = true, value_name = "COMMAND", default_value = "ocr")]
+    pub task: Task,
 
     /// Compare without regard to case
     #[arg(long, env = "VEDM_IGNORE_CASE", hide_env = true)]
@@ -71,13 +76,16 @@ pub(super) enum ReportFormat {
 /// Reads all images of the table, prints the report.
 pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     let table = Table::read(&args.data, &args.columns.options())?;
-    let name = args.model.model.as_deref().unwrap_or(read::Task::Ocr.default_model());
+    let name = args.model.model.as_deref().unwrap_or(args.task.default_model());
     let images = ImageSettings {
         batch_size: args.batch_size,
         decode: DecodeOptions::default(),
         interpolate: args.interpolate_pos_encoding,
     };
-    let reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+    let mut reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+    // What the command would make of the images is what is scored.
+    reader.loop_detector = args.generate.loop_detector();
+    reader.blank = Some(args.task.blank());
 
     let bar = bar(table.images().len() as u64, args.quiet)?;
     let evaluation = evaluate::evaluate(&reader, &table, args.ignore_case, |done| {
@@ -85,7 +93,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {failed}"));
+    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {}", visible(failed, false)));
     evaluation.ensure_some()?;
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
         eprintln!("vedm: warning: {advice}");
@@ -101,6 +109,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         }
     };
     let mut out = std::io::stdout();
+    // Texts, those of the model among them, do not act on a terminal.
+    let told = if out.is_terminal() { visible(&told, true) } else { told.into() };
     out.write_all(told.as_bytes())?;
     out.flush()?;
     Ok(if evaluation.failed.is_empty() { Verdict::Done } else { Verdict::SomeFailed })

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::text::Tokenizer;
+use crate::ved::generation::LoopDetector;
 
 #[derive(Args)]
 #[command(next_help_heading = "Generation (defaults come from the checkpoint)")]
@@ -254,6 +255,13 @@ pub(super) struct GenerateArgs {
     )]
     pub max_time: Option<f64>,
 
+    /// Let texts that repeat themselves go on to their limit
+    ///
+    /// Else a text ends, with the finish reason "repetition", when the same up to 24 tokens have come 8
+    /// times in a row, in at least 64 tokens.
+    #[arg(long, env = "VEDM_NO_REPETITION_CHECK", hide_env = true, hide_short_help = true)]
+    pub no_repetition_check: bool,
+
     /// Seed of sampling
     #[arg(long, env = "VEDM_SEED", hide_env = true, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -263,7 +271,16 @@ pub(super) struct GenerateArgs {
     pub prompt: Option<String>,
 }
 
+/// A text that says the same 8 times in a row, in at least 64 tokens, has no end: a table's dots and
+/// long numbers are shorter.
+const LOOPS: LoopDetector = LoopDetector { max_period: 24, repeats: 8, min_tokens: 64 };
+
 impl GenerateArgs {
+    /// What ends texts that repeat themselves, unless the user wants them whole.
+    pub(super) fn loop_detector(&self) -> Option<LoopDetector> {
+        (!self.no_repetition_check).then_some(LOOPS)
+    }
+
     /// Only what was typed, under the names of generation_config.json.
     pub(super) fn overrides(&self, tokenizer: &Tokenizer) -> Result<Map<String, Value>> {
         let mut map = Map::new();

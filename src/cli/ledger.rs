@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, json};
 
+use super::inputs::name_bytes;
 use crate::pipeline::Record;
 
 /// The file of failures; it is there, and empty, after a run without any.
@@ -25,6 +26,9 @@ impl Ledger {
     pub(super) fn write(&mut self, record: &Record, error: &anyhow::Error) -> Result<()> {
         let mut map = Map::new();
         map.insert("image".into(), json!(record.image));
+        if let Some(bytes) = record.origin.as_deref().and_then(name_bytes) {
+            map.insert("image_bytes".into(), json!(bytes));
+        }
         if let Some(page) = record.page {
             map.insert("page".into(), json!(page));
         }

@@ -5,6 +5,7 @@ mod convert;
 mod doctor;
 mod download;
 mod eval;
+mod explain;
 mod generate;
 mod init;
 mod inputs;
@@ -16,9 +17,14 @@ mod session;
 mod sidecar;
 mod train;
 mod train_args;
+mod typed;
+
+use std::ffi::OsString;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::stderr;
 
 /// Caption images and read text in them with VisionEncoderDecoder checkpoints.
 #[derive(Parser)]
@@ -59,14 +65,16 @@ pub enum Verdict {
 
 /// The command, for completions and help pages.
 pub fn command() -> clap::Command {
-    Cli::command()
+    typed::booleans(Cli::command())
 }
 
 /// Parses the process's arguments and runs them. An error means that the run could not start.
 pub fn run() -> Result<Verdict> {
-    let cli = match Cli::try_parse() {
+    let typed = typed::arguments(std::env::args_os());
+    let matches = command().try_get_matches_from(&typed);
+    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
-        Err(error) => return usage(error),
+        Err(error) => return usage(error, &typed),
     };
     match cli.command {
         Command::Caption(args) => read::caption(&args),
@@ -81,8 +89,15 @@ pub fn run() -> Result<Verdict> {
 
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
 /// which here means that some inputs failed.
-fn usage(error: clap::Error) -> Result<Verdict> {
-    error.print()?;
+fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
+    let error = typed::suggest(error);
+    let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
+    if typed.iter().any(acts) {
+        // What was typed must not act on the terminal: no colours then.
+        eprint!("{}", stderr::visible(&error.render().to_string(), true));
+    } else {
+        error.print()?;
+    }
     if error.use_stderr() {
         std::process::exit(1);
     }

@@ -6,27 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 use tch::Device;
 
 use super::Verdict;
 use super::args::{BatchSize, Form, Format, ModelArgs, OcrArgs, ReadArgs};
+use super::explain::Explain;
 use super::generate::GenerateArgs;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
+use super::output::Old;
 use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
-use super::sidecar::Sidecars;
+use super::sidecar::{self, Sidecars};
 use super::{download, output};
-use crate::image::{Blank, DecodeOptions, Rgb8};
+use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
 use crate::models::{self, Need};
 use crate::pipeline::{Cut, Input, Reader, Region, Watch};
 use crate::ved::config::read_json_if_there;
-use crate::ved::generation::{GenerationConfig, LoopDetector};
+use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor};
 use crate::{device, lines, signals};
 
-/// Which of the two commands runs; they differ in the model they take by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of the two commands runs; they differ in the model they take by default, and in which pictures are
+/// empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Task {
     Caption,
     Ocr,
@@ -37,6 +41,14 @@ impl Task {
         match self {
             Task::Caption => "nlpconnect/vit-gpt2-image-captioning",
             Task::Ocr => "vedm-ocr-printed",
+        }
+    }
+
+    /// A picture without ink has no text, but its shades may be worth a caption.
+    pub(super) fn blank(self) -> Blank {
+        match self {
+            Task::Caption => Blank::OneColor,
+            Task::Ocr => Blank::NoInk,
         }
     }
 }
@@ -63,29 +75,22 @@ struct Texts<'a> {
 const STOPPING: &str = "stopping after the batch at hand; interrupt again to stop at once";
 const STOPPED: &str = "stopped at once";
 
-/// A text that says the same 8 times in a row, in at least 64 tokens, has no end: a table's dots and
-/// long numbers are shorter.
-const LOOPS: LoopDetector = LoopDetector { max_period: 24, repeats: 8, min_tokens: 64 };
-
 /// Reads all images. One bad file is told on standard error and never stops the others.
 fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
-    check(args)?;
-    let of_pages = matches!(args.output.format, Some(Format::Hocr | Format::Alto));
-    ensure!(
-        texts.lines || !of_pages,
-        "--format hocr and alto tell the lines of pages: they go with ocr --lines"
-    );
+    check(args, texts)?;
     let inputs = Inputs::new(&args.images, &args.input)?;
     let sidecars = Sidecars::new(&args.sidecar)?;
     if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
         sidecars.names.check_all(inputs.stream()?.filter_map(|input| input.origin))?;
     }
+    let old = Old::of(args)?.map(Arc::new);
     let skipped = Arc::new(AtomicU64::new(0));
-    let (single, stream) = undone(&inputs, args, sidecars.as_ref(), skipped.clone())?;
+    let done = Done { sidecars: sidecars.as_ref().map(|s| s.names.clone()), old: old.clone() };
+    let (single, stream) = undone(&inputs, args, done, skipped.clone())?;
     let mut stream = stream.peekable();
     let total = || if single { Some(1) } else { inputs.total() };
     let out = &args.output;
-    let mut progress = Progress::new(out.progress, out.color, out.quiet, total, skipped)?;
+    let progress = Progress::new(out.progress, out.color, out.quiet, total, skipped)?;
     // Where nothing is left to do, no model is loaded.
     if stream.peek().is_none() {
         progress.finish();
@@ -96,20 +101,13 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
     equip(&mut reader, task, args, texts)?;
     if args.output.verbose {
-        progress.say(&format!(
-            "{name}: {} and {} on {:?} as {:?}, {} images a batch",
-            reader.model.config.encoder_type(),
-            reader.model.config.decoder_type(),
-            reader.model.device(),
-            reader.model.kind(),
-            reader.batch_size
-        ));
+        progress.say(&described(name, &reader));
     }
     let shown = args.output.stream.then(|| Stream::new(&reader, single)).transpose()?;
     // The download of a model may be interrupted at any time; from here on a batch is finished.
     signals::listen(STOPPING, STOPPED)?;
 
-    let described = output::Run {
+    let run = output::Run {
         single,
         model: name,
         revision: args.model.revision.as_deref(),
@@ -117,17 +115,30 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     };
     let silent = sidecars.is_some() && args.output.output.is_none() && args.output.format.is_none();
     let written = !silent && shown.is_none();
-    progress.begin();
-    let mut session = Session {
+    let writer = || output::Writer::new(&args.output, &run, old.as_deref());
+    let session = Session {
         args: &args.output,
         normalize: texts.normalize,
         allowed: texts.allowed,
-        writer: written.then(|| output::Writer::new(&args.output, &described)).transpose()?,
+        writer: written.then(writer).transpose()?,
         sidecars,
+        explain: args.output.explain.as_deref().map(|dir| Explain::new(dir, name)),
         ledger: args.output.errors.as_deref().map(Ledger::create).transpose()?,
         progress,
+        page_told: false,
         stopped: false,
     };
+    drive(&reader, stream, session, shown)
+}
+
+/// Images through the model, records to where they go, to the end or an interrupt.
+fn drive(
+    reader: &Reader,
+    stream: impl Iterator<Item = Input> + Send + 'static,
+    mut session: Session,
+    shown: Option<Stream>,
+) -> Result<Verdict> {
+    session.progress.begin();
     let on_token = |id: i64| shown.iter().for_each(|shown| shown.token(id));
     let on_token: Option<&dyn Fn(i64)> = if shown.is_some() { Some(&on_token) } else { None };
     let watch = Watch { interrupt: Some(signals::flag()), on_token };
@@ -146,12 +157,37 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     })
 }
 
+fn described(name: &str, reader: &Reader) -> String {
+    format!(
+        "{name}: {} and {} on {:?} as {:?}, {} images a batch",
+        reader.model.config.encoder_type(),
+        reader.model.config.decoder_type(),
+        reader.model.device(),
+        reader.model.kind(),
+        reader.batch_size
+    )
+}
+
+/// What an earlier run did.
+struct Done {
+    sidecars: Option<sidecar::Names>,
+    old: Option<Arc<Old>>,
+}
+
+impl Done {
+    fn holds(&self, input: &Input, single: bool) -> bool {
+        let lies_beside = self.sidecars.as_ref().zip(input.origin.as_ref());
+        lies_beside.is_some_and(|(names, origin)| names.is_done(origin))
+            || self.old.as_ref().is_some_and(|old| old.tells(input, single))
+    }
+}
+
 /// The inputs that need reading, and whether they are one image alone, whose result needs no name.
-/// Those that sidecars say are done are left out and counted.
+/// Those that an earlier run did are left out and counted.
 fn undone(
     inputs: &Inputs,
     args: &ReadArgs,
-    sidecars: Option<&Sidecars>,
+    done: Done,
     skipped: Arc<AtomicU64>,
 ) -> Result<(bool, impl Iterator<Item = Input> + Send + use<>)> {
     let mut stream = inputs.stream()?;
@@ -159,10 +195,8 @@ fn undone(
     let listed = args.input.files_from.is_some();
     let ahead: Vec<Input> = stream.by_ref().take(if listed { 0 } else { 2 }).collect();
     let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
-    let names = sidecars.map(|sidecars| sidecars.names.clone());
     let undone = ahead.into_iter().chain(stream).filter(move |input| {
-        let both = names.as_ref().zip(input.origin.as_ref());
-        let skip = both.is_some_and(|(names, origin)| names.is_done(origin));
+        let skip = done.holds(input, single);
         skipped.fetch_add(u64::from(skip), Ordering::Relaxed);
         !skip
     });
@@ -171,11 +205,10 @@ fn undone(
 
 /// What the two commands ask of a reader beyond the model's own settings.
 fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Result<()> {
-    reader.loop_detector = Some(LOOPS);
-    reader.blank = Some(match task {
-        Task::Caption => Blank::OneColor,
-        Task::Ocr => Blank::NoInk,
-    });
+    reader.loop_detector = args.generate.loop_detector();
+    reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
+    reader.explain = args.output.explain.is_some();
+    reader.blank = Some(task.blank());
     reader.pages = args.input.pages.clone();
     reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
     if let Some(chars) = texts.allowed {
@@ -183,6 +216,13 @@ fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Res
         reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
     }
     Ok(())
+}
+
+/// True for processors of documents that keep the shape of a page; where they give a wide strip, it is
+/// lines that they are for.
+fn reads_pages(processor: &ImageProcessor) -> bool {
+    let strip = processor.output_size().is_some_and(|(height, width)| width > 2 * height);
+    processor.class.is_document && !strip
 }
 
 /// The text lines of a page, in reading order.
@@ -194,7 +234,12 @@ fn cut(page: &Rgb8) -> Result<Vec<(Region, Rgb8)>> {
 }
 
 /// Values that no run can have.
-fn check(args: &ReadArgs) -> Result<()> {
+fn check(args: &ReadArgs, texts: &Texts) -> Result<()> {
+    let of_pages = matches!(args.output.format, Some(Format::Hocr | Format::Alto));
+    ensure!(
+        texts.lines || !of_pages,
+        "--format hocr and alto tell the lines of pages: they go with ocr --lines"
+    );
     ensure!(
         args.input.max_image_mpixels > 0.0,
         "--max-image-mpixels {}: expected a number above 0",
@@ -214,10 +259,9 @@ fn check(args: &ReadArgs) -> Result<()> {
         errors.is_none() || errors != args.input.files_from.as_deref(),
         "--errors and --files-from name the same file: the list would be lost before it is read"
     );
-    let sidecars = args.sidecar.sidecar.is_some() || args.sidecar.out_template.is_some();
     let (prefix, suffix) = (&args.sidecar.prefix, &args.sidecar.suffix);
     ensure!(
-        sidecars || (prefix.is_empty() && suffix.is_empty()),
+        args.sidecar.are_asked_for() || (prefix.is_empty() && suffix.is_empty()),
         "--prefix and --suffix belong to sidecars; pass --sidecar as well"
     );
     Ok(())
@@ -282,6 +326,8 @@ pub(super) fn open(
         seed: generate.seed,
         interpolate: images.interpolate,
         loop_detector: None,
+        one_line: false,
+        explain: false,
         allowed: None,
         blank: None,
         pages: None,

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 use unicode_normalization::UnicodeNormalization;
 
 use super::args::{Form, OutputArgs};
+use super::explain::Explain;
 use super::ledger::Ledger;
 use super::output::Writer;
 use super::progress::Progress;
@@ -26,8 +27,11 @@ pub(super) struct Session<'a> {
     /// None where sidecars are all that is asked for, or the tokens were shown as they came.
     pub(super) writer: Option<Writer>,
     pub(super) sidecars: Option<Sidecars>,
+    pub(super) explain: Option<Explain>,
     pub(super) ledger: Option<Ledger>,
     pub(super) progress: Progress,
+    /// A page given to a model of single lines was told.
+    pub(super) page_told: bool,
     /// A failure has ended the run, as the user wished.
     pub(super) stopped: bool,
 }
@@ -41,6 +45,14 @@ impl Session<'_> {
         {
             // One image whose sidecar can't be written is one failure more.
             record.outcome = record.outcome.and(Err(error));
+        }
+        if let Some(explain) = &mut self.explain
+            && let Err(error) = explain.take(&record, rejected.as_deref())
+        {
+            record.outcome = record.outcome.and(Err(error));
+        }
+        if let Some(rows) = record.outcome.as_ref().ok().and_then(|reading| reading.rows) {
+            self.tell_page(&record.image, rows);
         }
         if let Err(error) = &record.outcome {
             let page = record.page.map_or(String::new(), |page| format!(" page {page}"));
@@ -71,6 +83,16 @@ impl Session<'_> {
         let written = self.writer.as_mut().map_or(Ok(()), Writer::finish);
         self.progress.finish();
         written
+    }
+
+    /// The first page is told, and what to do; records tell of the others.
+    fn tell_page(&mut self, image: &str, rows: usize) {
+        if !std::mem::replace(&mut self.page_told, true) {
+            self.progress.say(&format!(
+                "warning: {image} has about {rows} lines of text, and this model reads one; \
+                 --lines cuts pages into their lines"
+            ));
+        }
     }
 
     /// Normal forms and the placeholder. Gives the text that was replaced.

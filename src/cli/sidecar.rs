@@ -75,7 +75,7 @@ impl Sidecars {
         };
         check(&template)?;
         Ok(Some(Sidecars {
-            names: Names { template, existing: args.existing },
+            names: Names { template, existing: args.existing.unwrap_or(Existing::Skip) },
             prefix: args.prefix.clone(),
             suffix: args.suffix.clone(),
             open: None,
@@ -264,7 +264,7 @@ mod tests {
         let args = SidecarArgs {
             sidecar: None,
             out_template: Some(template.to_string()),
-            existing: Existing::Skip,
+            existing: None,
             prefix: String::new(),
             suffix: String::new(),
         };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{Encoder, EncoderArch};
+use super::{Encoder, EncoderArch, Grid};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::sinusoidal_grid;
@@ -181,6 +181,10 @@ impl Encoder for Aimv2 {
              image_size is {0}x{0}; correct `size` in preprocessor_config.json",
             self.image_size
         )
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        Grid::of_patches(0, self.patches.patch, height, width)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{Encoder, EncoderArch, vit, wrong_size};
+use super::{Encoder, EncoderArch, Grid, vit, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
@@ -211,6 +211,10 @@ impl Encoder for Beit {
             }
         }
         Ok(())
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        Grid::of_patches(1, self.embeddings.patches.patch, height, width)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Encoder, EncoderArch, wrong_size};
+use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::interpolate_square;
@@ -174,6 +174,10 @@ impl Encoder for Clip {
         }
         self.embeddings.check_size(height, width, interpolate)
     }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        self.embeddings.place(height, width)
+    }
 }
 
 impl Embeddings {
@@ -226,6 +230,10 @@ impl Embeddings {
     }
 
     /// Positions are learned for a square grid; what remains at the edges does not matter.
+    pub(super) fn place(&self, height: i64, width: i64) -> Grid {
+        Grid::of_patches(i64::from(self.class.is_some()), self.patches.patch, height, width)
+    }
+
     pub(super) fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
         let (rows, columns) = self.patches.patch;
         let side = (self.positions.size()[0] - i64::from(self.class.is_some())).isqrt();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Encoder, EncoderArch, wrong_size};
+use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
@@ -195,6 +195,12 @@ impl Encoder for Dinov2 {
             self.embeddings.image_size.0,
             self.embeddings.image_size.1
         )
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        let registers = self.embeddings.register_tokens.as_ref();
+        let leading = 1 + registers.map_or(0, |tokens| tokens.size()[1]);
+        Grid::of_patches(leading, self.embeddings.patches.patch, height, width)
     }
 }
 

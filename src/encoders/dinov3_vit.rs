@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::{Encoder, EncoderArch, wrong_size};
+use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::attention::{attend, merge_heads, split_heads};
 use crate::nn::config;
 use crate::nn::params::{Init, ZEROS};
@@ -178,6 +178,11 @@ impl Encoder for Dinov3 {
             return Ok(());
         }
         wrong_size((height, width), (image, image))
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        let leading = 1 + self.register_tokens.size()[1];
+        Grid::of_patches(leading, self.patches.patch, height, width)
     }
 }
 

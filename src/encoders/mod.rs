@@ -6,6 +6,7 @@ mod clip;
 mod deit;
 mod dinov2;
 mod dinov3_vit;
+mod grid;
 mod ijepa;
 mod siglip;
 mod swin;
@@ -18,6 +19,8 @@ mod yolos;
 use anyhow::{Result, bail};
 use serde_json::Value;
 use tch::Tensor;
+
+pub use grid::Grid;
 
 use crate::nn::Params;
 
@@ -33,6 +36,9 @@ pub trait Encoder {
     /// An error if images of this height and width can't be encoded; with `interpolate` the family's
     /// position embeddings may be resized to fit (the reference's `interpolate_pos_encoding`).
     fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()>;
+
+    /// Where the states of an image of this height and width lie in it.
+    fn grid(&self, height: i64, width: i64) -> Grid;
 
     /// Pixels of a column of patches, for families whose states keep the patches' columns in order; else
     /// `forward_columns` and `columns` must not be called.
@@ -239,6 +245,11 @@ mod tests {
             let states =
                 encoder.forward(&Tensor::randn([2, 3, 32, 32], (Kind::Float, Device::Cpu)), true);
             assert_eq!(states.size(), [2, *tokens, encoder.hidden_size()], "{model_type}");
+            let grid = encoder.grid(32, 32);
+            let behind = if *model_type == "yolos" { 3 } else { 0 };
+            assert_eq!(grid.leading + grid.rows * grid.columns + behind, *tokens, "{model_type}");
+            let whole = (grid.rows * grid.cell.0, grid.columns * grid.cell.1);
+            assert_eq!(whole, (32, 32), "{model_type}");
             states.sum(Kind::Float).backward();
             let idle = |variable: &&crate::nn::Variable| {
                 variable.tensor.is_floating_point()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::clip::{Config, Embeddings, Layer, LayerInit, tower};
-use super::{Encoder, EncoderArch};
+use super::{Encoder, EncoderArch, Grid};
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::{LayerNorm, Params};
 
@@ -75,6 +75,10 @@ impl Encoder for Siglip {
 
     fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
         self.embeddings.check_size(height, width, interpolate)
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        self.embeddings.place(height, width)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Encoder, EncoderArch};
+use super::{Encoder, EncoderArch, Grid};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::window::{Windows, merge_squares, relative_bias, relative_index};
@@ -123,7 +123,7 @@ struct Swin {
 
 /// Patches, normalised. The image is padded with black up to whole patches.
 pub(super) struct Embeddings {
-    patches: PatchEmbeddings,
+    pub patches: PatchEmbeddings,
     norm: LayerNorm,
     dropout: f64,
 }
@@ -209,6 +209,10 @@ impl Encoder for Swin {
              preprocessor_config.json",
             self.window
         )
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        Grid::of_merged(self.embeddings.patches.patch, self.stages.len(), height, width)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::swin::{self, Dropouts, Embeddings, feed, feed_forward};
-use super::{Encoder, EncoderArch};
+use super::{Encoder, EncoderArch, Grid};
 use crate::nn::attention::{attend, merge_heads, split_heads};
 use crate::nn::config;
 use crate::nn::params::Init;
@@ -142,6 +142,10 @@ impl Encoder for Swinv2 {
     /// Every size will do: maps are padded up to whole windows.
     fn check_size(&self, _height: i64, _width: i64, _interpolate: bool) -> Result<()> {
         Ok(())
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        Grid::of_merged(self.embeddings.patches.patch, self.stages.len(), height, width)
     }
 }
 

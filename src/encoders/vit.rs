@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{Encoder, EncoderArch, wrong_size};
+use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
@@ -184,6 +184,10 @@ impl Encoder for Vit {
     fn columns(&self, states: &Tensor) -> Tensor {
         self.embeddings.columns(states)
     }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        self.embeddings.place(height, width)
+    }
 }
 
 /// The pooler, which only classification reads.
@@ -265,6 +269,10 @@ impl Embeddings {
         let patches = self.positions.narrow(1, leading, self.grid.0 * self.grid.1);
         let patches = interpolate_grid(&patches, self.grid, grid, false);
         Tensor::cat(&[self.positions.narrow(1, 0, leading), patches], 1)
+    }
+
+    pub(super) fn place(&self, height: i64, width: i64) -> Grid {
+        Grid::of_patches(self.tokens.len() as i64, self.patches.patch, height, width)
     }
 
     pub(super) fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::vit::{self, Layer};
-use super::{Encoder, EncoderArch, wrong_size};
+use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
 use crate::nn::{LayerNorm, Params, PatchEmbeddings, config, dropout};
@@ -159,5 +159,9 @@ impl Encoder for Yolos {
             return Ok(());
         }
         wrong_size((height, width), self.image_size)
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        Grid::of_patches(1, self.patches.patch, height, width)
     }
 }

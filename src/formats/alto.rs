@@ -10,19 +10,23 @@ const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
   <MeasurementUnit>pixel</MeasurementUnit>
 "#;
 
-/// An ALTO 4.4 document of one page: `TextBlock`, `TextLine`, `String`, in pixels.
+/// An ALTO 4.4 document of all pages: `TextBlock`, `TextLine`, `String`, in pixels.
 ///
 /// Boxes of words share out the line's box in proportion to the counts of characters (the description
 /// of the processing says so). `WC` is the line's confidence. A line without text is an empty `String`.
-pub fn alto(page: &Page) -> String {
-    let Page { image, width, height, lines } = page;
+/// The picture of a single page is the `fileName`; those of several are `fileIdentifier`s in the order of
+/// the pages, which `PHYSICAL_IMG_NR` counts.
+pub fn alto(pages: &[Page]) -> String {
     let mut out = String::from(HEAD);
-    // Writing to a string can't fail; the results are let go.
+    out.push_str("  <sourceImageInformation>\n");
+    let element = if pages.len() == 1 { "fileName" } else { "fileIdentifier" };
+    for page in pages {
+        // Writing to a string can't fail; the results are let go.
+        let _ = writeln!(out, "   <{element}>{}</{element}>", escape(&page.image));
+    }
     let _ = write!(
         out,
-        r#"  <sourceImageInformation>
-   <fileName>{}</fileName>
-  </sourceImageInformation>
+        r#"  </sourceImageInformation>
   <Processing ID="processing_1">
    <processingCategory>contentGeneration</processingCategory>
    <processingStepDescription>{BOXES_OF_WORDS}</processingStepDescription>
@@ -33,21 +37,32 @@ pub fn alto(page: &Page) -> String {
   </Processing>
  </Description>
  <Layout>
-  <Page ID="page_1" PHYSICAL_IMG_NR="1" WIDTH="{width}" HEIGHT="{height}">
-   <PrintSpace HPOS="0" VPOS="0" WIDTH="{width}" HEIGHT="{height}">
 "#,
-        escape(image),
         env!("CARGO_PKG_VERSION"),
     );
-    for (block, range) in blocks(lines).into_iter().enumerate() {
-        let place = place(around(&lines[range.clone()]));
-        let _ = writeln!(out, "    <TextBlock ID=\"block_{}\" {place}>", block + 1);
-        for line in range {
-            write_line(&mut out, line + 1, &lines[line]);
+    // Blocks and lines before the page: an ID is one in the whole document.
+    let (mut block, mut line) = (0, 0);
+    for (number, page) in (1..).zip(pages) {
+        let Page { width, height, lines, .. } = page;
+        let _ = write!(
+            out,
+            r#"  <Page ID="page_{number}" PHYSICAL_IMG_NR="{number}" WIDTH="{width}" HEIGHT="{height}">
+   <PrintSpace HPOS="0" VPOS="0" WIDTH="{width}" HEIGHT="{height}">
+"#
+        );
+        for range in blocks(lines) {
+            block += 1;
+            let place = place(around(&lines[range.clone()]));
+            let _ = writeln!(out, "    <TextBlock ID=\"block_{block}\" {place}>");
+            for index in range {
+                write_line(&mut out, line + index + 1, &lines[index]);
+            }
+            out.push_str("    </TextBlock>\n");
         }
-        out.push_str("    </TextBlock>\n");
+        line += lines.len();
+        out.push_str("   </PrintSpace>\n  </Page>\n");
     }
-    out.push_str("   </PrintSpace>\n  </Page>\n </Layout>\n</alto>\n");
+    out.push_str(" </Layout>\n</alto>\n");
     out
 }
 
@@ -97,7 +112,7 @@ mod tests {
             TextLine { bbox: [10, 20, 110, 40], text: "\"a\" cdefgh".into(), confidence: 0.87654 },
             TextLine { bbox: [150, 20, 190, 40], text: " ".into(), confidence: f64::NAN },
         ];
-        let document = alto(&page(lines));
+        let document = alto(&[page(lines)]);
         let layout = document.split_once("<Layout>").unwrap().1;
         let expected = r#"
   <Page ID="page_1" PHYSICAL_IMG_NR="1" WIDTH="300" HEIGHT="200">
@@ -124,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_description_names_picture_unit_and_software() {
-        let document = alto(&page(vec![]));
+        let document = alto(&[page(vec![])]);
         for part in [
             "<MeasurementUnit>pixel</MeasurementUnit>",
             "<fileName>a&amp;b.png</fileName>",
@@ -134,5 +149,27 @@ mod tests {
             assert!(document.contains(part), "{part} is missing in {document}");
         }
         assert!(!document.contains("<TextBlock"), "{document}");
+    }
+
+    #[test]
+    fn several_pages_have_ids_of_their_own() {
+        let line = |top: u32| TextLine {
+            bbox: [0, top, 40, top + 9],
+            text: "x".into(),
+            ..Default::default()
+        };
+        let first = page(vec![line(0), line(100)]);
+        let second = Page { image: "b.png".into(), ..page(vec![line(0)]) };
+        let document = alto(&[first, second]);
+        let pictures = "<fileIdentifier>a&amp;b.png</fileIdentifier>\n   <fileIdentifier>b.png</fileIdentifier>";
+        assert!(document.contains(pictures) && !document.contains("<fileName>"), "{document}");
+        let ids: Vec<&str> = document
+            .split(" ID=\"")
+            .skip(2) // what is before, and the processing's
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        let expected = ["page_1", "block_1", "line_1", "word_1_1", "block_2", "line_2", "word_2_1"];
+        assert_eq!(ids[..7], expected);
+        assert_eq!(ids[7..], ["page_2", "block_3", "line_3", "word_3_1"]);
     }
 }

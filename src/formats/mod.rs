@@ -1,15 +1,17 @@
-//! Formats of pages read: hOCR and ALTO, as functions over plain data.
+//! Formats of pages read: hOCR and ALTO, and pages that explain a text, as functions over plain data.
 //!
 //! A model gives the text of a line, not the places of its words. Words are what stands between
 //! spaces, and their boxes share out the line's box in proportion to the counts of characters; both
 //! documents say so in their metadata.
 
 mod alto;
+mod explain;
 mod hocr;
 
 use std::ops::Range;
 
 pub use alto::alto;
+pub use explain::{Explained, ExplainedToken, Map, explain};
 pub use hocr::hocr;
 
 /// What the documents tell their readers about the boxes of words.

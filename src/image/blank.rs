@@ -5,8 +5,15 @@ use super::Rgb8;
 /// Blocks on each side of a block that its surroundings are taken from.
 const AROUND: usize = 3;
 
-/// The least grey levels by which the mean of a block stands out.
+/// The least grey levels by which the mean of a block stands out: compression leaves blocks that differ by
+/// less where light changes slowly.
 const LEAST: f32 = 2.5;
+
+/// The same where the paper is flat, most of it of one grey level: text of three levels is seen.
+const LEAST_ON_FLAT: f32 = 1.25;
+
+/// The part of the pixels that have the paper's grey level where it is flat.
+const FLAT: f32 = 0.75;
 
 /// The means of blocks scatter by noise; so many standard deviations of that are no sign of ink.
 const DEVIATIONS: f32 = 6.0;
@@ -75,7 +82,8 @@ fn is_plain(image: &Rgb8, luma: &[f32]) -> bool {
     if sigma > ROUGHEST {
         return false;
     }
-    let least = LEAST.max(DEVIATIONS * sigma / side as f32);
+    let least = if is_flat(luma) { LEAST_ON_FLAT } else { LEAST };
+    let least = least.max(DEVIATIONS * sigma / side as f32);
     let (means, columns) = block_means(luma, image.width, side);
     let rows = means.len() / columns;
     let sums = Sums::new(&means, columns);
@@ -99,6 +107,13 @@ fn is_plain(image: &Rgb8, luma: &[f32]) -> bool {
 fn grey(pixel: &[u8]) -> f32 {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
     0.299 * r + 0.587 * g + 0.114 * b
+}
+
+/// True if most pixels have one grey level, as in pictures that were drawn and not photographed.
+fn is_flat(luma: &[f32]) -> bool {
+    let mut counts = [0u32; 256];
+    luma.iter().for_each(|value| counts[(value.round() as usize).min(255)] += 1);
+    counts.iter().max().is_some_and(|most| *most as f32 >= FLAT * luma.len() as f32)
 }
 
 /// The standard deviation of noise, from the median difference of neighbours: ink is rarer than paper.
@@ -235,6 +250,14 @@ mod tests {
         let stroke = |x: usize, y: usize| (50..53).contains(&x) && (10..50).contains(&y);
         let faint = |x, y| 230.0 + scatter(x, y, 2.0) - if stroke(x, y) { 20.0 } else { 0.0 };
         assert!(!is_blank(&picture(400, 60, faint)));
+        // Three grey levels from paper that is flat, or nearly.
+        for paper in [0.0, 0.2] {
+            let faint = |x, y| {
+                (240.0 + scatter(x, y, paper)).round() - if stroke(x, y) { 3.0 } else { 0.0 }
+            };
+            assert!(!is_blank(&picture(400, 60, faint)), "{paper}");
+            assert!(is_blank(&picture(400, 60, |x, y| (240.0 + scatter(x, y, paper)).round())));
+        }
         let stripes = |x: usize, _| if x % 4 < 2 { 0.0 } else { 255.0 };
         assert!(!is_blank(&picture(40, 60, stripes)));
         assert!(!is_blank(&picture(20, 31, |_, y| if y % 4 < 2 { 90.0 } else { 200.0 })));

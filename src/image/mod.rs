@@ -19,6 +19,7 @@ pub mod class;
 mod color;
 mod config;
 pub mod decode;
+mod encode;
 pub mod filter;
 mod frames;
 pub mod geometry;
@@ -40,6 +41,7 @@ pub use blank::Blank;
 pub use decode::{
     Background, DecodeOptions, Decoded, MAX_PAGES, decode, decode_page, page_count, probe,
 };
+pub use encode::{png, png_of_opacity};
 pub use processor::{ImageProcessor, Pixels};
 pub use select::Pages;
 pub use sniff::is_picture;

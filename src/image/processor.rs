@@ -179,6 +179,26 @@ impl ImageProcessor {
         Pixels { channels: 3, height: image.height, width: image.width, data }
     }
 
+    /// The way back from what the model sees to a picture, clipped to what a picture can hold:
+    /// `[3, h, w]` -> `[h, w, 3]`.
+    pub fn to_picture(&self, pixels: &Pixels) -> Rgb8 {
+        let (width, height) = (pixels.width, pixels.height);
+        let mut data = vec![0; width * height * 3];
+        for (channel, plane) in pixels.data.chunks_exact((width * height).max(1)).enumerate() {
+            for (value, out) in plane.iter().zip(data.chunks_exact_mut(3)) {
+                let mut float = f64::from(*value);
+                if self.do_normalize {
+                    float = float * self.image_std[channel] + self.image_mean[channel];
+                }
+                if self.do_rescale && self.rescale_factor != 0.0 {
+                    float /= self.rescale_factor;
+                }
+                out[channel] = float.round().clamp(0.0, 255.0) as u8;
+            }
+        }
+        Rgb8 { width, height, data }
+    }
+
     /// One sample: rescaled in f64 and rounded to f32, then normalised in f32, in that order.
     fn to_float(&self, value: usize, channel: usize) -> f32 {
         let mut float = value as f32;

@@ -12,11 +12,14 @@ mod cut;
 mod group;
 mod ink;
 mod order;
+mod rows;
 mod skew;
 #[cfg(test)]
 mod tests;
 
 use crate::image::Rgb8;
+
+pub use rows::rows;
 
 /// A line of text on a page.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -251,3 +251,22 @@ fn large_pages_are_looked_at_reduced() {
     paper.column(200, 200, 20, 100);
     paper.check("six megapixels");
 }
+
+#[test]
+fn rows_stand_one_below_the_other() {
+    for name in SAMPLES {
+        let mut paper = Paper::new(900, 120);
+        paper.paste(name, 60, 30);
+        assert_eq!(rows(&paper.picture()), 1, "{name}");
+    }
+    let mut skewed = one_column();
+    skewed.turn(2.0);
+    for (what, paper, expected) in [
+        ("one column", one_column(), 12),
+        ("skewed", skewed, 12),
+        ("two columns", two_columns(), 9),
+    ] {
+        assert_eq!(rows(&paper.picture()), expected, "{what}");
+    }
+    assert_eq!(rows(&Paper::new(900, 900).picture()), 0);
+}

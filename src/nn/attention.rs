@@ -1,6 +1,6 @@
 //! Attention (Vaswani et al. 2017): over a whole sequence, cached, and to an image.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::cache::{Cache, KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
@@ -74,6 +74,16 @@ pub fn attend(
     };
     let probabilities = scores.softmax(-1, scores.kind());
     thin_out(&probabilities, dropout, true).matmul(v)
+}
+
+/// What `attend` weighs the values by: softmax(q kᵀ · scale), in f32. q [B, A, K·t, d], the queries of
+/// `n` = B·K rows, k [B, A, S, d] -> [N, A, t, S]
+fn probabilities(q: &Tensor, k: &Tensor, scale: f64, n: i64) -> Tensor {
+    let scores = q.to_kind(Kind::Float).matmul(&k.to_kind(Kind::Float).transpose(2, 3)) * scale;
+    let size = scores.size();
+    let (b, heads, rows, s) = (size[0], size[1], size[2], size[3]);
+    let apart = scores.softmax(-1, Kind::Float).reshape([b, heads, n / b, rows * b / n, s]);
+    apart.transpose(1, 2).reshape([n, heads, rows * b / n, s])
 }
 
 /// [N, t, D] -> [N, A, t, d]
@@ -186,6 +196,9 @@ impl CrossAttention {
         let b = kv.key.size()[0];
         let rows = n / b * t;
         let q = q.reshape([b, rows, self.heads, d / self.heads]).transpose(1, 2); // [B, A, K·t, d]
+        if let Some(watched) = &mut cache.watched {
+            *watched = probabilities(&q, &kv.key, self.scale, n);
+        }
         let dropout = if train { self.dropout } else { 0.0 };
         let context = attend(&q, &kv.key, &kv.value, None, self.scale, dropout);
         self.out.forward(&merge_heads(&context).reshape([n, t, d]))

@@ -15,6 +15,8 @@ pub struct LayerCache {
     pub own: Option<KeyValue>,
     /// One entry an image, computed at the first call; its beams share it.
     pub cross: Option<KeyValue>,
+    /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
+    pub watched: Option<Tensor>,
 }
 
 /// What a decoder remembers between calls.
@@ -42,6 +44,19 @@ impl Cache {
     /// Tokens so far.
     pub fn past(&self) -> i64 {
         self.past
+    }
+
+    /// From now on each layer keeps the probabilities of its last cross-attention.
+    pub fn watch(&mut self) {
+        for layer in &mut self.layers {
+            layer.watched = Some(Tensor::new());
+        }
+    }
+
+    /// Of a watched cache, layer by layer: the probabilities of the last cross-attention,
+    /// [N, A, t, S] f32.
+    pub fn attentions(&self) -> Vec<&Tensor> {
+        self.layers.iter().filter_map(|layer| layer.watched.as_ref()).collect()
     }
 
     /// A decoder calls this at the end of a step of `t` tokens.
@@ -72,7 +87,11 @@ impl Cache {
             layers: self
                 .layers
                 .iter()
-                .map(|layer| LayerCache { own: fork(&layer.own), cross: fork(&layer.cross) })
+                .map(|layer| LayerCache {
+                    own: fork(&layer.own),
+                    cross: fork(&layer.cross),
+                    watched: None,
+                })
                 .collect(),
             past: self.past,
             counted: self.counted.as_ref().map(Tensor::shallow_clone),

@@ -9,7 +9,7 @@ use super::ahead::Ahead;
 use super::prepare::{Prepared, Unit};
 use super::{Reader, Reading, Record, Sequence, Watch};
 use crate::image::Pixels;
-use crate::ved::generation::{self, Finish, Generated, Hooks};
+use crate::ved::generation::{self, Finish, Generated, Hooks, Step};
 
 /// A unit that is a record already, or becomes one.
 struct Pending {
@@ -76,7 +76,9 @@ impl Reader {
         let mut waiting: Vec<(usize, Prepared)> = Vec::new();
         for (index, pending) in batch.iter_mut().enumerate() {
             match pending.prepared.take() {
-                Some(image) if image.blank => pending.record.outcome = Ok(blank_reading(&image)),
+                Some(image) if image.blank => {
+                    pending.record.outcome = Ok(self.blank_reading(image))
+                }
                 image => waiting.extend(image.map(|image| (index, image))),
             }
         }
@@ -95,8 +97,8 @@ impl Reader {
             let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
             match self.generate(&pixels, (first + number) as u64, watch) {
                 Ok(generated) => {
-                    for ((index, image), sequences) in group.into_iter().zip(generated) {
-                        batch[index].record.outcome = self.reading(&image, sequences);
+                    for ((index, image), (sequences, steps)) in group.into_iter().zip(generated) {
+                        batch[index].record.outcome = self.reading(image, sequences, steps);
                     }
                 }
                 // All images have one size: what fails for these fails for all.
@@ -119,13 +121,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Pixels of one size through encoder and decoder.
+    /// Pixels of one size through encoder and decoder: of each image its sequences, and the steps of the
+    /// best one where they are to be explained.
     fn generate(
         &self,
         pixels: &[&Pixels],
         first_image: u64,
         watch: Watch,
-    ) -> Result<Vec<Vec<Generated>>> {
+    ) -> Result<Vec<(Vec<Generated>, Vec<Step>)>> {
         let _guard = tch::no_grad_guard();
         let pixel_values = stack(pixels).to_device(self.model.device()).to_kind(self.model.kind());
         let size = pixel_values.size();
@@ -145,26 +148,40 @@ impl Reader {
             first_image,
             ..Hooks::default()
         };
-        generation::generate(
-            self.model.decoder.as_ref(),
-            &states,
-            &prompt,
-            &self.generation,
-            &hooks,
-        )
+        let decoder = self.model.decoder.as_ref();
+        let generated = generation::generate(decoder, &states, &prompt, &self.generation, &hooks)?;
+        let steps = self.replay(&states, &prompt, &generated, &hooks)?;
+        Ok(generated.into_iter().zip(steps).collect())
     }
 
-    fn reading(&self, image: &Prepared, sequences: Vec<Generated>) -> Result<Reading> {
-        Ok(Reading {
-            sequences: sequences
-                .into_iter()
-                .map(|generated| self.sequence(generated))
-                .collect::<Result<_>>()?,
-            width: image.width,
-            height: image.height,
-            orientation: image.orientation,
-            ms: 0.0,
-        })
+    fn reading(
+        &self,
+        image: Prepared,
+        sequences: Vec<Generated>,
+        steps: Vec<Step>,
+    ) -> Result<Reading> {
+        let sequences = sequences.into_iter().map(|generated| self.sequence(generated));
+        let Prepared { width, height, orientation, rows, .. } = image;
+        let sequences = sequences.collect::<Result<_>>()?;
+        let explanation = self.explanation(image, steps);
+        Ok(Reading { sequences, width, height, orientation, ms: 0.0, rows, explanation })
+    }
+
+    /// The text of an empty picture is empty, and no model was asked.
+    fn blank_reading(&self, image: Prepared) -> Reading {
+        let sequence = Sequence {
+            text: String::new(),
+            confidence: f64::NAN,
+            finish: Finish::Blank,
+            token_ids: Vec::new(),
+            tokens: Vec::new(),
+            token_logprobs: Vec::new(),
+            sequences_score: None,
+        };
+        let Prepared { width, height, orientation, rows, .. } = image;
+        let explanation = self.explanation(image, Vec::new());
+        let sequences = vec![sequence];
+        Reading { sequences, width, height, orientation, ms: 0.0, rows, explanation }
     }
 
     fn sequence(&self, generated: Generated) -> Result<Sequence> {
@@ -196,21 +213,6 @@ impl From<Unit> for Pending {
         let record = Record { image, origin, page, region, outcome: Err(error) };
         Pending { record, prepared }
     }
-}
-
-/// The text of an empty picture is empty, and no model was asked.
-fn blank_reading(image: &Prepared) -> Reading {
-    let sequence = Sequence {
-        text: String::new(),
-        confidence: f64::NAN,
-        finish: Finish::Blank,
-        token_ids: Vec::new(),
-        tokens: Vec::new(),
-        token_logprobs: Vec::new(),
-        sequences_score: None,
-    };
-    let Prepared { width, height, orientation, .. } = *image;
-    Reading { sequences: vec![sequence], width, height, orientation, ms: 0.0 }
 }
 
 fn shape(pixels: &Pixels) -> (usize, usize, usize) {

@@ -10,6 +10,7 @@
 
 mod ahead;
 mod batch;
+mod explain;
 mod gate;
 mod input;
 mod prepare;
@@ -30,6 +31,7 @@ use crate::ved::generation::{Finish, GenerationConfig, LoopDetector};
 use crate::ved::{Processor, VisionEncoderDecoder};
 
 pub use batch::stack;
+pub use explain::{ExplainedStep, Explanation};
 pub use input::{Input, MAX_FILE, Source};
 pub use prepare::Cut;
 
@@ -64,6 +66,10 @@ pub struct Reader {
     pub allowed: Option<Tensor>,
     /// Pictures that are empty in this sense give an empty text, whatever the model would make of them.
     pub blank: Option<Blank>,
+    /// The model reads one line of text: pictures of several are told apart by `Reading::rows`.
+    pub one_line: bool,
+    /// Texts come with an explanation of how they came about, which takes about as long again.
+    pub explain: bool,
 }
 
 /// What a run looks at and reports to while it goes.
@@ -113,6 +119,10 @@ pub struct Reading {
     pub orientation: u8,
     /// Wall time of the image's batch, divided by its images.
     pub ms: f64,
+    /// Lines of text in a picture that was read as one line, where it has several.
+    pub rows: Option<usize>,
+    /// Of the best text; only where the reader was asked for it.
+    pub explanation: Option<Explanation>,
 }
 
 /// One generated text.
@@ -154,6 +164,8 @@ impl Reader {
             pages: self.pages.clone(),
             cut: self.cut.clone(),
             blank: self.blank,
+            one_line: self.one_line && self.cut.is_none(),
+            explain: self.explain,
         };
         let (batch, workers) = (self.batch_size.max(1), self.workers.max(1));
         let limits = Limits {

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::Region;
+use super::explain;
 use super::gate::Room;
 use super::input::Input;
 use crate::image::{self, Blank, DecodeOptions, Decoded, ImageProcessor, Pages, Pixels, Rgb8};
+use crate::lines;
 
 /// Finds the parts of an upright page that are read one by one, such as its text lines.
 pub type Cut = Arc<dyn Fn(&Rgb8) -> Result<Vec<(Region, Rgb8)>> + Send + Sync>;
+
+/// A picture with so many lines of text, one below the other, is a page. Two may be a line and what is left
+/// of its neighbour.
+const PAGE: usize = 3;
 
 /// How inputs are read. Shared by the workers.
 pub(super) struct Preparer {
@@ -23,6 +29,10 @@ pub(super) struct Preparer {
     pub(super) cut: Option<Cut>,
     /// What counts as empty; none looks at no picture.
     pub(super) blank: Option<Blank>,
+    /// Look whether pictures that are read as one line are pages.
+    pub(super) one_line: bool,
+    /// Keep the pictures themselves.
+    pub(super) explain: bool,
 }
 
 /// A picture ready for the model, or why there is none.
@@ -42,12 +52,19 @@ pub(super) struct Prepared {
     pub(super) width: usize,
     pub(super) height: usize,
     pub(super) orientation: u8,
+    /// The lines of text in it, where it is a page and should have been a line.
+    pub(super) rows: Option<usize>,
+    /// The picture itself, perhaps reduced, if it is to be shown.
+    pub(super) given: Option<Rgb8>,
 }
 
 impl Unit {
     /// What it takes of the memory.
     pub(super) fn bytes(&self) -> u64 {
-        self.outcome.as_ref().map_or(0, |prepared| prepared.pixels.data.len() as u64 * 4)
+        self.outcome.as_ref().map_or(0, |prepared| {
+            let given = prepared.given.as_ref().map_or(0, |given| given.data.len());
+            prepared.pixels.data.len() as u64 * 4 + given as u64
+        })
     }
 }
 
@@ -90,7 +107,9 @@ impl Preparer {
         let process = |image: &Rgb8| {
             let pixels = self.processor.process(image)?;
             let blank = self.blank.is_some_and(|blank| blank.holds(image));
-            Ok(Prepared { pixels, blank, width, height, orientation })
+            let given = self.explain.then(|| explain::kept(image)).transpose()?;
+            let rows = self.one_line.then(|| lines::rows(image)).filter(|rows| *rows >= PAGE);
+            Ok(Prepared { pixels, blank, width, height, orientation, rows, given })
         };
         let Some(cut) = &self.cut else {
             return send(Unit { outcome: process(&image), ..whole });

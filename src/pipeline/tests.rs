@@ -22,7 +22,15 @@ fn preparer() -> Preparer {
         "size": {"height": 16, "width": 16},
     });
     let processor = ImageProcessor::from_json(&config, None).unwrap();
-    Preparer { processor, decode: DecodeOptions::default(), pages: None, cut: None, blank: None }
+    Preparer {
+        processor,
+        decode: DecodeOptions::default(),
+        pages: None,
+        cut: None,
+        blank: None,
+        one_line: false,
+        explain: false,
+    }
 }
 
 fn limits(workers: usize, inputs: usize) -> Limits {

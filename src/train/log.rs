@@ -77,7 +77,8 @@ impl Talk {
     }
 
     fn write(&self, line: &str) {
-        stderr::line(self.bar.as_ref(), line);
+        // Texts of a model and of the data are among the lines.
+        stderr::line(self.bar.as_ref(), &stderr::visible(line, true));
     }
 
     /// Removes the bar.

@@ -276,6 +276,8 @@ fn reader(
         seed: options.seed,
         interpolate: false,
         loop_detector: None,
+        one_line: false,
+        explain: false,
         allowed: None,
         blank: None,
         pages: None,

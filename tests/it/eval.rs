@@ -34,7 +34,7 @@ fn table(folder: &Path, rows: &[(&str, &str)]) -> String {
 
 fn eval(folder: &TempDir, rows: &[(&str, &str)], more: &[&str]) -> Ran {
     let (data, model) = (table(folder.path(), rows), golden(CASE).display().to_string());
-    let mut args = vec!["eval", "--model", &model, "--data", &data];
+    let mut args = vec!["eval", "--task", "caption", "--model", &model, "--data", &data];
     args.extend(SHORT);
     args.extend(more);
     Vedm::new(&args).run()

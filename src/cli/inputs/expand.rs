@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 use super::walk::Walk;
 use super::{Named, Stream, has_image_name, head, is_dash, is_image};
 use crate::archive::{self, Member, Members};
@@ -23,7 +25,10 @@ impl<N: Iterator<Item = Named>> Expand<N> {
     }
 
     fn expand(&mut self, named: Named) -> Stream {
-        let Named { path, page } = named;
+        let Named { path, page, fault } = named;
+        if let Some(reason) = fault {
+            return one(Input::failed(path.display().to_string(), reason));
+        }
         if is_dash(&path) {
             return one(Input { page, ..Input::stdin() });
         }
@@ -61,20 +66,27 @@ impl<N: Iterator<Item = Named>> Expand<N> {
         let archive = path.ancestors().skip(1).find(|path| path.is_file())?.to_path_buf();
         let kind = archive_kind(&archive)?;
         let inside = path.strip_prefix(&archive).ok()?.to_string_lossy().into_owned();
+        let failed = |reason: String| Some(Input::failed(path.display().to_string(), reason));
         let begun = self.last.take().filter(|(last, _)| *last == archive);
         // Lists name members in the order of the archive: most often the rest is enough.
         if let Some((_, mut rest)) = begun
-            && let Some(member) = find(&mut rest, &inside)
+            && let Ok(Some(member)) = find(&mut rest, &inside)
         {
             self.last = Some((archive.clone(), rest));
             return Some(Input::member(&archive, member));
         }
-        let mut members = archive::open(&archive, kind, is_image, MAX_FILE).ok()?;
-        let found = find(&mut members, &inside).map(|member| Input::member(&archive, member));
+        let mut members = match archive::open(&archive, kind, is_image, MAX_FILE) {
+            Ok(members) => members,
+            Err(error) => return failed(format!("{error:#}")),
+        };
+        let found = find(&mut members, &inside);
+        let found = found.map(|found| found.map(|member| Input::member(&archive, member)));
         self.last = Some((archive, members));
-        Some(found.unwrap_or_else(|| {
-            Input::failed(path.display().to_string(), "no such image in the archive")
-        }))
+        match found {
+            Ok(Some(input)) => Some(input),
+            Ok(None) => failed("no such image in the archive".to_string()),
+            Err(error) => failed(format!("not found before the archive's damage: {error:#}")),
+        }
     }
 }
 
@@ -102,8 +114,17 @@ fn one(input: Input) -> Stream {
     Box::new(std::iter::once(input))
 }
 
-fn find(members: &mut Members, name: &str) -> Option<Member> {
-    members.filter_map(Result::ok).find(|member| member.name == name)
+/// An error where the member was not found and something could not be read: it may have been there.
+fn find(members: &mut Members, name: &str) -> Result<Option<Member>> {
+    let mut damage = None;
+    for member in members {
+        match member {
+            Ok(member) if member.name == name => return Ok(Some(member)),
+            Ok(_) => {}
+            Err(error) => damage = damage.or(Some(error)),
+        }
+    }
+    damage.map_or(Ok(None), Err)
 }
 
 /// The images of an archive; if there are none, or it ends in damage, this is one input more.

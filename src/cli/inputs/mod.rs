@@ -20,6 +20,7 @@ use super::args::InputArgs;
 use crate::image;
 use crate::pipeline::{Input, Source};
 
+pub(super) use list::name_bytes;
 pub(super) use shard::Shard;
 
 type Stream = Box<dyn Iterator<Item = Input> + Send>;
@@ -38,6 +39,8 @@ pub(super) struct Named {
     path: PathBuf,
     /// This page alone.
     page: Option<usize>,
+    /// What is wrong with the name itself: it is told, and nothing is looked for.
+    fault: Option<String>,
 }
 
 impl Inputs {
@@ -121,7 +124,7 @@ impl Inputs {
     fn named(&self) -> Result<impl Iterator<Item = Named> + Send + use<>> {
         let list = self.list.as_deref().map(|list| List::open(list, self.null)).transpose()?;
         let images: Vec<PathBuf> = self.images.clone();
-        let images = images.into_iter().map(|path| Named { path, page: None });
+        let images = images.into_iter().map(|path| Named { path, page: None, fault: None });
         Ok(images.chain(list.into_iter().flatten()))
     }
 }

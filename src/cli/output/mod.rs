@@ -3,20 +3,24 @@
 //! A line is written in one piece behind the last one, so that a run that is killed leaves whole lines.
 
 mod record;
+mod resume;
 
-use std::borrow::Cow;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use self::record::Fields;
+pub(super) use self::record::finish_reason;
+pub(super) use self::resume::Old;
 use super::args::{Format, OutputArgs};
 use super::inputs;
 use crate::formats::{self, Page, TextLine};
 use crate::image;
 use crate::pipeline::{Reading, Record};
+pub(super) use crate::stderr::visible;
 
 /// Where the results go, and in which form.
 pub(super) struct Writer {
@@ -56,9 +60,10 @@ pub(super) struct Run<'a> {
 }
 
 impl Writer {
-    pub(super) fn new(args: &OutputArgs, run: &Run) -> Result<Self> {
-        let file = args.output.as_deref().filter(|path| path.as_os_str() != "-");
-        let form = match args.format.unwrap_or_else(|| by_name(file)) {
+    /// `old` is what stays of a file that is written on.
+    pub(super) fn new(args: &OutputArgs, run: &Run, old: Option<&Old>) -> Result<Self> {
+        let file = target(args);
+        let form = match form(args) {
             Format::Jsonl => Form::Jsonl,
             Format::Csv => Form::Table { delimiter: b',' },
             Format::Tsv => Form::Table { delimiter: b'\t' },
@@ -67,9 +72,10 @@ impl Writer {
             Format::Text => Form::Lines,
         };
         let to: Box<dyn Write> = match file {
-            Some(path) => Box::new(
-                std::fs::File::create(path).with_context(|| format!("can't write {path:?}"))?,
-            ),
+            Some(path) => {
+                let opened = old.map_or_else(|| File::create(path), |old| old.open(path));
+                Box::new(opened.with_context(|| format!("can't write {path:?}"))?)
+            }
             None => Box::new(std::io::stdout()),
         };
         let fields = Fields {
@@ -79,7 +85,8 @@ impl Writer {
             several: run.several,
         };
         let terminal = file.is_none() && std::io::stdout().is_terminal();
-        Ok(Writer { form, fields, terminal, to, header: true, pages: Vec::new() })
+        let header = old.is_none_or(|old| old.length == 0);
+        Ok(Writer { form, fields, terminal, to, header, pages: Vec::new() })
     }
 
     /// One record. A failed input is no line of text: standard error tells it. `rejected` is the text
@@ -154,12 +161,7 @@ impl Writer {
     pub(super) fn finish(&mut self) -> Result<()> {
         let document = match (self.form, self.pages.as_slice()) {
             (Form::Pages(_), []) => return Ok(()),
-            (Form::Pages(Format::Alto), [page]) => formats::alto(page),
-            (Form::Pages(Format::Alto), pages) => bail!(
-                "an ALTO document holds one page, here are {}; name one image and one page, or take \
-                 --format hocr",
-                pages.len()
-            ),
+            (Form::Pages(Format::Alto), pages) => formats::alto(pages),
             (Form::Pages(_), pages) => formats::hocr(pages),
             _ => return Ok(()),
         };
@@ -178,24 +180,18 @@ fn cell(map: &Map<String, Value>, name: &str) -> String {
     }
 }
 
-/// Control characters as their pictures (U+2400 ..), but for line ends and, if `tabs`, tabs.
-pub(super) fn visible(text: &str, tabs: bool) -> Cow<'_, str> {
-    let acts = |c: char| c.is_control() && c != '\n' && !(tabs && c == '\t');
-    if !text.contains(acts) {
-        return text.into();
-    }
-    let picture = |c: char| match u32::from(c) {
-        _ if !acts(c) => c,
-        code @ 0x00..0x20 => char::from_u32(0x2400 + code).unwrap_or(c),
-        0x7F => '\u{2421}',
-        _ => char::REPLACEMENT_CHARACTER,
-    };
-    text.chars().map(picture).collect()
-}
-
 /// True if the file is there and begins as a picture does.
 pub(super) fn is_picture(file: &Path) -> bool {
     inputs::head(file, 64).is_some_and(|head| image::is_picture(&head))
+}
+
+/// The file of `--output`; none for standard output.
+fn target(args: &OutputArgs) -> Option<&Path> {
+    args.output.as_deref().filter(|path| path.as_os_str() != "-")
+}
+
+fn form(args: &OutputArgs) -> Format {
+    args.format.unwrap_or_else(|| by_name(target(args)))
 }
 
 fn by_name(file: Option<&Path>) -> Format {
@@ -223,13 +219,6 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(escape(text), expected);
         }
-    }
-
-    #[test]
-    fn control_characters_get_pictures() {
-        let text = "a\u{1b}[31m\tb\u{7f}\nü\u{9b}";
-        assert_eq!(visible(text, false), "a\u{241b}[31m\u{2409}b\u{2421}\nü\u{fffd}");
-        assert_eq!(visible(text, true), "a\u{241b}[31m\tb\u{2421}\nü\u{fffd}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::cli::inputs::name_bytes;
 use crate::pipeline::{Reading, Record, Sequence};
 use crate::ved::generation::Finish;
 
@@ -20,6 +21,9 @@ impl Fields {
     pub(super) fn of(&self, record: &Record, rejected: Option<&str>) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("image".into(), json!(record.image));
+        if let Some(bytes) = record.origin.as_deref().and_then(name_bytes) {
+            map.insert("image_bytes".into(), json!(bytes));
+        }
         if let Some(page) = record.page {
             map.insert("page".into(), json!(page));
         }
@@ -54,6 +58,10 @@ impl Fields {
         }
         if reading.orientation != 1 {
             map.insert("orientation".into(), json!(reading.orientation));
+        }
+        if let Some(rows) = reading.rows {
+            let warning = format!("about {rows} lines of text were read as one; pass --lines");
+            map.insert("warning".into(), json!(warning));
         }
         if self.details {
             map.insert("model".into(), json!(self.model));
@@ -92,12 +100,13 @@ impl Fields {
             columns.extend(["token_ids", "tokens", "token_logprobs", "sequences_score"]);
             columns.extend(["model", "revision", "width", "height"]);
         }
-        columns.push("error");
+        columns.extend(["warning", "error"]);
         columns
     }
 }
 
-fn finish_reason(finish: Finish) -> &'static str {
+/// As records tell it.
+pub(in crate::cli) fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Eos => "eos",
         Finish::Length => "length",

@@ -28,7 +28,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor, no_grad};
 
 pub use config::{EarlyStopping, GenerationConfig, GenerationMode, LengthRule};
-pub use forced::processed_scores;
+pub use forced::{Step, processed_scores, replay};
 pub use resolve::Sources;
 pub use stopping::LoopDetector;
 

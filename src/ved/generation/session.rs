@@ -34,6 +34,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// From now on cross-attention is kept; see `attentions`.
+    pub(super) fn watch(&mut self) {
+        self.cache.watch();
+    }
+
+    /// Layer by layer, what the tokens read last looked at: [N, A, t, S] f32.
+    pub(super) fn attentions(&self) -> Vec<&Tensor> {
+        self.cache.attentions()
+    }
+
     /// Reads the unread tokens. -> hidden states [N, t, D]
     pub(super) fn read(&mut self) -> Tensor {
         let (length, past) = (self.ids.size()[1], self.cache.past());

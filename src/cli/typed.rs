@@ -1,0 +1,106 @@
+//! What the parser alone would not understand of a command line.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Command};
+
+use crate::models::edit_distance;
+
+/// Endings that text files beside pictures have. Only these, or what begins with a dot, is taken for the
+/// value of a `--sidecar` before it: everything else may be the name of an image.
+const EXTENSIONS: [&str; 11] =
+    ["txt", "text", "md", "cap", "caption", "captions", "ocr", "lab", "tags", "gt.txt", "box.txt"];
+
+/// `--sidecar txt a.png` means `--sidecar=txt a.png`, unless there is a file `txt`.
+pub(super) fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out: Vec<OsString> = Vec::new();
+    let mut ended = false;
+    for word in given {
+        ended |= word == "--";
+        match out.last_mut().filter(|last| !ended && *last == "--sidecar") {
+            Some(last) if is_extension(&word) && !Path::new(&word).exists() => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => out.push(word),
+        }
+    }
+    out
+}
+
+fn is_extension(word: &OsString) -> bool {
+    let Some(word) = word.to_str() else { return false };
+    let dotted = word.strip_prefix('.').is_some_and(|rest| {
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
+    });
+    EXTENSIONS.contains(&word) || (dotted && !word.contains(".."))
+}
+
+/// Names the command that was meant, where the parser finds none like it: it thinks little of letters that
+/// changed places.
+pub(super) fn suggest(mut error: clap::Error) -> clap::Error {
+    if error.kind() != ErrorKind::InvalidSubcommand
+        || error.get(ContextKind::SuggestedSubcommand).is_some()
+    {
+        return error;
+    }
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    let command = super::command();
+    let near = command
+        .get_subcommands()
+        .map(|command| (edit_distance(typed, command.get_name()), command.get_name()))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    if let Some((_, name)) = near {
+        let names = ContextValue::Strings(vec![name.to_string()]);
+        error.insert(ContextKind::SuggestedSubcommand, names);
+    }
+    error
+}
+
+/// Lets the variables of flags that are given without a value say yes and no in all the usual words.
+pub(super) fn booleans(command: Command) -> Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::SetTrue => arg.value_parser(boolish),
+        _ => arg,
+    });
+    command.mut_subcommands(booleans)
+}
+
+fn boolish(word: &str) -> Result<bool, String> {
+    match word.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        // A variable that is set to nothing counts as not set.
+        "0" | "false" | "f" | "no" | "n" | "off" | "" => Ok(false),
+        _ => Err("expected true, false, 1, 0, yes, no, on or off".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_may_follow_its_flag() {
+        let table: &[(&[&str], &[&str])] = &[
+            (&["--sidecar", "txt", "a.png"], &["--sidecar=txt", "a.png"]),
+            (&["--sidecar", ".gt.txt", "a.png"], &["--sidecar=.gt.txt", "a.png"]),
+            (&["--sidecar", "a.png"], &["--sidecar", "a.png"]),
+            (&["--sidecar", "scans"], &["--sidecar", "scans"]),
+            (&["--sidecar", "."], &["--sidecar", "."]),
+            (&["--sidecar", "../x"], &["--sidecar", "../x"]),
+            (&["--sidecar", "..", "a"], &["--sidecar", "..", "a"]),
+            (&["--sidecar=txt", "txt"], &["--sidecar=txt", "txt"]),
+            (&["--sidecar", "txt", "txt"], &["--sidecar=txt", "txt"]),
+            (&["--", "--sidecar", "txt"], &["--", "--sidecar", "txt"]),
+        ];
+        for (given, expected) in table {
+            let found = arguments(given.iter().map(OsString::from));
+            assert_eq!(found, *expected, "{given:?}");
+        }
+    }
+}
