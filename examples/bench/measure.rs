@@ -24,8 +24,11 @@ const LARGEST_IN_PARTS: usize = 8;
 /// Makes the checkpoint and measures it.
 pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table> {
     let init = |words| -> Result<i32> {
-        let status = program.vedm(words).stdout(std::process::Stdio::null()).status();
-        Ok(status.context("can't start vedm init")?.code().unwrap_or(-1))
+        let made = program.vedm(words).output().context("can't start vedm init")?;
+        if !made.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&made.stderr));
+        }
+        Ok(made.status.code().unwrap_or(-1))
     };
     let checkpoint = plan.model.checkpoint(dir, init)?;
     let pictures = plan.model.pictures(dir)?;
@@ -73,9 +76,19 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &PathBuf, tab
 /// Encoder, decode step and images a second, with models that are loaded.
 fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], table: &mut Table) {
     let mut sides: Vec<Option<Side>> = Vec::new();
-    let vedm = plan.dtypes.iter().map(|dtype| program.worker(model, dtype, &pictures[0]));
-    for (column, side) in program.reference_worker(model).into_iter().chain(vedm).enumerate() {
-        let side = side.map_err(|error| table.columns[column].fails(&error)).ok();
+    let mut starts: Vec<Box<dyn Fn() -> Result<Side> + '_>> = Vec::new();
+    if program.python.is_some() {
+        starts.push(Box::new(|| program.reference_worker(model)));
+    }
+    for dtype in plan.dtypes {
+        starts.push(Box::new(|| program.worker(model, dtype, &pictures[0])));
+    }
+    for (column, start) in starts.iter().enumerate() {
+        // What did not come to a text is not tried again.
+        let side = match table.columns[column].failed() {
+            true => None,
+            false => start().map_err(|error| table.columns[column].fails(&error)).ok(),
+        };
         if let Some(side) = &side {
             table.columns[column].version.clone_from(&side.version);
         }

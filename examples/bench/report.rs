@@ -62,6 +62,10 @@ impl Column {
         Column { name: name.to_string(), version: String::new(), failure: None }
     }
 
+    pub(crate) fn failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The first reason is kept.
     pub(crate) fn fails(&mut self, error: &Error) {
         self.failure.get_or_insert_with(|| format!("{error:#}"));
@@ -124,24 +128,22 @@ impl Table {
                 lines.push(format!("  {} failed: {failure}", column.name));
             }
         }
-        let mut head = format!("{:<36}", "");
+        let mut head = format!("{:<40}", "");
         for (at, column) in self.columns.iter().enumerate() {
             head.push_str(&format!("{:>10}", column.name));
-            head.push_str(if at == 0 { "" } else { "   times better  " });
+            head.push_str(&format!("{:>20}", if at == 0 { "" } else { "times better" }));
         }
-        lines.push(head);
+        lines.push(head.trim_end().to_string());
         for row in self.rows.iter().filter(|row| row.samples.iter().any(|s| !s.is_empty())) {
-            let mut line = format!("{:<31}{:>5}", row.name, row.unit);
+            let mut line = format!("{:<35}{:>5}", row.name, row.unit);
             for (at, samples) in row.samples.iter().enumerate() {
                 let median = Spread::of(samples).map_or("-".to_string(), |s| short(s.median));
                 line.push_str(&format!("{median:>10}"));
-                if at > 0 {
-                    let ratio = row.ratio(at).map_or(String::new(), |ratio| {
-                        let Spread { median, least, greatest } = ratio;
-                        format!("{} ({}-{})", short(median), short(least), short(greatest))
-                    });
-                    line.push_str(&format!("{ratio:>17}"));
-                }
+                let ratio = row.ratio(at).map_or(String::new(), |ratio| {
+                    let Spread { median, least, greatest } = ratio;
+                    format!("{} ({}-{})", short(median), short(least), short(greatest))
+                });
+                line.push_str(&format!("{ratio:>20}"));
             }
             lines.push(line.trim_end().to_string());
         }

@@ -102,10 +102,9 @@ impl Program {
         Side::start(command).with_context(|| format!("vedm as {dtype}"))
     }
 
-    /// None without a reference.
-    pub(crate) fn reference_worker(&self, model: &Path) -> Option<Result<Side>> {
-        let command = self.reference("serve", model)?;
-        Some(Side::start(command).context("the reference"))
+    pub(crate) fn reference_worker(&self, model: &Path) -> Result<Side> {
+        let command = self.reference("serve", model).context("there is no --python")?;
+        Side::start(command).context("the reference")
     }
 
     fn reference(&self, what: &str, model: &Path) -> Option<Command> {
@@ -130,9 +129,9 @@ fn quiet(command: &mut Command) {
 /// Runs a command that writes a line and then its peak.
 fn once(mut command: Command) -> Result<Once> {
     let start = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child =
-        child.spawn().with_context(|| format!("can't start {:?}", child.get_program()))?;
+        command.spawn().with_context(|| format!("can't start {:?}", command.get_program()))?;
     let (stdout, stderr) = child.stdout.take().zip(child.stderr.take()).context("no pipes")?;
     let talk = std::thread::spawn(move || {
         let mut text = String::new();
@@ -146,7 +145,8 @@ fn once(mut command: Command) -> Result<Once> {
     let seconds = start.elapsed().as_secs_f64();
     let status = child.wait()?;
     let talk = talk.join().unwrap_or_default();
-    ensure!(status.success() && read > 0, "{}", talk.lines().last().unwrap_or("it said nothing"));
+    let mut said = talk.lines().filter(|line| !line.starts_with(PEAK) && !line.is_empty());
+    ensure!(status.success() && read > 0, "{}", said.next().unwrap_or("it said nothing"));
     let peak = talk.lines().find_map(|line| line.strip_prefix(PEAK)?.trim().parse::<f64>().ok());
     Ok(Once { seconds, peak: peak.unwrap_or(0.0) / 1024.0 })
 }
