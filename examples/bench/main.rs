@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// Write everything as JSON, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Print the models' tables as Markdown
+    #[arg(long)]
+    markdown: bool,
     /// Where the checkpoints are made, and found by the next run
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -135,7 +138,7 @@ fn run(mut args: Args) -> Result<()> {
                 rounds: args.rounds,
             };
             let table = measure::model(&plan, &program, &dir)?;
-            println!("\n{}", table.text());
+            println!("\n{}", if args.markdown { table.markdown() } else { table.text() });
             if let Some(models) = whole["models"].as_array_mut() {
                 models.push(table.to_json());
             }

@@ -1,5 +1,6 @@
 //! The rounds: every side in turn, the same request for all.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -54,6 +55,7 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &PathBuf, tab
     let mut peak = Row::new("peak memory of it".to_string(), "MiB", columns);
     // One more in the beginning, which warms the file cache and is not counted.
     for round in 0..=plan.rounds {
+        tell(plan, &format!("first text, round {round} of {}", plan.rounds));
         let reference = program.reference_once(model, image, beams, plan.model.tokens);
         let vedm = plan
             .dtypes
@@ -107,6 +109,7 @@ fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], ta
             let case = format!("{images}, {searched}");
             let mut step = Row::new(format!("decode step, {case}"), "ms", sides.len());
             let mut rate = Row::rate(format!("images a second, {case}"), sides.len());
+            tell(plan, &case);
             let parts = size <= LARGEST_IN_PARTS;
             let request = Request { images: batch(pictures, size), beams, tokens, parts };
             for _ in 0..plan.rounds {
@@ -131,6 +134,13 @@ fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], ta
     }
     table.rows.extend(encoders.into_iter().chain(steps).chain(rates));
     table.rows.push(agreement);
+}
+
+/// What is going on, where somebody watches.
+fn tell(plan: &Plan, what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{}: {what}", plan.model.name);
+    }
 }
 
 /// The same of every side that is still there.

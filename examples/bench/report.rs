@@ -150,6 +150,30 @@ impl Table {
         lines.join("\n")
     }
 
+    /// The same as a table of Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let head: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut lines = vec![
+            format!("| {}, {} new tokens | {} |", self.name, self.tokens, head.join(" | ")),
+            format!("|---|{}", "---|".repeat(head.len())),
+        ];
+        for row in self.rows.iter().filter(|row| row.samples.iter().any(|s| !s.is_empty())) {
+            let cell = |at: usize| {
+                let Some(own) = Spread::of(&row.samples[at]) else { return "-".to_string() };
+                let own = format!("{} {}", short(own.median), row.unit);
+                match row.ratio(at) {
+                    Some(Spread { median, least, greatest }) => {
+                        format!("{own}, {}x ({}-{})", short(median), short(least), short(greatest))
+                    }
+                    None => own,
+                }
+            };
+            let cells: Vec<String> = (0..self.columns.len()).map(cell).collect();
+            lines.push(format!("| {} | {} |", row.name, cells.join(" | ")));
+        }
+        lines.join("\n")
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let rows: Vec<Value> = self
             .rows

@@ -94,6 +94,8 @@ fn ratios_are_taken_within_rounds() {
     assert!(text.contains("vedm f32 failed: no such type"), "{text}");
     // What nobody measured is not shown.
     assert!(!text.contains("encoder"), "{text}");
+    let row = "| decode step | 30.0 ms | 10.0 ms, 3.00x (2.00-4.00) |";
+    assert!(table.markdown().contains(row), "{}", table.markdown());
     let json = table.to_json();
     assert_eq!(json["rows"][0]["sides"][1]["times_better"]["median"], json!(3.0));
     assert_eq!(json["rows"][2]["sides"][1]["median"], Value::Null);

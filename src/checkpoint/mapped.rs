@@ -53,7 +53,7 @@ impl Mapped {
     /// A contiguous CPU tensor on the pages of the file; None where the place isn't aligned to the
     /// number type, or the system has no such maps. The range has as many bytes as the shape needs.
     pub(super) fn tensor(&self, range: &Range<usize>, shape: &[i64], kind: Kind) -> Option<Tensor> {
-        if range.is_empty() || range.start % kind.elt_size_in_bytes() != 0 {
+        if range.is_empty() || !range.start.is_multiple_of(kind.elt_size_in_bytes()) {
             return None;
         }
         let pages = self.pages.get_or_init(|| self.map_pages()).as_ref()?;
