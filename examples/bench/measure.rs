@@ -48,7 +48,7 @@ pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table>
 }
 
 /// One text from process start, with the most beams.
-fn from_start(plan: &Plan, program: &Program, model: &Path, image: &PathBuf, table: &mut Table) {
+fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table: &mut Table) {
     let beams = plan.beams.iter().copied().max().unwrap_or(1);
     let columns = table.columns.len();
     let mut seconds = Row::new(format!("first text, {beams} beams"), "s", columns);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -87,7 +87,7 @@ fn touch(states: &Tensor) {
     let _ = states.narrow(1, 0, 1).sum(Kind::Float).double_value(&[]);
 }
 
-fn pixels(reader: &Reader, path: &PathBuf) -> Result<Pixels> {
+fn pixels(reader: &Reader, path: &Path) -> Result<Pixels> {
     let bytes = std::fs::read(path).with_context(|| format!("can't read {path:?}"))?;
     reader.processor.image_processor.process(&decode(&bytes, &reader.decode)?.image)
 }
