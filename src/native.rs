@@ -4,19 +4,48 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
 /// Maps a file for reading.
 ///
 /// The file must not be truncated while it is mapped (another process doing so ends this one by
 /// SIGBUS); that holds for every reader of large files by memory map.
-pub fn map_file(path: &Path) -> Result<memmap2::Mmap> {
-    let file = File::open(path).with_context(|| format!("can't open {path:?}"))?;
+pub fn map_file(file: &File) -> std::io::Result<memmap2::Mmap> {
     // SAFETY: the map is read-only; the caveat above is the documented one of memmap2.
-    unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("can't map {path:?}"))
+    unsafe { memmap2::Mmap::map(file) }
+}
+
+/// The pages of a map within `range` may leave the memory; touched again, they come from the file.
+pub(crate) fn release_map(map: &memmap2::Mmap, range: &Range<usize>) {
+    #[cfg(unix)]
+    if range.start < range.end && range.end <= map.len() {
+        use memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: the map is of a file and read-only: its pages come back with the same bytes. Failure
+        // leaves them where they are.
+        let _ = unsafe { map.unchecked_advise_range(DontNeed, range.start, range.len()) };
+    }
+}
+
+/// The same for the pages that lie wholly within a tensor that libtorch maps from a file
+/// (`Tensor::from_file`, not shared). Such a tensor must not have been written to: the file's numbers
+/// would return. Any other contiguous tensor would lose its numbers.
+pub(crate) fn release_pages(tensor: &Tensor) {
+    #[cfg(unix)]
+    if tensor.device() == Device::Cpu {
+        // SAFETY: sysconf only tells a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let start = tensor.data_ptr() as usize;
+        let end = start + tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let (start, end) = (start.next_multiple_of(page), end / page * page);
+        if start < end {
+            // SAFETY: the pages belong to the tensor. What they hold changes at most to other numbers,
+            // as it does by any operation in place.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
 }
 
 /// Keeps freed blocks of up to a gigabyte in the process, to be called before the first tensor.

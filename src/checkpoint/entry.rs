@@ -2,13 +2,12 @@
 
 use std::hash::Hash;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::native;
+use super::mapped::Mapped;
 
 /// Dimensions beyond this are refused: libtorch's own iterators stop there.
 const MAX_RANK: usize = 64;
@@ -32,22 +31,18 @@ impl TensorInfo {
     }
 }
 
-/// A file mapped into memory.
-pub(super) struct Mapped {
-    pub(super) path: PathBuf,
-    map: memmap2::Mmap,
-}
-
-impl Mapped {
-    pub(super) fn open(path: &Path) -> Result<Arc<Mapped>> {
-        let meta = path.metadata().with_context(|| format!("cannot open {path:?}"))?;
-        ensure!(meta.is_file(), "{path:?} is not a file");
-        Ok(Arc::new(Mapped { path: path.to_owned(), map: native::map_file(path)? }))
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.map
-    }
+/// Whose memory a tensor has that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Its own.
+    Own,
+    /// The file's pages where number type and alignment allow it: nothing is copied, a page comes from
+    /// the disk when it is first touched, the processes of a machine share it, and the system may take
+    /// it back. What is written to such a tensor stays in this process.
+    ///
+    /// The file must not be truncated or written over in place while the tensor lives; a file that is
+    /// replaced by renaming another does no harm.
+    Shared,
 }
 
 /// How the elements of a tensor lie in its file.
@@ -70,7 +65,7 @@ pub(super) type Entries = Vec<(String, Entry)>;
 pub(super) struct Entry {
     /// Shape as given to the caller, after `permute`.
     pub(super) info: TensorInfo,
-    pub(super) file: Arc<Mapped>,
+    pub(super) file: Rc<Mapped>,
     pub(super) layout: Layout,
     /// Dimensions of the stored tensor in the order the caller sees them; empty: as stored.
     pub(super) permute: Vec<i64>,
@@ -84,6 +79,31 @@ impl Entry {
 
     /// Reads the tensor: CPU, stored kind, contiguous, own memory.
     pub(super) fn read(&self) -> Result<Tensor> {
+        self.read_as(self.info.kind, Device::Cpu, Memory::Own)
+    }
+
+    /// Reads the tensor to `device`, contiguous; a float as `kind`, any other as it is stored.
+    ///
+    /// What is converted goes straight from the file's pages into the new type, tensor by tensor.
+    pub(super) fn read_as(&self, kind: Kind, device: Device, memory: Memory) -> Result<Tensor> {
+        let tensor = self.view()?;
+        let kind = if tensor.is_floating_point() { kind } else { tensor.kind() };
+        let mut moved = tensor.f_to_device(device)?.f_to_kind(kind)?;
+        let on_pages = self.file.holds(&moved);
+        if memory == Memory::Own && on_pages {
+            let mut own = moved.f_empty_like()?;
+            own.f_copy_(&moved)?;
+            moved = own;
+        }
+        if memory == Memory::Own || !on_pages {
+            self.let_go();
+        }
+        Ok(moved)
+    }
+
+    /// The tensor as it is stored, on the CPU: on the file's pages where it lies there contiguous and
+    /// aligned, else in memory of its own.
+    fn view(&self) -> Result<Tensor> {
         let stored = self.stored_shape();
         let tensor = match &self.layout {
             Layout::Dense(pieces) => self.read_dense(pieces, &stored)?,
@@ -96,6 +116,20 @@ impl Entry {
             return Ok(tensor);
         }
         Ok(tensor.f_permute(&self.permute)?.f_contiguous()?)
+    }
+
+    /// The pages that were read may leave the memory.
+    fn let_go(&self) {
+        match &self.layout {
+            Layout::Dense(pieces) => pieces.iter().for_each(|piece| self.file.release(piece)),
+            Layout::Chunked { shape, chunks } => {
+                let bytes = shape.iter().product::<usize>() * self.info.kind.elt_size_in_bytes();
+                for (_, place) in chunks {
+                    self.file.release(&(*place..*place + bytes));
+                }
+            }
+            Layout::Strided { storage, .. } => self.file.release(storage),
+        }
     }
 
     /// The same tensor with its dimensions in another order: `order[i]` is the stored dimension
@@ -121,7 +155,12 @@ impl Entry {
 
     fn read_dense(&self, pieces: &[Range<usize>], shape: &[i64]) -> Result<Tensor> {
         if let [piece] = pieces {
-            return from_bytes(self.slice(piece)?, shape, self.info.kind);
+            let bytes = self.slice(piece)?;
+            check(bytes, shape, self.info.kind)?;
+            return match self.file.tensor(piece, shape, self.info.kind) {
+                Some(tensor) => Ok(tensor),
+                None => from_bytes(bytes, shape, self.info.kind),
+            };
         }
         let mut whole = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
         for piece in pieces {
@@ -224,6 +263,12 @@ fn place_of_row(
 /// A tensor of its own from row-major little-endian bytes.
 fn from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor> {
     // libtorch copies as many bytes as the shape says without asking how many there are.
+    check(bytes, shape, kind)?;
+    Ok(Tensor::f_from_data_size(bytes, shape, kind)?)
+}
+
+/// The bytes are those of a tensor of this shape and number type.
+fn check(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<()> {
     let expected = checked_bytes(shape, kind)?;
     ensure!(
         bytes.len() == expected,
@@ -233,7 +278,7 @@ fn from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor> {
     if kind == Kind::Bool && bytes.iter().any(|&byte| byte > 1) {
         bail!("a tensor of booleans holds a byte that is neither 0 nor 1");
     }
-    Ok(Tensor::f_from_data_size(bytes, shape, kind)?)
+    Ok(())
 }
 
 /// Bytes of a contiguous tensor; an error where the product overflows or a dimension is negative.

@@ -6,12 +6,13 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use tch::Kind;
 
-use super::entry::{Entries, Entry, Layout, Mapped, TensorInfo, checked_bytes};
+use super::entry::{Entries, Entry, Layout, TensorInfo, checked_bytes};
+use super::mapped::Mapped;
 use super::msgpack::{self, Node};
 
 /// Bytes of all names together; those of a model take some thousand.
@@ -24,7 +25,7 @@ pub(super) fn open(path: &Path) -> Result<(Entries, Vec<String>)> {
     read(&file).with_context(|| format!("{path:?}"))
 }
 
-fn read(file: &Arc<Mapped>) -> Result<(Entries, Vec<String>)> {
+fn read(file: &Rc<Mapped>) -> Result<(Entries, Vec<String>)> {
     let bytes = file.bytes();
     let Node::Map(members) = msgpack::read(bytes, 0..bytes.len())? else {
         bail!("not a file of Flax: it holds no map of parameters");
@@ -37,7 +38,7 @@ fn read(file: &Arc<Mapped>) -> Result<(Entries, Vec<String>)> {
 }
 
 struct Walk<'f> {
-    file: &'f Arc<Mapped>,
+    file: &'f Rc<Mapped>,
     batch_stats: bool,
     names: usize,
     entries: Entries,

@@ -13,6 +13,7 @@ mod hdf5;
 mod index;
 mod json;
 mod leftover;
+mod mapped;
 mod msgpack;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -36,14 +37,16 @@ mod zip_write;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use atomic::write_file;
-pub use entry::TensorInfo;
 use entry::{Entries, Entry};
+pub use entry::{Memory, TensorInfo};
 use index::Index;
+use mapped::Mapped;
 pub use pytorch_write::write_pytorch;
 pub use safetensors_write::write_safetensors;
 pub use shards::{save_pytorch, save_safetensors};
@@ -236,10 +239,48 @@ impl Checkpoint {
 
     /// Reads a tensor: on the CPU, of the stored kind, contiguous, in memory of its own.
     pub fn tensor(&self, key: &str) -> Result<Tensor> {
-        let Some(&at) = self.places.get(key) else {
-            bail!("{:?}: there is no tensor {key:?}", self.files[0]);
-        };
-        self.read_at(at)
+        self.read_at(self.place(key)?)
+    }
+
+    /// Reads a tensor to `device`, contiguous; a float comes as `kind`, any other as it is stored.
+    pub fn tensor_as(
+        &self,
+        key: &str,
+        kind: Kind,
+        device: Device,
+        memory: Memory,
+    ) -> Result<Tensor> {
+        let (key, entry) = &self.entries[self.place(key)?];
+        entry
+            .read_as(kind, device, memory)
+            .with_context(|| format!("{:?}: tensor {key:?}", entry.file.path))
+    }
+
+    /// Has the system read the files from their disk while other work goes on.
+    pub fn read_ahead(&self) {
+        self.mapped().for_each(|file| file.read_ahead());
+    }
+
+    /// The pages of the files may leave the memory; touched again, they come from the files.
+    pub fn release(&self) {
+        self.mapped().for_each(|file| file.release(&(0..file.bytes().len())));
+    }
+
+    /// The files, each once: the tensors of one lie together.
+    fn mapped(&self) -> impl Iterator<Item = &Rc<Mapped>> {
+        let mut last: Option<&Rc<Mapped>> = None;
+        self.entries.iter().map(|(_, entry)| &entry.file).filter(move |file| {
+            let new = last.is_none_or(|last| !Rc::ptr_eq(last, file));
+            last = Some(file);
+            new
+        })
+    }
+
+    fn place(&self, key: &str) -> Result<usize> {
+        match self.places.get(key) {
+            Some(&at) => Ok(at),
+            None => bail!("{:?}: there is no tensor {key:?}", self.files[0]),
+        }
     }
 
     fn read_at(&self, at: usize) -> Result<Tensor> {

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::entry::Mapped;
+use super::mapped::Mapped;
 use super::pickle::{self, Object, Pickle};
 use super::state_dict::{self, StateDict, Storages};
 use super::zip::{self, ZipEntry};
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path) -> Result<StateDict> {
     read(&file).with_context(|| format!("{path:?}"))
 }
 
-fn read(file: &Arc<Mapped>) -> Result<StateDict> {
+fn read(file: &Rc<Mapped>) -> Result<StateDict> {
     let bytes = file.bytes();
     if bytes.starts_with(b"PK\x03\x04") {
         return read_zip(file);
@@ -54,7 +54,7 @@ fn read(file: &Arc<Mapped>) -> Result<StateDict> {
     bail!("not a file of torch.save: neither a zip archive nor its older format")
 }
 
-fn read_zip(file: &Arc<Mapped>) -> Result<StateDict> {
+fn read_zip(file: &Rc<Mapped>) -> Result<StateDict> {
     let entries = zip::entries(file.bytes())?;
     let mut pickles = entries.iter().filter(|entry| entry.name.ends_with("/data.pkl"));
     let pickle = pickles.next().context("the zip archive has no data.pkl: not a checkpoint")?;
@@ -95,7 +95,7 @@ fn check_not_script(top: &str, entries: &[ZipEntry]) -> Result<()> {
 
 /// Magic number, version, system, object, keys: five pickles; then the storages in the keys'
 /// order, each with its number of elements before it.
-fn read_legacy(file: &Arc<Mapped>) -> Result<StateDict> {
+fn read_legacy(file: &Rc<Mapped>) -> Result<StateDict> {
     let bytes = file.bytes();
     let mut at = 0;
     let mut next = || -> Result<Pickle> {

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use tch::Kind;
 
-use super::entry::{Entries, Entry, Layout, Mapped, TensorInfo, checked_bytes};
+use super::entry::{Entries, Entry, Layout, TensorInfo, checked_bytes};
 use super::json::{Seen, UniqueMap};
+use super::mapped::Mapped;
 
 /// The official reader's limit on the header.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
@@ -50,7 +51,7 @@ pub(super) fn open(path: &Path) -> Result<(Entries, BTreeMap<String, String>)> {
     read(&file).with_context(|| format!("{path:?}"))
 }
 
-fn read(file: &Arc<Mapped>) -> Result<(Entries, BTreeMap<String, String>)> {
+fn read(file: &Rc<Mapped>) -> Result<(Entries, BTreeMap<String, String>)> {
     let bytes = file.bytes();
     let (json, data) = split(bytes)?;
     let header: Header = serde_json::from_slice(json)

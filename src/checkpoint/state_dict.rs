@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::entry::{Entries, Entry, Layout, Mapped, TensorInfo, checked_bytes, span};
+use super::entry::{Entries, Entry, Layout, TensorInfo, checked_bytes, span};
+use super::mapped::Mapped;
 use super::pickle::{Object, Pickle, Storage, TensorRef};
 
 /// The tensors of a state dict in its order, and the keys of what is no tensor.
@@ -17,7 +18,7 @@ pub(super) struct StateDict {
 
 /// Where the bytes of the storages are.
 pub(super) struct Storages<'a> {
-    pub(super) file: &'a Arc<Mapped>,
+    pub(super) file: &'a Rc<Mapped>,
     pub(super) ranges: HashMap<&'a str, Range<usize>>,
     pub(super) big_endian: bool,
 }

@@ -137,3 +137,75 @@ fn an_empty_directory_says_what_was_looked_for() {
     let error = Checkpoint::open(&missing).err().unwrap().to_string();
     assert_eq!(error, format!("{missing:?} is not a directory"));
 }
+
+/// Every fixture that opens.
+fn fixtures() -> Vec<PathBuf> {
+    let folder = fixture("");
+    let dirs = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    dirs.filter(|dir| Checkpoint::open(dir).is_ok()).collect()
+}
+
+#[test]
+fn tensors_on_the_pages_of_a_file_are_those_that_are_copied() {
+    let all = fixtures();
+    assert!(all.len() > 5, "{all:?}");
+    for dir in all {
+        let own = read_all(&dir);
+        let shared = Checkpoint::open(&dir).unwrap();
+        let read = |(key, own): &(String, Tensor)| {
+            shared.tensor_as(key, own.kind(), Device::Cpu, Memory::Shared).unwrap()
+        };
+        let tensors: Vec<Tensor> = own.iter().map(read).collect();
+        // Let go, the pages come back from the file.
+        shared.release();
+        drop(shared);
+        for ((key, own), shared) in own.iter().zip(tensors) {
+            assert!(shared.is_contiguous(), "{dir:?} {key}");
+            assert_eq!((own.kind(), own.size()), (shared.kind(), shared.size()), "{dir:?} {key}");
+            assert!(own.equal(&shared), "{dir:?} {key}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_to_a_shared_tensor_stays_in_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let numbers = Tensor::arange(5000, (Kind::Float, Device::Cpu));
+    write_safetensors(&path, &[("a".to_owned(), numbers.shallow_clone())], &[]).unwrap();
+    let file = Checkpoint::open(dir.path()).unwrap();
+    let read = |memory| file.tensor_as("a", Kind::Float, Device::Cpu, memory).unwrap();
+    let (own, mut shared) = (read(Memory::Own), read(Memory::Shared));
+    assert_ne!(own.data_ptr(), shared.data_ptr());
+    #[cfg(unix)]
+    assert_eq!(shared.data_ptr(), read(Memory::Shared).data_ptr());
+    let _ = shared.fill_(7.0);
+    let anew = Checkpoint::open(dir.path()).unwrap();
+    assert!(own.equal(&numbers) && anew.tensor("a").unwrap().equal(&numbers));
+    assert!(shared.eq(7.0).all().int64_value(&[]) == 1);
+}
+
+#[test]
+fn conversion_and_odd_places_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let numbers = Tensor::arange(300, (Kind::Float, Device::Cpu)) / 7.0;
+    let tensors = [("a".to_owned(), numbers.shallow_clone())];
+    write_safetensors(&path, &tensors, &[]).unwrap();
+    // The header one byte longer: no number is aligned any more.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    bytes.splice(..8, (length + 1).to_le_bytes());
+    bytes.insert(8 + length as usize, b' ');
+    std::fs::write(dir.path().join("odd.safetensors"), bytes).unwrap();
+    for name in ["model.safetensors", "odd.safetensors"] {
+        let file = Checkpoint::open_file(&dir.path().join(name)).unwrap();
+        for memory in [Memory::Own, Memory::Shared] {
+            for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+                let found = file.tensor_as("a", kind, Device::Cpu, memory).unwrap();
+                assert_eq!(found.kind(), kind);
+                assert!(found.equal(&numbers.to_kind(kind)), "{name} {memory:?} {kind:?}");
+            }
+        }
+    }
+}

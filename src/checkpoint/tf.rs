@@ -8,8 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::entry::{Entries, Entry, Mapped};
+use super::entry::{Entries, Entry};
 use super::hdf5;
+use super::mapped::Mapped;
 
 /// Main layers of encoders: TensorFlow has this level, PyTorch does not.
 const ENCODER_MAIN_LAYERS: [&str; 6] =

@@ -10,7 +10,7 @@ use tch::Device;
 use super::Verdict;
 use super::download::{self, HubArgs};
 use super::init::FileDtype;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Memory};
 use crate::models::Need;
 use crate::text::Tokenizer;
 use crate::ved::parts::{merge, split};
@@ -181,7 +181,8 @@ fn options(args: &ConvertArgs) -> WeightOptions {
 /// The model in the number type of its file, so that nothing is rounded on the way.
 fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecoder, Vec<String>)> {
     let kind = ved::stored_kind([&Checkpoint::open(dir)?]);
-    ved::load(dir, LoadOptions { device: Device::Cpu, kind, allow_unused })
+    let memory = Memory::Shared;
+    ved::load(dir, LoadOptions { device: Device::Cpu, kind, allow_unused, memory })
 }
 
 /// Files that hold weights, in whatever format.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tch::{Device, Kind};
 
 use super::Verdict;
 use super::download::{self, HubArgs};
+use crate::checkpoint::Memory;
 use crate::hub::{Settings, Survey, survey};
 use crate::models::{self, Need};
 use crate::ved::{self, LoadOptions, Processor};
@@ -73,7 +73,7 @@ fn hub(settings: &Settings, out: &mut impl Write) -> Result<()> {
 fn model(name: &str, hub: &HubArgs, out: &mut impl Write) -> Result<()> {
     let dir = download::find(name, Need::Model, None, hub, false)?;
     writeln!(out, "model       {}", dir.display())?;
-    let options = LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false };
+    let options = LoadOptions { memory: Memory::Shared, ..LoadOptions::default() };
     let (model, warnings) = ved::load(&dir, options)?;
     let variables = model.store().variables();
     let count: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();

@@ -21,10 +21,15 @@ mod typed;
 
 use std::ffi::OsString;
 
-use anyhow::Result;
+use std::io::{ErrorKind, Write};
+use std::panic::{self, AssertUnwindSafe};
+
+use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::stderr;
+
+use crate::pipeline::Reader;
 
 /// Caption images and read text in them with VisionEncoderDecoder checkpoints.
 #[derive(Parser)]
@@ -54,13 +59,15 @@ enum Command {
 
 /// What a run came to, as an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+enum Verdict {
     /// 0: everything was done.
     Done,
     /// 2: the run ended, but some inputs failed.
     SomeFailed,
     /// 130: somebody asked the run to stop.
     Interrupted,
+    /// 1: the arguments were wrong, and that has been told.
+    Misused,
 }
 
 /// The command, for completions and help pages.
@@ -68,9 +75,49 @@ pub fn command() -> clap::Command {
     typed::booleans(Cli::command())
 }
 
-/// Parses the process's arguments and runs them. An error means that the run could not start.
-pub fn run() -> Result<Verdict> {
-    let typed = typed::arguments(std::env::args_os());
+/// Runs a command line, the program's name first, and gives the exit status. What stopped the run is told
+/// on standard error.
+pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
+    // A panic is a bug of ours: one sentence tells it, not a stack trace.
+    panic::set_hook(Box::new(|_| {}));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(args)));
+    let status = match outcome {
+        Ok(Ok(Verdict::Done)) => 0,
+        Ok(Ok(Verdict::SomeFailed)) => 2,
+        Ok(Ok(Verdict::Interrupted)) => 130,
+        Ok(Ok(Verdict::Misused)) => 1,
+        Ok(Err(error)) if is_broken_pipe(&error) => 0,
+        Ok(Err(error)) => {
+            eprintln!("vedm: error: {}", stderr::visible(&format!("{error:#}"), true));
+            1
+        }
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            eprintln!("vedm: error: internal error (please report it): {}", first_line(text));
+            1
+        }
+    };
+    // Whoever closed standard output has seen enough.
+    let _ = std::io::stdout().flush();
+    status
+}
+
+/// The reader that a command line of `caption` or `ocr` would read with, for those who measure it.
+pub fn reader(args: impl IntoIterator<Item = OsString>) -> Result<Reader> {
+    match Cli::try_parse_from(args)?.command {
+        Command::Caption(args) => read::caption_reader(&args),
+        Command::Ocr(args) => read::ocr_reader(&args),
+        _ => bail!("only caption and ocr have readers"),
+    }
+}
+
+/// Parses the arguments and runs them. An error means that the run could not start.
+fn run(args: impl IntoIterator<Item = OsString>) -> Result<Verdict> {
+    let typed = typed::arguments(args.into_iter());
     let matches = command().try_get_matches_from(&typed);
     let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
@@ -91,6 +138,7 @@ pub fn run() -> Result<Verdict> {
 /// which here means that some inputs failed.
 fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     let error = typed::suggest(error);
+    let error_is_misuse = error.use_stderr();
     let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
     if typed.iter().any(acts) {
         // What was typed must not act on the terminal: no colours then.
@@ -98,8 +146,20 @@ fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     } else {
         error.print()?;
     }
-    if error.use_stderr() {
-        std::process::exit(1);
-    }
-    Ok(Verdict::Done)
+    Ok(if error_is_misuse { Verdict::Misused } else { Verdict::Done })
+}
+
+/// Whoever read our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let json =
+            cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        io == Some(ErrorKind::BrokenPipe) || json == Some(ErrorKind::BrokenPipe)
+    })
+}
+
+/// libtorch's messages carry its C++ stack below the first line.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }

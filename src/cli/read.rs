@@ -1,7 +1,8 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,12 +21,13 @@ use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::{self, Sidecars};
 use super::{download, output};
+use crate::checkpoint::Memory;
 use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
 use crate::models::{self, Need};
 use crate::pipeline::{Cut, Input, Reader, Region, Watch};
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
-use crate::ved::{self, LoadOptions, Processor};
+use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::{device, lines, signals};
 
 /// Which of the two commands runs; they differ in the model they take by default, and in which pictures are
@@ -55,13 +57,22 @@ impl Task {
 
 /// `vedm caption`
 pub(super) fn caption(args: &ReadArgs) -> Result<Verdict> {
-    run(Task::Caption, args, &Texts { normalize: Form::None, allowed: None, lines: false })
+    run(Task::Caption, args, &CAPTIONS)
 }
 
 /// `vedm ocr`
 pub(super) fn ocr(args: &OcrArgs) -> Result<Verdict> {
-    let allowed = args.allowed_chars.as_deref();
-    run(Task::Ocr, &args.read, &Texts { normalize: args.normalize, allowed, lines: args.lines })
+    run(Task::Ocr, &args.read, &Texts::of(args))
+}
+
+/// What `vedm caption` reads with.
+pub(super) fn caption_reader(args: &ReadArgs) -> Result<Reader> {
+    reader(Task::Caption, args, &CAPTIONS)
+}
+
+/// What `vedm ocr` reads with.
+pub(super) fn ocr_reader(args: &OcrArgs) -> Result<Reader> {
+    reader(Task::Ocr, &args.read, &Texts::of(args))
 }
 
 /// What `ocr` alone is told.
@@ -69,6 +80,15 @@ struct Texts<'a> {
     normalize: Form,
     allowed: Option<&'a str>,
     lines: bool,
+}
+
+const CAPTIONS: Texts = Texts { normalize: Form::None, allowed: None, lines: false };
+
+impl<'a> Texts<'a> {
+    fn of(args: &'a OcrArgs) -> Self {
+        let allowed = args.allowed_chars.as_deref();
+        Texts { normalize: args.normalize, allowed, lines: args.lines }
+    }
 }
 
 /// What interrupts are answered.
@@ -97,9 +117,8 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         return Ok(Verdict::Done);
     }
 
-    let name = args.model.model.as_deref().unwrap_or(task.default_model());
-    let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
-    equip(&mut reader, task, args, texts)?;
+    let name = name(task, args);
+    let reader = reader(task, args, texts)?;
     if args.output.verbose {
         progress.say(&described(name, &reader));
     }
@@ -203,8 +222,15 @@ fn undone(
     Ok((single, undone))
 }
 
-/// What the two commands ask of a reader beyond the model's own settings.
-fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Result<()> {
+/// The model's name.
+fn name(task: Task, args: &ReadArgs) -> &str {
+    args.model.model.as_deref().unwrap_or(task.default_model())
+}
+
+/// The model, and what the two commands ask of a reader beyond its own settings.
+fn reader(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Reader> {
+    let name = name(task, args);
+    let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
     reader.loop_detector = args.generate.loop_detector();
     reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
     reader.explain = args.output.explain.is_some();
@@ -215,7 +241,7 @@ fn equip(reader: &mut Reader, task: Task, args: &ReadArgs, texts: &Texts) -> Res
         let vocabulary = reader.model.decoder.limits().vocab_size;
         reader.allowed = Some(allowed_tokens(&reader.processor.tokenizer, chars, vocabulary)?);
     }
-    Ok(())
+    Ok(reader)
 }
 
 /// True for processors of documents that keep the shape of a page; where they give a wide strip, it is
@@ -306,9 +332,10 @@ pub(super) fn open(
     let device = args.device.resolve()?;
     let kind = args.dtype.resolve(device);
     let allow_unused = args.allow_unused_tensors;
-    let (model, warnings) = ved::load(&dir, LoadOptions { device, kind, allow_unused })?;
+    let options = LoadOptions { device, kind, allow_unused, memory: Memory::Shared };
+    let (model, processor) = both(&dir, options)?;
+    let (model, warnings) = model;
     warnings.iter().for_each(|warning| talk(warning));
-    let processor = Processor::from_dir(&dir, &model.config)?;
     processor.warnings.iter().for_each(|warning| talk(warning));
 
     let overrides = generate.overrides(&processor.tokenizer)?;
@@ -340,6 +367,21 @@ pub(super) fn open(
     })
 }
 
+/// A model with the warnings of its loading, and its processor; a large vocabulary takes as long to open
+/// as the weights, so the two are opened side by side.
+fn both(
+    dir: &Path,
+    options: LoadOptions,
+) -> Result<((VisionEncoderDecoder, Vec<String>), Processor)> {
+    let config = VisionEncoderDecoderConfig::from_dir(dir)?;
+    std::thread::scope(|scope| {
+        let processor = scope.spawn(|| Processor::from_dir(dir, &config));
+        let model = ved::load(dir, options);
+        let processor = processor.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((model?, processor?))
+    })
+}
+
 /// The model's directory. Where `caption` was given none and its usual one can't be had, a shipped one is named.
 fn model_folder(name: &str, args: &ModelArgs, quiet: bool) -> Result<PathBuf> {
     let found = download::find(name, Need::Model, args.revision.as_deref(), &args.hub, quiet);
@@ -356,7 +398,7 @@ fn model_folder(name: &str, args: &ModelArgs, quiet: bool) -> Result<PathBuf> {
 /// The start token, then the prompt's. Donut's prompts bring their own start token.
 fn prompt(
     args: &GenerateArgs,
-    model: &ved::VisionEncoderDecoder,
+    model: &VisionEncoderDecoder,
     processor: &Processor,
     generation: &GenerationConfig,
 ) -> Result<Vec<i64>> {

@@ -128,23 +128,23 @@ impl Params {
             return Ok((self.var(first, shape, init)?, self.var(second, shape, init)?));
         }
         let (first_key, second_key) = (self.key(first), self.key(second));
-        let found = (self.store.take(&first_key), self.store.take(&second_key));
-        if let (Some(Ok(a)), Some(Ok(b))) = &found
-            && a.size() == b.size()
-            && !a.equal(b)
-        {
-            self.store.warn(format!(
-                "{first_key:?} and {second_key:?} differ although the config ties them; each keeps \
-                 its own value"
-            ));
-            return Ok((self.var(first, shape, init)?, self.var(second, shape, init)?));
-        }
-        let only_second = found.0.is_none() && found.1.is_some();
-        drop(found);
-        let value = if only_second {
-            self.load(&first_key, &second_key, shape, true)?
-        } else {
-            self.var(first, shape, init)?
+        let a = self.store.take(&first_key).transpose()?;
+        let b = self.store.take(&second_key).transpose()?;
+        let value = match (a, b) {
+            (Some(a), Some(b)) => {
+                if a.size() == b.size() && !a.equal(&b) {
+                    self.store.warn(format!(
+                        "{first_key:?} and {second_key:?} differ although the config ties them; \
+                         each keeps its own value"
+                    ));
+                    let a = self.keep(&first_key, &first_key, a, shape, true)?;
+                    return Ok((a, self.keep(&second_key, &second_key, b, shape, true)?));
+                }
+                self.keep(&first_key, &first_key, a, shape, true)?
+            }
+            (Some(a), None) => self.keep(&first_key, &first_key, a, shape, true)?,
+            (None, Some(b)) => self.keep(&first_key, &second_key, b, shape, true)?,
+            (None, None) => self.var(first, shape, init)?,
         };
         self.store.note_alias(&second_key, &first_key);
         Ok((value.shallow_clone(), value))
@@ -206,6 +206,18 @@ impl Params {
             Some(found) => found?,
             None => Tensor::zeros(shape, (self.kind(), self.device())),
         };
+        self.keep(name, key, value, shape, trainable)
+    }
+
+    /// Adds variable `name` with `value`, which the source has under `key`, if it has the right shape.
+    fn keep(
+        &self,
+        name: &str,
+        key: &str,
+        value: Tensor,
+        shape: &[i64],
+        trainable: bool,
+    ) -> Result<Tensor> {
         if value.size() == shape {
             return self.store.add(name, value, trainable);
         }
@@ -323,6 +335,25 @@ mod tests {
             assert_eq!(store.warnings().len(), warnings, "{values:?}");
             assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
         }
+    }
+
+    #[test]
+    fn tied_names_are_read_once() {
+        let reads = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let noted = reads.clone();
+        let lookup = move |key: &str| {
+            noted.borrow_mut().push(key.to_string());
+            Ok(Tensor::from_slice(&[1.0f32]))
+        };
+        let keys = vec!["a".to_string(), "b".to_string()];
+        let store = Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
+        let store = Rc::new(store);
+        let p = Params::root(store.clone());
+        let (a, b) = p.tied("a", "b", &[1], ZEROS, true).unwrap();
+        assert_eq!(a.data_ptr(), b.data_ptr());
+        assert_eq!(*reads.borrow(), ["a", "b"]);
+        store.close();
+        assert!(p.var("a", &[1], ZEROS).unwrap_err().to_string().contains("too late"));
     }
 
     #[test]

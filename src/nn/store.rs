@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
-/// Gives the tensor of a key that the source has (CPU, in the kind it is stored in).
+/// Gives the tensor of a key that the source has.
 pub type Lookup = Box<dyn Fn(&str) -> Result<Tensor>>;
 
 /// What to do with a variable that the source lacks.
@@ -30,7 +30,8 @@ pub struct Variable {
 
 /// Owns the variables that the constructors ask for through `Params`.
 pub struct Store {
-    lookup: Lookup,
+    /// None once the source is closed.
+    lookup: RefCell<Option<Lookup>>,
     keys: Vec<String>,
     known: HashSet<String>,
     missing: Missing,
@@ -63,6 +64,7 @@ impl Store {
         kind: Kind,
     ) -> Self {
         let known = keys.iter().cloned().collect();
+        let lookup = RefCell::new(Some(lookup));
         Store { lookup, keys, known, missing, device, kind, tally: RefCell::default() }
     }
 
@@ -75,6 +77,11 @@ impl Store {
             device,
             kind,
         )
+    }
+
+    /// Lets go of the source: every constructor has what it asked for.
+    pub fn close(&self) {
+        self.lookup.borrow_mut().take();
     }
 
     pub fn device(&self) -> Device {
@@ -97,7 +104,11 @@ impl Store {
     /// The source's tensor, moved to this store's device and (if it floats) kind.
     pub(super) fn take(&self, key: &str) -> Option<Result<Tensor>> {
         self.has(key).then(|| {
-            let tensor = (self.lookup)(key)?;
+            let lookup = self.lookup.borrow();
+            let Some(lookup) = lookup.as_ref() else {
+                bail!("tensor {key:?} is asked for too late")
+            };
+            let tensor = lookup(key)?;
             let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
             Ok(tensor.to_device(self.device).to_kind(kind))
         })

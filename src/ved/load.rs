@@ -1,5 +1,6 @@
 //! A checkpoint directory becomes a model, every tensor accounted for.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Kind};
 
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Memory, TensorInfo};
 use crate::decoders;
 use crate::encoders::{self, ignored};
 use crate::nn::store::{Missing, Store, list};
@@ -20,26 +21,51 @@ pub struct LoadOptions {
     pub kind: Kind,
     /// Tensors that the model does not use are an error unless this is set.
     pub allow_unused: bool,
+    /// Whose memory the weights are: a model that only computes may share the file's.
+    pub memory: Memory,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false }
+        LoadOptions {
+            device: Device::Cpu,
+            kind: Kind::Float,
+            allow_unused: false,
+            memory: Memory::Own,
+        }
     }
 }
+
+/// Bytes of the file that may stay in memory while a model is built from it.
+const KEPT: usize = 64 << 20;
 
 /// Loads config.json and the weights of `dir`.
 ///
 /// Errors name what is missing, misshapen or left over. The returned sentences are warnings.
 pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, Vec<String>)> {
     let config = VisionEncoderDecoderConfig::from_dir(dir)?;
-    let checkpoint = Checkpoint::open(dir)?;
+    let checkpoint = Rc::new(Checkpoint::open(dir)?);
+    checkpoint.read_ahead();
+    let LoadOptions { device, kind, memory, .. } = options;
     let keys: Vec<String> = checkpoint.keys().map(str::to_string).collect();
-    let lookup = Box::new(move |key: &str| checkpoint.tensor(key));
-    let store = Rc::new(Store::new(keys, lookup, Missing::Refuse, options.device, options.kind));
+    let source = checkpoint.clone();
+    let touched = Cell::new(0);
+    let lookup = Box::new(move |key: &str| {
+        // Layers that keep their weights in another form have read the pages of those before.
+        touched.set(touched.get() + source.info(key).map_or(0, TensorInfo::bytes));
+        if touched.get() > KEPT {
+            source.release();
+            touched.set(0);
+        }
+        source.tensor_as(key, kind, device, memory)
+    });
+    let store = Rc::new(Store::new(keys, lookup, Missing::Refuse, device, kind));
     let model = VisionEncoderDecoder::build(config, store.clone())
         .with_context(|| format!("the checkpoint {dir:?} can't be used"))?;
     store.check().with_context(|| format!("{dir:?}"))?;
+    store.close();
+    // What constructors only looked at need not stay in memory.
+    checkpoint.release();
 
     let mut warnings = store.warnings();
     let unused = unused(&model);
@@ -87,4 +113,62 @@ fn unused(model: &VisionEncoderDecoder) -> Vec<String> {
             || key.strip_prefix("decoder.").is_some_and(|key| ignored(decoder, key))
     };
     model.store().left_over().into_iter().filter(|key| !harmless(key)).collect()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The maps of this process that are of this file.
+    fn maps(file: &Path) -> Vec<(usize, usize)> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let name = file.to_string_lossy().into_owned();
+        let ours = maps.lines().filter(|line| line.ends_with(&name));
+        let number = |text: &str| usize::from_str_radix(text, 16).unwrap();
+        let range = |line: &str| {
+            let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+            (number(start), number(end))
+        };
+        ours.map(range).collect()
+    }
+
+    /// The maps, once whoever reads ahead has let go of the file.
+    fn settled(file: &Path, inside: bool) -> Vec<(usize, usize)> {
+        for _ in 0..200 {
+            if maps(file).is_empty() != inside {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        maps(file)
+    }
+
+    #[test]
+    fn weights_stay_in_the_file_or_let_it_go() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vit-gpt2");
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden.join(name), dir.path().join(name)).unwrap();
+        }
+        let file = dir.path().canonicalize().unwrap().join("model.safetensors");
+        // Number type, memory, whether the weights lie in the file.
+        let table = [
+            (Kind::Float, Memory::Shared, true),
+            (Kind::Float, Memory::Own, false),
+            (Kind::BFloat16, Memory::Shared, false),
+        ];
+        for (kind, memory, inside) in table {
+            let options = LoadOptions { kind, memory, ..LoadOptions::default() };
+            let (model, _) = load(dir.path(), options).unwrap();
+            let maps = settled(&file, inside);
+            assert_eq!(!maps.is_empty(), inside, "{kind:?} {memory:?}: {maps:?}");
+            for variable in model.store().variables() {
+                let at = variable.tensor.data_ptr() as usize;
+                let found = maps.iter().any(|(start, end)| (*start..*end).contains(&at));
+                assert_eq!(found, inside, "{kind:?} {memory:?}: {}", variable.name);
+            }
+        }
+        assert_eq!(settled(&file, false), []);
+    }
 }

@@ -1,0 +1,160 @@
+//! What the machine can do, and how near the products come to it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor, no_grad};
+use vedm::device::Dtype;
+use vedm::nn::{Init, Linear, Params, Store};
+
+use crate::report::Spread;
+
+/// Inputs and outputs of products that take most of a decode step: GPT-2's and TrOCR's feed-forward and
+/// output layers.
+const SHAPES: [(i64, i64); 4] = [(768, 3072), (768, 50257), (1024, 4096), (1024, 50265)];
+
+/// Rows of one step: images times beams.
+const ROWS: [i64; 4] = [1, 4, 8, 32];
+
+/// How long one figure is measured.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// One product.
+struct Product {
+    dtype: String,
+    rows: i64,
+    inputs: i64,
+    outputs: i64,
+    /// Milliseconds of the layer, and of libtorch's own `linear` in f32.
+    own: Spread,
+    plain: Spread,
+}
+
+/// The machine's figures and those of the products.
+pub(crate) struct Kernels {
+    /// Numbers that are read and added up, GB/s.
+    read: f64,
+    /// Square products by number type, GFLOP/s.
+    products: Vec<(&'static str, f64)>,
+    layers: Vec<Product>,
+}
+
+/// Measures with `threads` threads.
+pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
+    tch::set_num_threads(i32::try_from(threads)?);
+    no_grad(|| {
+        let floats = Tensor::rand([1 << 27], (Kind::Float, Device::Cpu));
+        let seconds = time(|| drop(floats.sum(Kind::Float))).least / 1e3;
+        let read = floats.numel() as f64 * 4.0 / seconds / 1e9;
+        drop(floats);
+        let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)];
+        let products = kinds.map(|(name, kind)| (name, square(kind))).to_vec();
+        let mut layers = Vec::new();
+        for (inputs, outputs) in SHAPES {
+            let plain = Tensor::randn([outputs, inputs], (Kind::Float, Device::Cpu));
+            for dtype in dtypes {
+                let (layer, kind) = layer(dtype, inputs, outputs)?;
+                for rows in ROWS {
+                    let xs = Tensor::randn([rows, inputs], (Kind::Float, Device::Cpu));
+                    let narrow = xs.to_kind(kind);
+                    layers.push(Product {
+                        dtype: dtype.clone(),
+                        rows,
+                        inputs,
+                        outputs,
+                        own: time(|| drop(layer.forward(&narrow))),
+                        plain: time(|| drop(xs.linear(&plain, None::<&Tensor>))),
+                    });
+                }
+            }
+        }
+        Ok(Kernels { read, products, layers })
+    })
+}
+
+/// A dense layer as a model of this type has it, and the type of its inputs.
+fn layer(dtype: &str, inputs: i64, outputs: i64) -> Result<(Linear, Kind)> {
+    let dtype = Dtype::from_str(dtype, true).map_err(|reason| anyhow!("--dtype: {reason}"))?;
+    let kind = dtype.resolve(Device::Cpu);
+    let store = Rc::new(Store::fresh(Device::Cpu, kind));
+    let layer = Params::root(store).linear("layer", inputs, outputs, Init::Normal(0.02))?;
+    Ok((layer, kind))
+}
+
+/// GFLOP/s of a square product.
+fn square(kind: Kind) -> f64 {
+    const SIDE: i64 = 1024;
+    let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu)).to_kind(kind);
+    let (a, b) = (side(), side());
+    let best = time(|| drop(a.matmul(&b))).least;
+    2.0 * (SIDE as f64).powi(3) / best / 1e6
+}
+
+/// Milliseconds of `work`, again and again for a while.
+fn time(mut work: impl FnMut()) -> Spread {
+    work();
+    let start = Instant::now();
+    let mut samples = Vec::new();
+    while samples.len() < 3 || start.elapsed() < PATIENCE {
+        let start = Instant::now();
+        work();
+        samples.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let nothing = Spread { median: f64::NAN, least: f64::NAN, greatest: f64::NAN };
+    Spread::of(&samples).unwrap_or(nothing)
+}
+
+impl Product {
+    /// Times faster than plain f32.
+    fn ratio(&self) -> f64 {
+        self.plain.median / self.own.median
+    }
+}
+
+impl Kernels {
+    pub(crate) fn text(&self) -> String {
+        let mut lines = vec![format!("memory: {:.1} GB/s read", self.read)];
+        for (name, speed) in &self.products {
+            lines.push(format!("products of 1024 x 1024 matrices, {name}: {speed:.0} GFLOP/s"));
+        }
+        lines.push(format!(
+            "{:<18}{:>6}{:>6}{:>12}{:>16}{:>14}",
+            "layer", "dtype", "rows", "ms", "plain f32, ms", "times better"
+        ));
+        for layer in &self.layers {
+            lines.push(format!(
+                "{:<18}{:>6}{:>6}{:>12.3}{:>16.3}{:>14.2}",
+                format!("{} -> {}", layer.inputs, layer.outputs),
+                layer.dtype,
+                layer.rows,
+                layer.own.median,
+                layer.plain.median,
+                layer.ratio()
+            ));
+        }
+        lines.join("\n")
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                json!({
+                    "inputs": layer.inputs, "outputs": layer.outputs, "dtype": layer.dtype,
+                    "rows": layer.rows, "ms": layer.own.median, "ms_min": layer.own.least,
+                    "plain_f32_ms": layer.plain.median, "times_better": layer.ratio(),
+                })
+            })
+            .collect();
+        let products: Vec<Value> = self
+            .products
+            .iter()
+            .map(|(dtype, speed)| json!({ "dtype": dtype, "gflops": speed }))
+            .collect();
+        json!({ "read_gb_per_s": self.read, "products": products, "layers": layers })
+    }
+}

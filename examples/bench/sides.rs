@@ -1,0 +1,152 @@
+//! The processes that are measured.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::protocol::Side;
+
+/// How they are started.
+pub(crate) struct Program {
+    /// This program.
+    pub(crate) bench: PathBuf,
+    pub(crate) python: Option<PathBuf>,
+    pub(crate) reference_dtype: String,
+    pub(crate) threads: usize,
+}
+
+/// One text from process start.
+pub(crate) struct Once {
+    /// Seconds until the text was there.
+    pub(crate) seconds: f64,
+    /// MiB at the peak.
+    pub(crate) peak: f64,
+}
+
+/// What precedes the peak on standard error, in KiB.
+const PEAK: &str = "peak_kib ";
+
+/// Tells this process's peak on standard error.
+pub(crate) fn tell_peak() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    eprintln!("{PEAK}{}", kib.unwrap_or("0"));
+}
+
+impl Program {
+    /// The command line of vedm.
+    pub(crate) fn vedm(&self, words: Vec<OsString>) -> Command {
+        let mut command = Command::new(&self.bench);
+        command.arg("vedm").args(words);
+        quiet(&mut command);
+        command
+    }
+
+    /// The words of `vedm caption` for this measurement.
+    fn words(
+        &self,
+        model: &Path,
+        dtype: &str,
+        image: &Path,
+        beams: i64,
+        tokens: i64,
+    ) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["caption".into(), "--model".into(), model.into()];
+        let tokens = tokens.to_string();
+        let pairs = [
+            ("--dtype", dtype),
+            ("--threads", &self.threads.to_string()),
+            ("--num-beams", &beams.to_string()),
+            ("--min-new-tokens", &tokens),
+            ("--max-new-tokens", &tokens),
+        ];
+        words.extend(pairs.iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
+        words.extend(["--device".into(), "cpu".into(), "--quiet".into(), image.into()]);
+        words
+    }
+
+    pub(crate) fn vedm_once(
+        &self,
+        model: &Path,
+        dtype: &str,
+        image: &Path,
+        beams: i64,
+        tokens: i64,
+    ) -> Result<Once> {
+        once(self.vedm(self.words(model, dtype, image, beams, tokens)))
+    }
+
+    /// None without a reference.
+    pub(crate) fn reference_once(
+        &self,
+        model: &Path,
+        image: &Path,
+        beams: i64,
+        tokens: i64,
+    ) -> Option<Result<Once>> {
+        let mut command = self.reference("once", model)?;
+        command.arg(image);
+        command.args(["--beams", &beams.to_string(), "--tokens", &tokens.to_string()]);
+        Some(once(command))
+    }
+
+    pub(crate) fn worker(&self, model: &Path, dtype: &str, image: &Path) -> Result<Side> {
+        let mut command = Command::new(&self.bench);
+        command.arg("worker").arg("vedm").args(self.words(model, dtype, image, 1, 1));
+        quiet(&mut command);
+        Side::start(command).with_context(|| format!("vedm as {dtype}"))
+    }
+
+    pub(crate) fn reference_worker(&self, model: &Path) -> Result<Side> {
+        let command = self.reference("serve", model).context("there is no --python")?;
+        Side::start(command).context("the reference")
+    }
+
+    fn reference(&self, what: &str, model: &Path) -> Option<Command> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/reference.py");
+        let mut command = Command::new(self.python.as_ref()?);
+        command.arg(script).arg(what).arg(model);
+        command.args(["--threads", &self.threads.to_string(), "--dtype", &self.reference_dtype]);
+        command.env("OMP_NUM_THREADS", self.threads.to_string());
+        Some(command)
+    }
+}
+
+/// Variables of the caller's don't steer what is measured.
+fn quiet(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("VEDM_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Runs a command that writes a line and then its peak.
+fn once(mut command: Command) -> Result<Once> {
+    let start = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().with_context(|| format!("can't start {:?}", command.get_program()))?;
+    let (stdout, stderr) = child.stdout.take().zip(child.stderr.take()).context("no pipes")?;
+    let talk = std::thread::spawn(move || {
+        let mut text = String::new();
+        let mut stderr = stderr;
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let mut stdout = BufReader::new(stdout);
+    let mut line = String::new();
+    let read = stdout.read_line(&mut line)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let status = child.wait()?;
+    let talk = talk.join().unwrap_or_default();
+    let mut said = talk.lines().filter(|line| !line.starts_with(PEAK) && !line.is_empty());
+    ensure!(status.success() && read > 0, "{}", said.next().unwrap_or("it said nothing"));
+    let peak = talk.lines().find_map(|line| line.strip_prefix(PEAK)?.trim().parse::<f64>().ok());
+    Ok(Once { seconds, peak: peak.unwrap_or(0.0) / 1024.0 })
+}
