@@ -842,7 +842,7 @@ _vedm() {
             return 0
             ;;
         vedm__subcmd__train)
-            opts="-m -o -q -h --model --output --resume-from-checkpoint --overwrite-output-dir --data --eval-data --eval-split --eval-samples --image-column --text-column --skip-bad-rows --max-target-length --augment --group-by-length --dataloader-num-workers --learning-rate --num-train-epochs --max-steps --per-device-train-batch-size --gradient-accumulation-steps --lr-scheduler-type --warmup-steps --warmup-ratio --weight-decay --adam-beta1 --adam-beta2 --adam-epsilon --max-grad-norm --label-smoothing-factor --freeze-encoder --freeze-decoder --bf16 --fp16 --gradient-checkpointing --seed --eval-steps --save-steps --logging-steps --per-device-eval-batch-size --generation-num-beams --save-total-limit --load-best-model-at-end --metric-for-best-model --early-stopping-patience --device --threads --offline --quiet --help"
+            opts="-m -o -q -h --model --output --resume-from-checkpoint --overwrite-output-dir --data --eval-data --eval-split --eval-samples --image-column --text-column --skip-bad-rows --max-target-length --augment --group-by-length --dataloader-num-workers --learning-rate --num-train-epochs --max-steps --per-device-train-batch-size --gradient-accumulation-steps --lr-scheduler-type --warmup-steps --warmup-ratio --weight-decay --adam-beta1 --adam-beta2 --adam-epsilon --max-grad-norm --label-smoothing-factor --ctc-weight --trim-padding --freeze-encoder --freeze-decoder --bf16 --fp16 --gradient-checkpointing --seed --eval-steps --save-steps --logging-steps --per-device-eval-batch-size --generation-num-beams --save-total-limit --load-best-model-at-end --metric-for-best-model --early-stopping-patience --device --threads --offline --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -957,6 +957,14 @@ _vedm() {
                     return 0
                     ;;
                 --label-smoothing-factor)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ctc-weight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trim-padding)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

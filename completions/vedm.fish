@@ -231,7 +231,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand init" -s h -l help -d 'Print h
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s m -l model -d 'Checkpoint to start from: a directory, or a name on the Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -s o -l output -d 'Directory of the trained model and its checkpoints' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l resume-from-checkpoint -d 'Go on from a checkpoint [default: the newest in OUT]' -r -F
-complete -c vedm -n "__fish_vedm_using_subcommand train" -l data -d 'Images and texts: .csv, .jsonl, .tar, or a folder of pairs' -r -F
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l data -d 'Images and texts: .csv, .jsonl, .tar, a folder of pairs, or pipe:COMMAND' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-data -d 'Table to evaluate on' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-split -d 'Keep this share of the images of --data for evaluation' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-samples -d 'Evaluate on at most so many rows' -r
@@ -254,6 +254,8 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-beta2 -d 'AdamW
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l adam-epsilon -d 'AdamW\'s epsilon' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l max-grad-norm -d 'Clip the gradients\' norm to this; 0 does not clip' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l label-smoothing-factor -d 'Share of the labels\' weight that goes to all words alike' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l ctc-weight -d 'Share of a CTC loss on the encoder\'s columns, for readers of lines (vit)' -r
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l trim-padding -d 'Encode this share of the batches without columns that are only padding (vit) [alone: 0.9]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l seed -d 'Seed of order, dropout and augmentation' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l eval-steps -d 'When to evaluate: epoch, N (steps), never' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l save-steps -d 'When to save a checkpoint: likewise' -r
@@ -267,7 +269,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand train" -l device -d 'Where to 
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l overwrite-output-dir -d 'Remove what an earlier run left in OUT'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l skip-bad-rows -d 'Leave out rows that can\'t be used instead of refusing the table'
-complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch'
+complete -c vedm -n "__fish_vedm_using_subcommand train" -l group-by-length -d 'Put labels of similar length into one batch (with --trim-padding, of a stream: pictures of similar shape)'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-encoder -d 'Train the decoder alone'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l freeze-decoder -d 'Train the encoder alone'
 complete -c vedm -n "__fish_vedm_using_subcommand train" -l bf16 -d 'Compute in bf16 where that is safe'

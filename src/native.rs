@@ -56,6 +56,17 @@ pub fn open_library(name: &str) -> Result<(), String> {
     Err(format!("{name}: libraries are opened at run time on Unix only"))
 }
 
+/// Ends a process that leads a group of its own, and everything that it has started.
+#[cfg(unix)]
+pub fn kill_group(leader: u32) {
+    if let Ok(group) = libc::pid_t::try_from(leader)
+        && group > 1
+    {
+        // SAFETY: a signal is sent; a group that is gone already is an error without consequence.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+}
+
 /// Ends the process without running destructors, from any thread: those of libtorch must not run while
 /// another thread computes.
 pub fn exit_at_once(status: i32) -> ! {

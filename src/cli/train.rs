@@ -116,6 +116,8 @@ fn options(args: &TrainArgs) -> Options {
         warmup_steps: learning.warmup_steps,
         warmup_ratio: learning.warmup_ratio,
         label_smoothing_factor: learning.label_smoothing_factor,
+        ctc_weight: learning.ctc_weight,
+        trim_padding: learning.trim_padding,
         fp16: learning.fp16,
         bf16: learning.bf16,
         gradient_checkpointing: learning.gradient_checkpointing,

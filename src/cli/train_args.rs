@@ -44,7 +44,10 @@ impl ColumnArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Data")]
 pub(super) struct DataArgs {
-    /// Images and texts: .csv, .jsonl, .tar, or a folder of pairs
+    /// Images and texts: .csv, .jsonl, .tar, a folder of pairs, or pipe:COMMAND
+    ///
+    /// The command of pipe: writes a tar stream of KEY.png and KEY.txt pairs without end; {skip} in it
+    /// becomes the number of samples that a resumed run has taken already.
     #[arg(long, env = "VEDM_DATA", hide_env = true, value_name = "FILE")]
     pub data: PathBuf,
 
@@ -94,7 +97,8 @@ pub(super) struct DataArgs {
     #[arg(num_args = 0..=1, default_missing_value = "light")]
     pub augment: Option<String>,
 
-    /// Put labels of similar length into one batch
+    /// Put labels of similar length into one batch (with --trim-padding, of a stream: pictures of similar
+    /// shape)
     #[arg(long, env = "VEDM_GROUP_BY_LENGTH", hide_env = true, hide_short_help = true)]
     pub group_by_length: bool,
 
@@ -252,6 +256,23 @@ pub(super) struct LearningArgs {
         hide_short_help = true
     )]
     pub label_smoothing_factor: f64,
+
+    /// Share of a CTC loss on the encoder's columns, for readers of lines (vit)
+    #[arg(
+        long,
+        env = "VEDM_CTC_WEIGHT",
+        hide_env = true,
+        value_name = "SHARE",
+        default_value = "0",
+        hide_short_help = true
+    )]
+    pub ctc_weight: f64,
+
+    /// Encode this share of the batches without columns that are only padding (vit) [alone: 0.9]
+    #[arg(long, env = "VEDM_TRIM_PADDING", hide_env = true, value_name = "SHARE")]
+    #[arg(num_args = 0..=1, default_missing_value = "0.9", default_value = "0")]
+    #[arg(hide_default_value = true, hide_short_help = true)]
+    pub trim_padding: f64,
 
     /// Train the decoder alone
     #[arg(long, env = "VEDM_FREEZE_ENCODER", hide_env = true)]

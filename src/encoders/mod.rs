@@ -33,6 +33,25 @@ pub trait Encoder {
     /// An error if images of this height and width can't be encoded; with `interpolate` the family's
     /// position embeddings may be resized to fit (the reference's `interpolate_pos_encoding`).
     fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()>;
+
+    /// Pixels of a column of patches, for families whose states keep the patches' columns in order; else
+    /// `forward_columns` and `columns` must not be called.
+    fn column_width(&self) -> Option<i64> {
+        None
+    }
+
+    /// As `forward`, for images of which the columns of patches before `first` and those behind the end
+    /// of pixel_values were left out: every patch keeps the position that it has in the whole image.
+    /// pixel_values [B, C, H, W'], W' a multiple of the column width -> [B, S', D]
+    fn forward_columns(&self, _pixel_values: &Tensor, _first: i64, _train: bool) -> Tensor {
+        unreachable!("the caller has asked column_width")
+    }
+
+    /// The states of the patches by columns, from left to right; the rows of a column are averaged.
+    /// states [B, S', D] -> [B, W, D]
+    fn columns(&self, _states: &Tensor) -> Tensor {
+        unreachable!("the caller has asked column_width")
+    }
 }
 
 /// A row of the table: an architecture under its `model_type`.

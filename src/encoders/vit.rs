@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Encoder, EncoderArch, wrong_size};
 use crate::nn::config::{self, Size2};
@@ -150,13 +150,19 @@ impl Vit {
     }
 }
 
-impl Encoder for Vit {
-    fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
-        let mut xs = self.embeddings.forward(pixel_values, train); // [B, 1+P, D]
+impl Vit {
+    /// What all layers make of embeddings. [B, S, D] -> [B, S, D]
+    fn layers(&self, mut xs: Tensor, train: bool) -> Tensor {
         for layer in &self.layers {
             xs = layer.forward(&xs, train);
         }
         self.layernorm.forward(&xs)
+    }
+}
+
+impl Encoder for Vit {
+    fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
+        self.layers(self.embeddings.forward(pixel_values, train), train)
     }
 
     fn hidden_size(&self) -> i64 {
@@ -165,6 +171,18 @@ impl Encoder for Vit {
 
     fn check_size(&self, height: i64, width: i64, interpolate: bool) -> Result<()> {
         self.embeddings.check_size(height, width, interpolate)
+    }
+
+    fn column_width(&self) -> Option<i64> {
+        Some(self.embeddings.patches.patch.1)
+    }
+
+    fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor {
+        self.layers(self.embeddings.forward_columns(pixel_values, first, train), train)
+    }
+
+    fn columns(&self, states: &Tensor) -> Tensor {
+        self.embeddings.columns(states)
     }
 }
 
@@ -208,11 +226,34 @@ impl Embeddings {
     pub(super) fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let size = pixel_values.size();
         let grid = (size[2] / self.patches.patch.0, size[3] / self.patches.patch.1);
+        self.embed(pixel_values, &self.positions_for(grid), train)
+    }
+
+    /// [B, C, H, W'] -> [B, leading + P', D]; see `Encoder::forward_columns`.
+    fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor {
+        let (leading, columns) =
+            (self.tokens.len() as i64, pixel_values.size()[3] / self.patches.patch.1);
+        let (rows, all) = self.grid;
+        let d = self.positions.size()[2];
+        let patches = self.positions.narrow(1, leading, rows * all).reshape([1, rows, all, d]);
+        let patches = patches.narrow(2, first, columns).reshape([1, rows * columns, d]);
+        let positions = Tensor::cat(&[self.positions.narrow(1, 0, leading), patches], 1);
+        self.embed(pixel_values, &positions, train)
+    }
+
+    fn embed(&self, pixel_values: &Tensor, positions: &Tensor, train: bool) -> Tensor {
         let patches = self.patches.forward(pixel_values); // [B, P, D]
-        let tokens = self.tokens.iter().map(|token| token.expand([size[0], -1, -1], false));
+        let batch = patches.size()[0];
+        let tokens = self.tokens.iter().map(|token| token.expand([batch, -1, -1], false));
         let xs: Vec<Tensor> = tokens.chain([patches]).collect();
-        let xs = Tensor::cat(&xs, 1) + self.positions_for(grid);
-        dropout(&xs, self.dropout, train)
+        dropout(&(Tensor::cat(&xs, 1) + positions), self.dropout, train)
+    }
+
+    /// [B, leading + P', D] -> [B, W', D]; see `Encoder::columns`.
+    fn columns(&self, states: &Tensor) -> Tensor {
+        let (size, leading) = (states.size(), self.tokens.len() as i64);
+        let patches = states.narrow(1, leading, size[1] - leading);
+        patches.reshape([size[0], self.grid.0, -1, size[2]]).mean_dim(1, false, Kind::Float)
     }
 
     /// The positions of the special tokens as they are, those of the patches resized if need be.
@@ -277,5 +318,46 @@ impl Layer {
         let xs = xs + dropout(&attended, self.hidden_dropout, train);
         let fed = self.mlp.forward(&self.layernorm_after.forward(&xs), train);
         xs + dropout(&fed, self.hidden_dropout, train)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::rc::Rc;
+
+    use tch::Device;
+
+    use super::*;
+    use crate::nn::Store;
+
+    fn small() -> Vit {
+        let config = json!({
+            "model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 16, "image_size": [8, 16], "patch_size": 4,
+        });
+        let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float));
+        build(&Params::root(store), &Config::from_json(&json!(config)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn patches_keep_their_positions_where_columns_are_left_out() {
+        let vit = small();
+        let pixels = Tensor::rand([2, 3, 8, 16], (Kind::Float, Device::Cpu));
+        let close = |a: &Tensor, b: &Tensor| a.allclose(b, 1e-5, 1e-6, false);
+        let whole = vit.forward(&pixels, false);
+        assert!(close(&vit.forward_columns(&pixels, 0, false), &whole));
+
+        // Embeddings see no neighbours: those of the columns 1 and 2 are the same patches' as before.
+        let grid = |xs: &Tensor, columns| xs.narrow(1, 1, 2 * columns).reshape([2, 2, columns, 8]);
+        let all = grid(&vit.embeddings.forward(&pixels, false), 4).narrow(2, 1, 2);
+        let some = vit.embeddings.forward_columns(&pixels.narrow(3, 4, 8), 1, false);
+        assert_eq!(some.size(), [2, 5, 8]);
+        assert!(close(&grid(&some, 2), &all));
+
+        let columns = vit.columns(&whole);
+        assert_eq!(columns.size(), [2, 4, 8]);
+        let first = (whole.narrow(1, 1, 1) + whole.narrow(1, 5, 1)) / 2.0;
+        assert!(close(&columns.narrow(1, 0, 1), &first));
     }
 }

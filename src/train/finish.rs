@@ -73,8 +73,8 @@ impl Run<'_> {
             base_model: state.base_model.clone(),
             train: DataSet {
                 name: name(&request.data),
-                rows: Some(state.data.train_rows),
-                images: Some(train_images),
+                rows: Some(state.data.train_rows).filter(|rows| *rows > 0),
+                images: train_images,
             },
             eval: eval_images.map(|images| DataSet {
                 name: eval_name,

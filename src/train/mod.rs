@@ -1,11 +1,13 @@
 //! Training: the loop, flat, from top to bottom. What it stands on lies beside it.
 
 pub mod card;
+mod ctc;
 pub mod data;
 pub mod evaluate;
 mod finish;
 pub mod log;
 pub mod loss;
+mod material;
 pub mod optim;
 pub mod options;
 pub mod plot;
@@ -17,12 +19,13 @@ mod watch;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::{signals, splitmix};
-use data::{Batch, BatchOptions, Batches, Position};
+use ctc::CtcHead;
+use data::{Batch, BatchOptions, Feed, Position};
 use optim::Gradients;
 use options::{Interval, Options};
 pub use setup::Request;
@@ -72,7 +75,7 @@ impl Run<'_> {
     /// The loop. What is due after a step is done at the head of the next round, so that a run which
     /// was interrupted in an evaluation begins with it when it is resumed.
     fn go(&mut self) -> Result<Outcome> {
-        let mut batches = self.batches(self.setup.state.position)?;
+        let mut feed = self.feed(self.setup.state.position)?;
         let resumed = self.setup.state.global_step;
         let max_steps = self.setup.state.max_steps;
         self.setup.talk.start(resumed, max_steps);
@@ -100,14 +103,15 @@ impl Run<'_> {
             if ends || self.patience_is_over() {
                 break;
             }
-            self.step(&mut batches)?;
+            self.step(&mut feed)?;
         }
-        drop(batches);
+        feed.notes().iter().for_each(|note| self.setup.talk.warn(note));
+        drop(feed);
         self.finish()?;
         Ok(Outcome::Done)
     }
 
-    fn batches(&self, position: Position) -> Result<Batches> {
+    fn feed(&self, position: Position) -> Result<Feed> {
         let options = BatchOptions {
             batch_size: self.options.per_device_train_batch_size,
             seed: self.options.seed,
@@ -116,16 +120,18 @@ impl Run<'_> {
             workers: Some(self.options.workers()),
             epochs: None,
             augment: self.options.augment.as_deref().map(str::parse).transpose()?,
+            trim: self.options.trim_padding > 0.0,
         };
-        self.setup.train.batches(&options, position)
+        self.setup.train.feed(&options, self.options.skip_bad_rows, position)
     }
 
     /// One step of the optimizer over as many batches as are accumulated; an epoch's end closes a step.
-    fn step(&mut self, batches: &mut Batches) -> Result<()> {
+    fn step(&mut self, feed: &mut Feed) -> Result<()> {
         let start = Instant::now();
+        let labeller = self.setup.labels.labeller(&self.setup.reader.processor.tokenizer)?;
         let mut group: Vec<Batch> = Vec::new();
         while group.len() < self.options.gradient_accumulation_steps {
-            let batch = batches.next().context("the data ended before the run")??;
+            let batch = feed.next(&labeller)?;
             let epoch_ends = batch.next.index == 0;
             group.push(batch);
             if epoch_ends {
@@ -150,8 +156,11 @@ impl Run<'_> {
         let state = &mut self.setup.state;
         state.position = group.last().map_or(state.position, |batch| batch.next);
         state.global_step += 1;
-        let rows = self.setup.train.len() as f64;
-        state.epoch = state.position.epoch as f64 + state.position.index as f64 / rows;
+        state.epoch = match self.setup.train.rows() {
+            Some(rows) => state.position.epoch as f64 + state.position.index as f64 / rows as f64,
+            // As the reference counts a stream: the run is one epoch.
+            None => state.global_step as f64 / state.max_steps as f64,
+        };
         self.samples += samples as u64;
         let seconds = start.elapsed().as_secs_f64();
         self.seconds += seconds;
@@ -167,12 +176,38 @@ impl Run<'_> {
         tch::manual_seed(seed_of(self.options.seed, self.setup.state.micro_step));
         self.setup.state.micro_step += 1;
         let model = &self.setup.reader.model;
-        let pixel_values = batch.pixel_values().to_device(self.request.device);
         let labels = batch.label_ids().to_device(self.request.device);
         let smoothing = self.options.label_smoothing_factor;
-        let loss = loss::forward(model, &pixel_values, &labels, items, smoothing, true)?;
+        let states = self.encode(batch);
+        let mut loss = loss::decode(model, &states, &labels, items, smoothing, true)?;
+        if let Some(ctc) = &self.setup.ctc {
+            let is_text = |id: &&i64| !self.setup.reader.processor.tokenizer.is_special(**id);
+            let texts =
+                batch.labels.iter().map(|ids| ids.iter().filter(is_text).copied().collect());
+            loss =
+                ctc.mix(&loss, &model.encoder.columns(&states), &texts.collect::<Vec<_>>(), items);
+        }
         self.gradients.add(&loss, self.setup.optimizer.parameters());
         Ok(loss.detach())
+    }
+
+    /// The encoder's states of a batch, of the columns that hold something where that is wished.
+    /// -> [B, S, De]
+    fn encode(&self, batch: &Batch) -> Tensor {
+        let model = &self.setup.reader.model;
+        let pixel_values = batch.pixel_values();
+        let draw = splitmix::unit(seed_of(!self.options.seed, self.setup.state.micro_step) as u64);
+        if let (Some(content), Some(width)) = (&batch.content, model.encoder.column_width())
+            && draw < self.options.trim_padding
+        {
+            let first = content.start as i64 / width;
+            let end =
+                (content.end.div_ceil(width as usize) as i64).min(batch.shape[3] as i64 / width);
+            let pixel_values = pixel_values.narrow(3, first * width, (end - first) * width);
+            let pixel_values = pixel_values.to_device(self.request.device);
+            return model.encoder.forward_columns(&pixel_values, first, true);
+        }
+        model.encode(&pixel_values.to_device(self.request.device), true)
     }
 
     /// Says so at once when numbers leave the finite, and ends a run that stays there. The optimizer has
@@ -248,10 +283,12 @@ impl Run<'_> {
 
     /// Writes `checkpoint-N`, then removes those beyond the limit.
     fn save(&mut self) -> Result<()> {
-        let Setup { state, optimizer, reader, companions, talk, .. } = &mut self.setup;
+        let Setup { state, optimizer, ctc, reader, companions, talk, .. } = &mut self.setup;
         talk.doing("saving");
         let out = &self.request.output;
-        state::save(out, state, &reader.model, companions, &optimizer.state())?;
+        let mut tensors = optimizer.state();
+        tensors.extend(ctc.iter().flat_map(CtcHead::state));
+        state::save(out, state, &reader.model, companions, &tensors)?;
         let best = state.best_global_step.filter(|_| self.options.load_best_model_at_end);
         state::rotate(out, self.options.save_total_limit, best)
     }

@@ -30,6 +30,10 @@ pub struct Options {
     pub warmup_steps: u64,
     pub warmup_ratio: f64,
     pub label_smoothing_factor: f64,
+    /// Share of the CTC loss on the encoder's columns; 0 is none.
+    pub ctc_weight: f64,
+    /// Share of the batches that are encoded without the columns that are only padding.
+    pub trim_padding: f64,
     pub fp16: bool,
     pub bf16: bool,
     pub gradient_checkpointing: bool,
@@ -86,6 +90,7 @@ impl Options {
             ("--adam-beta1", self.adam_beta1),
             ("--adam-beta2", self.adam_beta2),
             ("--label-smoothing-factor", self.label_smoothing_factor),
+            ("--ctc-weight", self.ctc_weight),
         ];
         for (flag, value) in below_one {
             ensure!((0.0..1.0).contains(&value), "{flag} {value}: expected at least 0 and below 1");
@@ -94,6 +99,11 @@ impl Options {
             (0.0..=1.0).contains(&self.warmup_ratio),
             "--warmup-ratio {}: expected a share of the steps, 0 to 1",
             self.warmup_ratio
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.trim_padding),
+            "--trim-padding {}: expected a share of the batches, 0 to 1",
+            self.trim_padding
         );
         if let Some(share) = self.eval_split {
             ensure!(

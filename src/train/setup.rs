@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use tch::Device;
 
-use super::data::check::{CACHE_BYTES, CheckOptions, Prepared, prepare};
-use super::data::{Augment, Dataset, Labeller, Table, TableOptions};
+use super::ctc::CtcHead;
+use super::data::{Augment, Dataset, Source, Table, TableOptions};
 use super::log::{METRICS, Talk};
+use super::material::{self, LabelRule, Material};
 use super::optim::{AdamW, AdamWOptions, Freeze, parameters};
 use super::options::{Options, Resume, Start, check_evaluation};
 use super::schedule::{Rate, Schedule, warmup_steps};
@@ -41,18 +41,17 @@ pub struct Setup {
     /// Owns the model.
     pub reader: Reader,
     pub companions: Companions,
-    pub train: Dataset,
+    pub train: Source,
+    pub labels: LabelRule,
     pub eval: Option<(Dataset, Table)>,
-    /// Different images of the two tables.
-    pub images: (usize, Option<usize>),
+    /// Different images of the two tables; a stream does not know.
+    pub images: (Option<usize>, Option<usize>),
+    pub ctc: Option<CtcHead>,
     pub optimizer: AdamW,
     pub rate: Rate,
     pub state: TrainState,
     pub talk: Talk,
 }
-
-/// Longest label of a decoder that counts its positions without end.
-const MAX_TARGET_LENGTH: usize = 512;
 
 /// Opens everything. Nothing is written or removed unless all of it is fit to train.
 pub fn open(request: &Request, options: &Options) -> Result<Setup> {
@@ -81,12 +80,19 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     let companions = Companions::read(&source, &model, &processor)?;
     let generation = generation(&source, &model, options)?;
     let eos = generation.eos_token_id.first().copied();
-    let (train, eval) = data(request, options, &model, &processor, eos, &talk)?;
+    let Material { train, eval, labels, images, longest, fingerprint: data } =
+        material::read(request, options, &model, &processor, eos, &talk)?;
 
-    let batches = (train.dataset.len() as u64).div_ceil(options.per_device_train_batch_size as u64);
-    let steps_per_epoch = batches.div_ceil(options.gradient_accumulation_steps as u64);
-    let all = (options.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
-    let max_steps = options.max_steps.unwrap_or(all);
+    let per_step = options.per_device_train_batch_size * options.gradient_accumulation_steps;
+    let steps_per_epoch = train.rows().map(|rows| {
+        let batches = (rows as u64).div_ceil(options.per_device_train_batch_size as u64);
+        batches.div_ceil(options.gradient_accumulation_steps as u64)
+    });
+    let max_steps = match (options.max_steps, steps_per_epoch) {
+        (Some(steps), _) => steps,
+        (None, Some(an_epoch)) => (options.num_train_epochs * an_epoch as f64).ceil() as u64,
+        (None, None) => bail!("--max-steps is missing: a stream has no end"),
+    };
     let rate = Rate {
         schedule,
         learning_rate: options.learning_rate,
@@ -95,9 +101,15 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     };
 
     let freeze = Freeze { encoder: options.freeze_encoder, decoder: options.freeze_decoder };
-    let parameters = parameters(model.store(), freeze);
+    let mut parameters = parameters(model.store(), freeze);
     ensure!(!parameters.is_empty(), "the model has nothing to train");
     let count: usize = parameters.iter().map(|parameter| parameter.tensor.numel()).sum();
+    check_trimming(&model, options)?;
+    let mut ctc = match options.ctc_weight {
+        0.0 => None,
+        share => Some(CtcHead::new(&model, share, options.seed)?),
+    };
+    parameters.extend(ctc.iter().flat_map(CtcHead::parameters));
     let mut optimizer = AdamW::new(
         parameters,
         AdamWOptions {
@@ -107,11 +119,13 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
             max_grad_norm: options.max_grad_norm,
         },
     );
-    let data = fingerprint(&train, eval.as_ref());
     let base_model = request.name.clone().unwrap_or_default();
     let mut state = TrainState { data: data.clone(), base_model, ..TrainState::default() };
     if let Some(saved) = &saved {
-        optimizer.restore(&saved.moments()?).with_context(|| format!("{:?}", saved.dir))?;
+        let moments = saved.moments()?;
+        let restored = optimizer.restore(&moments);
+        let restored = restored.and_then(|()| ctc.iter_mut().try_for_each(|c| c.restore(&moments)));
+        restored.with_context(|| format!("{:?}", saved.dir))?;
         state = saved.state.clone();
         tell_changes(&state, options, &data, &talk);
         state.data = data;
@@ -119,22 +133,30 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     state.max_steps = max_steps;
     state.options = options.to_map();
 
-    let reader = reader(model, processor, generation, options, &train, eval.as_ref())?;
+    let reader = reader(model, processor, generation, options, longest)?;
+    let pace = match steps_per_epoch {
+        Some(steps) => format!("{steps} an epoch"),
+        None => format!("{per_step} samples each"),
+    };
     talk.say(&format!(
-        "{:.1} million of {:.1} million parameters are trained, {max_steps} steps, {steps_per_epoch} an epoch",
+        "{:.1} million of {:.1} million parameters are trained, {max_steps} steps, {pace}",
         count as f64 / 1e6,
-        reader.model.store().variables().iter().map(|v| v.tensor.numel()).sum::<usize>() as f64 / 1e6,
+        reader.model.store().variables().iter().map(|v| v.tensor.numel()).sum::<usize>() as f64
+            / 1e6,
     ));
     clear(request)?;
     talk.restart(&state.log_history)?;
-    let images = (train.report.images, eval.as_ref().map(|eval| eval.report.images));
-    let eval = eval.map(|eval| (eval.dataset, eval.table));
-    let train = train.dataset;
-    Ok(Setup { reader, companions, train, eval, images, optimizer, rate, state, talk })
+    Ok(Setup { reader, companions, train, labels, eval, images, ctc, optimizer, rate, state, talk })
 }
 
-/// How the table of `--data` is called.
-const TRAINING: &str = "training data";
+/// Trimming needs an encoder that can do without columns.
+fn check_trimming(model: &VisionEncoderDecoder, options: &Options) -> Result<()> {
+    ensure!(
+        options.trim_padding == 0.0 || model.encoder.column_width().is_some(),
+        "--trim-padding: the encoder keeps no columns of patches in order; it works with vit"
+    );
+    Ok(())
+}
 
 const NO_START: &str = "config.json needs decoder_start_token_id and pad_token_id at its top level to \
                         train with labels; set them there";
@@ -193,81 +215,6 @@ fn clear(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Reads and checks the tables.
-fn data(
-    request: &Request,
-    options: &Options,
-    model: &VisionEncoderDecoder,
-    processor: &Processor,
-    eos: Option<i64>,
-    talk: &Talk,
-) -> Result<(Prepared, Option<Prepared>)> {
-    let table = Table::read(&request.data, &request.columns)?;
-    let (table, eval) = match (&request.eval_data, options.eval_split) {
-        (Some(path), _) => (table, Some(Table::read(path, &request.columns)?)),
-        (None, Some(part)) => table.split(part, options.seed).map(|(t, e)| (t, Some(e)))?,
-        (None, None) => (table, None),
-    };
-    let eval = eval.map(|mut eval| {
-        eval.rows.truncate(options.eval_samples.unwrap_or(usize::MAX));
-        eval
-    });
-
-    let limits = model.decoder.limits();
-    let positions = limits.max_positions.map_or(MAX_TARGET_LENGTH, |most| most as usize);
-    let wanted = options.max_target_length.unwrap_or(positions.min(MAX_TARGET_LENGTH));
-    ensure!(
-        limits.max_positions.is_none() || wanted <= positions,
-        "--max-target-length {wanted}: the decoder has {positions} positions"
-    );
-    let labeller = Labeller::new(&processor.tokenizer, eos, wanted, limits.vocab_size)?;
-    let check = |table: Table, what: &str, arranged: bool| -> Result<Prepared> {
-        let options = CheckOptions {
-            skip_bad_rows: options.skip_bad_rows,
-            decode: DecodeOptions::default(),
-            cache_bytes: CACHE_BYTES,
-            arranged,
-        };
-        let prepared = prepare(table, &labeller, &processor.image_processor, &options, &|_, _| {})?;
-        let is_example = |sentence: &str| sentence.starts_with("label ");
-        for sentence in prepared.report.sentences() {
-            // The labels of one table show what the tokenizer does.
-            if what == TRAINING || !is_example(&sentence) {
-                talk.say(&format!("{what}: {sentence}"));
-            }
-        }
-        Ok(prepared)
-    };
-    let train = check(table, TRAINING, options.augment.is_none())?;
-    let eval = eval.map(|eval| check(eval, "evaluation data", true)).transpose()?;
-    if let Some(eval) = &eval {
-        match train.report.shared_images(&eval.report) {
-            0 => {}
-            shared => talk.warn(&format!(
-                "{shared} images of the evaluation data are in the training data as well: the scores \
-                 will flatter"
-            )),
-        }
-    }
-    Ok((train, eval))
-}
-
-/// What the rows are, so that a resumed run can tell that they changed.
-fn fingerprint(train: &Prepared, eval: Option<&Prepared>) -> Fingerprint {
-    let mut hash = Sha256::new();
-    for part in [Some(train), eval].into_iter().flatten() {
-        for (row, sample) in part.table.rows.iter().zip(part.dataset.rows()) {
-            hash.update(row.image.name().as_bytes());
-            hash.update([0]);
-            sample.label.iter().for_each(|id| hash.update(id.to_le_bytes()));
-            hash.update([0]);
-        }
-    }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let eval_rows = eval.map_or(0, |eval| eval.dataset.len());
-    Fingerprint { train_rows: train.dataset.len(), eval_rows, sha256 }
-}
-
 /// A resumed run says how it differs from the one that is gone on with.
 fn tell_changes(state: &TrainState, options: &Options, data: &Fingerprint, talk: &Talk) {
     talk.say(&format!("going on after step {} of {}", state.global_step, state.max_steps));
@@ -277,11 +224,16 @@ fn tell_changes(state: &TrainState, options: &Options, data: &Fingerprint, talk:
     }
     if state.data != *data {
         talk.warn(&format!(
-            "the data is not the checkpoint's ({} rows to train on then, {} now): the run goes on at \
-             the same place of it",
-            state.data.train_rows, data.train_rows
+            "the data is not the checkpoint's ({} then, {} now): the run goes on at the same place of it",
+            rows(state.data.train_rows),
+            rows(data.train_rows)
         ));
     }
+}
+
+/// A number of rows to train on, as people say it.
+fn rows(count: usize) -> String {
+    if count == 0 { "a stream".to_string() } else { format!("{count} rows to train on") }
 }
 
 /// The settings that evaluations generate with.
@@ -304,13 +256,11 @@ fn reader(
     processor: Processor,
     mut generation: GenerationConfig,
     options: &Options,
-    train: &Prepared,
-    eval: Option<&Prepared>,
+    longest: usize,
 ) -> Result<Reader> {
     // A model that has not learnt to stop yet would write to the limit of its positions under every
     // image. Twice the longest label is enough to be wrong.
-    let longest = [Some(train), eval].into_iter().flatten().map(|part| part.report.tokens.1).max();
-    let bound = 2 * longest.unwrap_or(0) as i64 + 8;
+    let bound = 2 * longest as i64 + 8;
     generation.max_new_tokens = Some(match generation.max_new_tokens {
         Some(tokens) => tokens.min(bound),
         None => (generation.total_length(1) - 1).min(bound),

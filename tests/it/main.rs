@@ -14,5 +14,6 @@ mod lines;
 mod outputs;
 mod parity;
 mod resume;
+mod streams;
 mod support;
 mod train;

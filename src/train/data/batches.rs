@@ -1,5 +1,6 @@
 //! Batches, decoded ahead: one thread leads, rayon's workers decode, at most two batches wait.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -10,7 +11,7 @@ use tch::{Kind, Tensor};
 use super::augment::Augment;
 use super::images::Images;
 use super::order::epoch_order;
-use crate::image::Pixels;
+use crate::image::{ImageProcessor, Pixels, Rgb8};
 
 /// How a data set is cut into batches.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct BatchOptions {
     pub epochs: Option<u64>,
     /// What is done to images before they are resized; a function of seed, epoch and row.
     pub augment: Option<Augment>,
+    /// Batches know which columns of their pictures are more than padding.
+    pub trim: bool,
 }
 
 impl Default for BatchOptions {
@@ -40,6 +43,7 @@ impl Default for BatchOptions {
             workers: None,
             epochs: None,
             augment: None,
+            trim: false,
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct Batch<L = Vec<Vec<i64>>> {
     pub labels: L,
     /// The place behind this batch; the start of the next epoch behind an epoch's last batch.
     pub next: Position,
+    /// Columns of pixels outside of which all images are padding, if that was asked for.
+    pub content: Option<Range<usize>>,
 }
 
 /// Rows ready to be batched: every label encoded, every image known.
@@ -135,8 +141,35 @@ impl<L> Batch<L> {
             pixels.extend_from_slice(&image.data);
         }
         let [c, h, w] = size.unwrap_or_default();
-        Ok(Batch { pixels, shape: [count, c, h, w], labels, next })
+        Ok(Batch { pixels, shape: [count, c, h, w], labels, next, content: None })
     }
+
+    /// The same pixels with other labels.
+    pub(super) fn with_labels<M>(self, labels: M) -> Batch<M> {
+        let Batch { pixels, shape, next, content, .. } = self;
+        Batch { pixels, shape, labels, next, content }
+    }
+}
+
+/// The columns of pixels outside of which every image is what the processor pads with: black, as
+/// numbers of the model.
+pub(super) fn content(images: &[Pixels], processor: &ImageProcessor) -> Range<usize> {
+    let black = Rgb8 { width: 1, height: 1, data: vec![0; 3] };
+    let black = processor.to_floats(&black).data;
+    let (mut start, mut stop) = (usize::MAX, 0);
+    for image in images {
+        let (area, width) = (image.height * image.width, image.width);
+        let padding = |column: usize| {
+            image.data.chunks(area.max(1)).zip(&black).all(|(plane, black)| {
+                plane.iter().skip(column).step_by(width).all(|value| value == black)
+            })
+        };
+        let first = (0..width).find(|column| !padding(*column)).unwrap_or(0);
+        let end =
+            (first..width).rev().find(|column| !padding(*column)).map_or(width, |last| last + 1);
+        (start, stop) = (start.min(first), stop.max(end));
+    }
+    start.min(stop)..stop
 }
 
 impl Dataset {
@@ -225,7 +258,13 @@ impl Dataset {
             })
             .collect();
         let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
-        Batch::stack(images, labels, next)
+        if !options.trim {
+            return Batch::stack(images, labels, next);
+        }
+        let images = images.into_iter().collect::<Result<Vec<Pixels>>>()?;
+        let content = content(&images, self.images.processor());
+        let batch = Batch::stack(images.into_iter().map(Ok).collect(), labels, next)?;
+        Ok(Batch { content: Some(content), ..batch })
     }
 }
 

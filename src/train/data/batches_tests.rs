@@ -136,8 +136,32 @@ fn labels_are_filled_with_the_ignored_id() {
         shape: [2, 1, 1, 1],
         labels: vec![vec![5, 6, 7], vec![8]],
         next: Position::default(),
+        content: None,
     };
     let rows: Vec<Vec<i64>> = Vec::try_from(batch.label_ids()).unwrap();
     assert_eq!(rows, [[5, 6, 7], [8, -100, -100]]);
     assert_eq!(batch.pixel_values().size(), [2, 1, 1, 1]);
+}
+
+#[test]
+fn padding_is_what_every_image_has_of_it() {
+    let processor = ImageProcessor::from_json(
+        &serde_json::json!({
+            "image_processor_type": "DonutImageProcessor", "size": {"height": 2, "width": 12},
+            "do_align_long_axis": false,
+        }),
+        None,
+    )
+    .unwrap();
+    // White bars of so many columns, padded on both sides.
+    let bar = |width: usize| {
+        let image = Rgb8 { width, height: 2, data: vec![255; width * 6] };
+        processor.process(&image).unwrap()
+    };
+    assert_eq!(content(&[bar(4)], &processor), 4..8);
+    assert_eq!(content(&[bar(4), bar(8), bar(2)], &processor), 2..10);
+    assert_eq!(content(&[bar(12)], &processor), 0..12);
+    // Nothing but padding is kept whole.
+    let black = Rgb8 { width: 12, height: 2, data: vec![0; 72] };
+    assert_eq!(content(&[processor.process(&black).unwrap()], &processor), 0..12);
 }

@@ -36,6 +36,10 @@ impl Images {
         Images { sources, processor, decode, cache, room: AtomicU64::new(cache_bytes), arranged }
     }
 
+    pub fn processor(&self) -> &ImageProcessor {
+        &self.processor
+    }
+
     pub fn len(&self) -> usize {
         self.sources.len()
     }

@@ -5,6 +5,7 @@
 //! pipe:COMMAND ─▶ tar stream ──────────── Stream::batches ───▶ Batch, Batch, …
 //! ```
 //!
+//! * `feed` is either of the two behind one face.
 //! * `table` reads CSV, TSV, JSONL, folders of pairs and WebDataset tar files (`forms`).
 //! * `labels` turns texts into token ids by the rule of the tokenizer's class.
 //! * `check` looks at every row before the first step; what it decodes stays in the cache of `images`.
@@ -15,6 +16,7 @@
 pub mod augment;
 pub mod batches;
 pub mod check;
+pub mod feed;
 mod forms;
 pub mod images;
 pub mod labels;
@@ -26,6 +28,7 @@ pub mod table;
 pub use augment::Augment;
 pub use batches::{Batch, BatchOptions, Batches, Dataset, Position, Sample};
 pub use check::{CACHE_BYTES, CheckOptions, Prepared, Report, prepare};
+pub use feed::{Feed, Source};
 pub use images::Images;
 pub use labels::{Label, Labeller};
 pub use stream::{Stream, StreamBatches, StreamOptions};

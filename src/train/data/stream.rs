@@ -11,15 +11,19 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 
 use super::augment::Augment;
-use super::batches::{Batch, Batches, Position};
+use super::batches::{Batch, Batches, Position, content};
 use super::forms::{self, Pairs, Part};
 use super::labels::Labeller;
+use super::order;
 use crate::image::{self, DecodeOptions, ImageProcessor, Pixels};
+use crate::native;
 
 /// What `--data` begins with to name a command.
 pub const PIPE: &str = "pipe:";
 /// In a command, replaced by the number of samples that a resumed run has taken already.
 const SKIP: &str = "{skip}";
+/// Batches whose samples are sorted together, where similar ones are to share a batch.
+const WINDOW: usize = 16;
 /// A larger member is no image of a line or a photograph.
 const MAX_IMAGE: u64 = 256 << 20;
 
@@ -39,12 +43,18 @@ pub struct StreamOptions {
     pub decode: DecodeOptions,
     pub augment: Option<Augment>,
     pub seed: u64,
+    /// Samples alike share a batch: pictures of similar shape if `trim` is on, else texts of similar
+    /// length.
+    pub group_by_length: bool,
+    /// Batches know which columns of their pictures are more than padding.
+    pub trim: bool,
 }
 
 /// Batches of a stream; their labels are still texts.
 pub struct StreamBatches {
     batches: Batches<Vec<String>>,
     bad: Arc<AtomicUsize>,
+    cut: usize,
 }
 
 /// One pair as it came: the key, the file, the text.
@@ -65,6 +75,17 @@ impl Stream {
         Ok(Some(Stream { command: command.to_string() }))
     }
 
+    /// The command as it was given.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// The names and texts of the first `count` samples, for a look before the first step.
+    pub fn first(&self, count: usize) -> Result<Vec<(String, String)>> {
+        let mut samples = Running::start(&self.command, 0)?;
+        (0..count).map(|_| samples.next().map(|raw| (raw.name, raw.text))).collect()
+    }
+
     /// Runs the command and batches what it writes, from the sample `start.index` on.
     ///
     /// The stream has no end: where it ends or fails, the iterator gives the reason as its last item.
@@ -78,22 +99,39 @@ impl Stream {
         let (stream, processor) = (self.clone(), processor.clone());
         let (options, counted) = (options.clone(), bad.clone());
         let batches = Batches::produce(options.workers, move |emit| {
-            let mut samples = match Running::start(&stream.command, start.index) {
+            // Windows begin at multiples of their length, so that a resumed run cuts the same batches.
+            let window = (options.batch_size * options.window()) as u64;
+            let begin = start.index / window * window;
+            let mut samples = match Running::start(&stream.command, begin) {
                 Ok(samples) => samples,
                 Err(error) => {
                     emit(Err(error));
                     return;
                 }
             };
+            let mut done = (start.index - begin) as usize / options.batch_size;
             loop {
-                let batch = batch(&mut samples, &processor, &options, &counted);
-                let Some(batch) = batch.transpose() else { continue };
-                if !emit(batch) {
-                    return;
+                let cut = match cut(&mut samples, &options) {
+                    Ok(cut) => cut,
+                    Err(error) => {
+                        emit(Err(error));
+                        return;
+                    }
+                };
+                let first = samples.taken - window;
+                for (place, raw) in cut.into_iter().enumerate().skip(done) {
+                    let taken = first + ((place + 1) * options.batch_size) as u64;
+                    let next = Position { epoch: 0, index: taken };
+                    let batch = batch(raw, next, &processor, &options, &counted);
+                    let Some(batch) = batch.transpose() else { continue };
+                    if !emit(batch) {
+                        return;
+                    }
                 }
+                done = 0;
             }
         })?;
-        Ok(StreamBatches { batches, bad })
+        Ok(StreamBatches { batches, bad, cut: 0 })
     }
 }
 
@@ -101,12 +139,18 @@ impl StreamBatches {
     /// The next batch, its texts encoded by `labeller`. Never ends but with an error.
     pub fn next(&mut self, labeller: &Labeller) -> Result<Batch> {
         let batch = self.batches.next().context("the stream has ended")??;
-        let labels = batch
-            .labels
-            .iter()
-            .map(|text| Ok(labeller.encode(text)?.ids))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Batch { pixels: batch.pixels, shape: batch.shape, labels, next: batch.next })
+        let mut labels = Vec::with_capacity(batch.labels.len());
+        for text in &batch.labels {
+            let label = labeller.encode(text)?;
+            self.cut += usize::from(label.cut);
+            labels.push(label.ids);
+        }
+        Ok(batch.with_labels(labels))
+    }
+
+    /// Labels that were longer than the limit so far.
+    pub fn cut(&self) -> usize {
+        self.cut
     }
 
     /// Samples that were left out so far.
@@ -115,41 +159,78 @@ impl StreamBatches {
     }
 }
 
+impl StreamOptions {
+    /// Batches that are cut from one sorted window.
+    fn window(&self) -> usize {
+        if self.group_by_length { WINDOW } else { 1 }
+    }
+
+    /// What samples of one batch should have in common.
+    fn kind(&self, raw: &Raw) -> u64 {
+        if !self.trim {
+            return raw.text.chars().count() as u64;
+        }
+        // Bad images are told when they are decoded.
+        let (width, height) = image::probe(&raw.bytes, &self.decode).unwrap_or((0, 1));
+        (width * 1000 / height.max(1)) as u64
+    }
+}
+
+/// The samples of the next window, cut into batches. Each sample keeps its number in the stream.
+fn cut(samples: &mut Running, options: &StreamOptions) -> Result<Vec<Vec<(u64, Raw)>>> {
+    let (size, first) = (options.batch_size, samples.taken);
+    let count = (size * options.window()) as u64;
+    let mut window: Vec<(u64, Raw)> = (first..first + count)
+        .map(|number| Ok((number, samples.next()?)))
+        .collect::<Result<_>>()?;
+    if options.group_by_length {
+        window.sort_by_cached_key(|(_, raw)| options.kind(raw));
+    }
+    let mut rest = window.into_iter();
+    let mut batches: Vec<Option<Vec<_>>> =
+        (0..options.window()).map(|_| Some(rest.by_ref().take(size).collect())).collect();
+    // Lengths must not rise and fall in step.
+    let order = order::permutation(batches.len(), options.seed.wrapping_add(first));
+    Ok(order.into_iter().filter_map(|place| batches[place].take()).collect())
+}
+
 /// One batch; none if none of its samples could be used.
 fn batch(
-    samples: &mut Running,
+    raw: Vec<(u64, Raw)>,
+    next: Position,
     processor: &ImageProcessor,
     options: &StreamOptions,
     bad: &AtomicUsize,
 ) -> Result<Option<Batch<Vec<String>>>> {
-    let first = samples.taken;
-    let raw: Vec<Raw> = (0..options.batch_size).map(|_| samples.next()).collect::<Result<_>>()?;
     let prepared: Vec<Result<Pixels>> = raw
         .par_iter()
-        .enumerate()
-        .map(|(index, raw)| {
+        .map(|(number, raw)| {
             let prepare = || {
                 ensure!(!raw.text.trim().is_empty(), "no text");
                 let mut image = image::decode(&raw.bytes, &options.decode)?.image;
                 if let Some(augment) = &options.augment {
-                    image = augment.apply(image, options.seed, 0, first + index as u64);
+                    image = augment.apply(image, options.seed, 0, *number);
                 }
                 processor.process(&image)
             };
             prepare().map_err(|error| anyhow!("{}: {error:#}", raw.name))
         })
         .collect();
-    let next = Position { epoch: 0, index: samples.taken };
     let (mut images, mut labels) = (Vec::new(), Vec::new());
-    for (raw, pixels) in raw.into_iter().zip(prepared) {
+    for ((_, raw), pixels) in raw.into_iter().zip(prepared) {
         if pixels.is_err() && options.skip_bad_rows {
             bad.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        images.push(Ok(pixels.context("a sample of the stream can't be used")?));
+        images.push(pixels.context("a sample of the stream can't be used")?);
         labels.push(raw.text);
     }
-    if images.is_empty() { Ok(None) } else { Batch::stack(images, labels, next).map(Some) }
+    if images.is_empty() {
+        return Ok(None);
+    }
+    let content = options.trim.then(|| content(&images, processor));
+    let batch = Batch::stack(images.into_iter().map(Ok).collect(), labels, next)?;
+    Ok(Some(Batch { content, ..batch }))
 }
 
 /// The command at work, and the thread that reads its archive.
@@ -217,7 +298,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself: then there is nothing to end.
+        // What the shell has started would hold the pipes open. It may have ended by itself: then there
+        // is nothing to end.
+        native::kill_group(self.child.id());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

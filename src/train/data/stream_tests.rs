@@ -39,6 +39,8 @@ fn options() -> StreamOptions {
         decode: DecodeOptions::default(),
         augment: None,
         seed: 42,
+        group_by_length: false,
+        trim: false,
     }
 }
 
@@ -135,14 +137,45 @@ fn a_stream_that_is_no_longer_wanted_ends_its_command() {
     let folder = tempfile::tempdir().unwrap();
     let path = archive(folder.path(), 300);
     let processor = ImageProcessor::default_for("vit").unwrap();
-    let command = format!("pipe:cat {path}; sleep 600");
+    // The number of the second command, which the shell waits for.
+    let note = folder.path().join("number");
+    let command = format!("pipe:sleep 600 & echo $! > {}; cat {path}; wait", note.display());
     let stream = Stream::parse(&command).unwrap().unwrap();
-    let batches = stream.batches(&processor, &options(), Position::default()).unwrap();
+    let mut batches = stream.batches(&processor, &options(), Position::default()).unwrap();
+    assert!(batches.batches.next().unwrap().is_ok());
+    let number = std::fs::read_to_string(note).unwrap();
     drop(batches);
+    // The leader ends the command when it finds that nobody waits; a dead process may still have a name.
+    let gone = || {
+        let state = Command::new("ps").args(["-o", "stat=", "-p", number.trim()]).output().unwrap();
+        state.stdout.is_empty() || state.stdout.starts_with(b"Z")
+    };
+    let start = std::time::Instant::now();
+    while !gone() {
+        assert!(start.elapsed().as_secs() < 30, "the command is still running");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]
 fn commands_are_known_by_their_prefix() {
     assert!(Stream::parse("train.csv").unwrap().is_none());
     assert!(Stream::parse("pipe: ").unwrap_err().to_string().contains("a command is missing"));
+}
+
+#[test]
+fn similar_samples_share_a_batch_and_a_window_is_cut_the_same_way_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = archive(folder.path(), 64);
+    let grouped = StreamOptions { group_by_length: true, trim: true, ..options() };
+    let (all, ..) = read(&format!("cat {path}"), &grouped, 0);
+    assert_eq!(all.len(), 16);
+    // All are of one shape: a stable sort leaves them in their order, only the batches are shuffled.
+    let mut sorted = all.clone();
+    sorted.sort();
+    assert_ne!(sorted, all);
+    assert_eq!(sorted.concat(), (0..64).collect::<Vec<usize>>());
+    // Resumed after five batches, in the middle of the window.
+    let (rest, _, index) = read(&format!("cat {path}"), &grouped, 20);
+    assert_eq!((rest.as_slice(), index), (&all[5..], 64));
 }
