@@ -50,8 +50,7 @@ fn main() -> Result<()> {
     // The program under test is this one, called again.
     if let Some("init" | "train") = std::env::args().nth(1).as_deref() {
         vedm::native::tune_allocator();
-        vedm::cli::run()?;
-        std::process::exit(0);
+        std::process::exit(vedm::cli::status(std::env::args_os()));
     }
     let args = Args::parse();
     ensure!(
