@@ -12,6 +12,7 @@ pub mod config;
 pub mod layers;
 pub mod linear;
 pub mod mask;
+mod origins;
 pub mod params;
 pub mod position;
 pub mod store;
