@@ -52,6 +52,8 @@ pub struct Reader {
     /// Cuts pages into parts that are read one by one; none reads them as a whole.
     pub cut: Option<Cut>,
     pub batch_size: usize,
+    /// Pictures as wide by their height as each other share a batch: text lines whose ends come together.
+    pub sorted: bool,
     /// Threads that read and decode.
     pub workers: usize,
     /// Seed of sampling.
@@ -158,8 +160,8 @@ impl Reader {
         let (batch, workers) = (self.batch_size.max(1), self.workers.max(1));
         let limits = Limits {
             workers,
-            // A batch in the making and two behind it.
-            inputs: 3 * batch + workers,
+            // What is arranged into batches at once, and two batches behind it.
+            inputs: self.window(batch) + 2 * batch + workers,
             decoding: DECODING,
             waiting: WAITING,
         };

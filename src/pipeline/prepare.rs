@@ -38,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) pixels: Pixels,
     /// There is nothing in the picture.
     pub(super) blank: bool,
+    /// Width by height of what is read, before it takes the model's shape.
+    pub(super) aspect: f32,
     /// Of the page in the file.
     pub(super) width: usize,
     pub(super) height: usize,
@@ -86,7 +88,8 @@ impl Preparer {
         let process = |image: &Rgb8| {
             let pixels = self.processor.process(image)?;
             let blank = self.blank.is_some_and(|blank| blank.holds(image));
-            Ok(Prepared { pixels, blank, width, height, orientation })
+            let aspect = image.width as f32 / image.height.max(1) as f32;
+            Ok(Prepared { pixels, blank, aspect, width, height, orientation })
         };
         let Some(cut) = &self.cut else {
             return send(Unit { outcome: process(&image), ..whole });

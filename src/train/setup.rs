@@ -323,6 +323,7 @@ fn reader(
         prompt,
         decode: DecodeOptions::default(),
         batch_size: options.per_device_eval_batch_size,
+        sorted: false,
         seed: options.seed,
         interpolate: false,
         loop_detector: None,
