@@ -6,6 +6,7 @@ use super::cache::{Cache, KeyValue, LayerCache};
 use super::linear::{Conv1d, Linear, Projection};
 use super::mask;
 use super::position::Relative;
+use super::precision::low;
 
 /// Query, key and value projections, stored as the family stores them.
 pub enum Qkv {
@@ -62,7 +63,8 @@ pub fn attend(
     scale: f64,
     dropout: f64,
 ) -> Tensor {
-    Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false)
+    let (q, k, v, bias) = (low(q), low(k), low(v), bias.map(low));
+    Tensor::scaled_dot_product_attention(&q, &k, &v, bias.as_ref(), dropout, false, scale, false)
 }
 
 /// [N, t, D] -> [N, A, t, d]

@@ -32,8 +32,20 @@ pub fn forward(
     smoothing: f64,
     train: bool,
 ) -> Result<Tensor> {
+    decode(model, &model.encode(pixel_values, train), labels, items, smoothing, train)
+}
+
+/// `forward` from the states of the encoder on. states [B, S, De], labels [B, T] -> []
+pub fn decode(
+    model: &VisionEncoderDecoder,
+    states: &Tensor,
+    labels: &Tensor,
+    items: i64,
+    smoothing: f64,
+    train: bool,
+) -> Result<Tensor> {
     let input_ids = model.shift_tokens_right(labels)?;
-    let states = model.project(&model.encode(pixel_values, train));
+    let states = model.project(states);
     let hidden = model.hidden(&states, &input_ids, train); // [B, T, D]
     let places = labels.reshape([-1]).ne(IGNORED).nonzero().squeeze_dim(1); // [n]
     // Only the places that count meet the output layer, often the largest matrix of all.

@@ -10,6 +10,7 @@ pub mod optim;
 pub mod options;
 pub mod plot;
 pub mod report;
+mod scaler;
 pub mod schedule;
 pub mod setup;
 pub mod state;
@@ -21,6 +22,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::nn::precision::Autocast;
+use crate::nn::segment;
 use crate::{signals, splitmix};
 use data::{Batch, BatchOptions, Batches, Position};
 use optim::Gradients;
@@ -135,12 +138,18 @@ impl Run<'_> {
         let items: usize = group.iter().flat_map(|batch| &batch.labels).map(Vec::len).sum();
         let samples: usize = group.iter().map(|batch| batch.labels.len()).sum();
 
-        let learning_rate = self.setup.rate.at(self.setup.state.global_step);
+        // The reference's schedule waits while steps are left out for their overflow.
+        let scaler = self.setup.state.scaler;
+        let skipped = scaler.map_or(0, |scaler| scaler.skipped);
+        let learning_rate = self.setup.rate.at(self.setup.state.global_step - skipped);
         let (loss, grad_norm) = guarded(|| {
             let mut total = Tensor::zeros([], (Kind::Float, self.request.device));
             for batch in &group {
                 let loss = self.micro_step(batch, items as i64)?;
                 total += loss;
+            }
+            if let Some(scaler) = scaler {
+                self.gradients.scale(1.0 / scaler.scale);
             }
             let Setup { optimizer, .. } = &mut self.setup;
             let grad_norm = optimizer.step(&mut self.gradients, learning_rate);
@@ -164,23 +173,58 @@ impl Run<'_> {
     fn micro_step(&mut self, batch: &Batch, items: i64) -> Result<Tensor> {
         // Dropout is a function of seed and place alone: no state of a generator has to be saved, and
         // a resumed run draws what the uninterrupted one would have. Seeds the CPU and all GPUs.
-        tch::manual_seed(seed_of(self.options.seed, self.setup.state.micro_step));
+        let seed = seed_of(self.options.seed, self.setup.state.micro_step);
+        tch::manual_seed(seed);
         self.setup.state.micro_step += 1;
-        let model = &self.setup.reader.model;
-        let pixel_values = batch.pixel_values().to_device(self.request.device);
+        let _mixed = Autocast::new(self.options.mixed_precision());
         let labels = batch.label_ids().to_device(self.request.device);
-        let smoothing = self.options.label_smoothing_factor;
-        let loss = loss::forward(model, &pixel_values, &labels, items, smoothing, true)?;
-        self.gradients.add(&loss, self.setup.optimizer.parameters());
+        let frozen = self.options.freeze_encoder.then(|| tch::no_grad(|| self.encode(batch)));
+        let forward = || {
+            let states = frozen.unwrap_or_else(|| segment::leaf(&self.encode(batch)));
+            let (model, smoothing) =
+                (&self.setup.reader.model, self.options.label_smoothing_factor);
+            loss::decode(model, &states, &labels, items, smoothing, true)
+        };
+        let (loss, tape) = if self.options.gradient_checkpointing {
+            let (loss, tape) = segment::record(seed as u64, forward);
+            (loss?, Some(tape))
+        } else {
+            (forward()?, None)
+        };
+        let scaled = &loss * self.setup.state.scaler.map_or(1.0, |scaler| scaler.scale);
+        let parameters = self.setup.optimizer.parameters();
+        match tape {
+            Some(tape) => self.gradients.add_taped(tape, &scaled, parameters),
+            None => self.gradients.add(&scaled, parameters),
+        }
         Ok(loss.detach())
+    }
+
+    /// The encoder's states of a batch. -> [B, S, De]
+    fn encode(&self, batch: &Batch) -> Tensor {
+        let pixel_values = batch.pixel_values().to_device(self.request.device);
+        self.setup.reader.model.encode(&pixel_values, true)
     }
 
     /// Says so at once when numbers leave the finite, and ends a run that stays there. The optimizer has
     /// not moved in such a step.
     fn look_at(&mut self, loss: f64, grad_norm: f64) -> Result<()> {
-        let state = &mut self.setup.state;
-        if loss.is_finite() && grad_norm.is_finite() {
+        let Setup { state, talk, .. } = &mut self.setup;
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        if let Some(scaler) = &mut state.scaler {
+            scaler.update(finite);
+        }
+        if finite {
             state.non_finite = 0;
+            return Ok(());
+        }
+        if let Some(scaler) = state.scaler.filter(|scaler| loss.is_finite() && scaler.scale >= 1.0)
+        {
+            talk.say(&format!(
+                "step {}: a gradient is too large for f16, the step is left out ({} so far); the loss is \
+                 scaled by {} from here on",
+                state.global_step, scaler.skipped, scaler.scale
+            ));
             return Ok(());
         }
         state.non_finite += 1;
@@ -196,7 +240,7 @@ impl Run<'_> {
                  checkpoint is as it was)"
             );
         }
-        self.setup.talk.warn(&sentence);
+        talk.warn(&sentence);
         Ok(())
     }
 
@@ -214,7 +258,7 @@ impl Run<'_> {
         if !(state.global_step.is_multiple_of(self.options.logging_steps) || ends) {
             return Ok(());
         }
-        let line = json!({
+        let mut line = json!({
             "step": state.global_step,
             "epoch": rounded(state.epoch, 4),
             "loss": if state.loss_count > 0 { json!(mean) } else { Value::Null },
@@ -222,6 +266,10 @@ impl Run<'_> {
             "learning_rate": learning_rate,
             "samples_per_second": rounded(rate, 3),
         });
+        if let Some(scaler) = state.scaler {
+            line["loss_scale"] = json!(scaler.scale);
+            line["skipped_steps"] = json!(scaler.skipped);
+        }
         if !talk.has_bar() {
             let left = (state.max_steps - state.global_step) as f64 * state.seconds
                 / state.global_step.max(1) as f64;
