@@ -4,13 +4,15 @@ pub mod card;
 pub mod data;
 pub mod evaluate;
 mod finish;
+pub mod frozen;
 pub mod log;
 pub mod loss;
+pub mod memory;
 pub mod optim;
 pub mod options;
 pub mod plot;
 pub mod report;
-mod scaler;
+pub mod scaler;
 pub mod schedule;
 pub mod setup;
 pub mod state;
@@ -26,6 +28,8 @@ use crate::nn::precision::Autocast;
 use crate::nn::segment;
 use crate::{signals, splitmix};
 use data::{Batch, BatchOptions, Batches, Position};
+use frozen::FrozenStates;
+use memory::guarded;
 use optim::Gradients;
 use options::{Interval, Options};
 pub use setup::Request;
@@ -52,6 +56,8 @@ struct Run<'a> {
     options: &'a Options,
     setup: Setup,
     gradients: Gradients,
+    /// What a frozen encoder says of the images, if that is kept.
+    frozen: Option<FrozenStates>,
     /// Samples and seconds of steps since the last line of the log.
     samples: u64,
     seconds: f64,
@@ -64,8 +70,16 @@ pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
     signals::listen(STOPPING, STOPPED)?;
     let setup = setup::open(request, options)?;
     let gradients = Gradients::new(setup.optimizer.parameters().len());
-    let mut run =
-        Run { request, options, setup, gradients, samples: 0, seconds: 0.0, advice: None };
+    let mut run = Run {
+        request,
+        options,
+        setup,
+        gradients,
+        frozen: None,
+        samples: 0,
+        seconds: 0.0,
+        advice: None,
+    };
     let outcome = run.go();
     run.setup.talk.stop();
     outcome
@@ -75,6 +89,7 @@ impl Run<'_> {
     /// The loop. What is due after a step is done at the head of the next round, so that a run which
     /// was interrupted in an evaluation begins with it when it is resumed.
     fn go(&mut self) -> Result<Outcome> {
+        self.freeze()?;
         let mut batches = self.batches(self.setup.state.position)?;
         let resumed = self.setup.state.global_step;
         let max_steps = self.setup.state.max_steps;
@@ -119,6 +134,7 @@ impl Run<'_> {
             workers: Some(self.options.workers()),
             epochs: None,
             augment: self.options.augment.as_deref().map(str::parse).transpose()?,
+            pixels: self.frozen.is_none(),
         };
         self.setup.train.batches(&options, position)
     }
@@ -142,19 +158,22 @@ impl Run<'_> {
         let scaler = self.setup.state.scaler;
         let skipped = scaler.map_or(0, |scaler| scaler.skipped);
         let learning_rate = self.setup.rate.at(self.setup.state.global_step - skipped);
-        let (loss, grad_norm) = guarded(|| {
-            let mut total = Tensor::zeros([], (Kind::Float, self.request.device));
-            for batch in &group {
-                let loss = self.micro_step(batch, items as i64)?;
-                total += loss;
-            }
-            if let Some(scaler) = scaler {
-                self.gradients.scale(1.0 / scaler.scale);
-            }
-            let Setup { optimizer, .. } = &mut self.setup;
-            let grad_norm = optimizer.step(&mut self.gradients, learning_rate);
-            Ok((total.double_value(&[]), grad_norm))
-        })?;
+        let (loss, grad_norm) = guarded(
+            || memory::for_a_step(self.options),
+            || {
+                let mut total = Tensor::zeros([], (Kind::Float, self.request.device));
+                for batch in &group {
+                    let loss = self.micro_step(batch, items as i64)?;
+                    total += loss;
+                }
+                if let Some(scaler) = scaler {
+                    self.gradients.scale(1.0 / scaler.scale);
+                }
+                let Setup { optimizer, .. } = &mut self.setup;
+                let grad_norm = optimizer.step(&mut self.gradients, learning_rate);
+                Ok((total.double_value(&[]), grad_norm))
+            },
+        )?;
 
         let state = &mut self.setup.state;
         state.position = group.last().map_or(state.position, |batch| batch.next);
@@ -202,6 +221,9 @@ impl Run<'_> {
 
     /// The encoder's states of a batch. -> [B, S, De]
     fn encode(&self, batch: &Batch) -> Tensor {
+        if let Some(frozen) = &self.frozen {
+            return frozen.batch(&batch.images).to_device(self.request.device);
+        }
         let pixel_values = batch.pixel_values().to_device(self.request.device);
         self.setup.reader.model.encode(&pixel_values, true)
     }
@@ -324,26 +346,4 @@ fn seed_of(seed: u64, micro_step: u64) -> i64 {
 fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale
-}
-
-/// Runs work on the model; memory that does not suffice becomes a sentence.
-///
-/// Operators of libtorch panic in this crate, once shapes are checked; memory alone is not ours to check.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let panic = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(done) => return done,
-        Err(panic) => panic,
-    };
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    if !["out of memory", "not enough memory", "can't allocate memory"]
-        .iter()
-        .any(|sign| text.contains(sign))
-    {
-        std::panic::resume_unwind(panic);
-    }
-    bail!(
-        "the memory does not suffice: lower --per-device-train-batch-size and raise \
-         --gradient-accumulation-steps by as much (what is learnt stays the same), or pass \
-         --gradient-checkpointing, --bf16 or a smaller --max-target-length"
-    )
 }

@@ -13,6 +13,7 @@ mod init;
 mod lines;
 mod outputs;
 mod parity;
+mod precision;
 mod resume;
 mod support;
 mod train;

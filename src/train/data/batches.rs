@@ -27,6 +27,8 @@ pub struct BatchOptions {
     pub epochs: Option<u64>,
     /// What is done to images before they are resized; a function of seed, epoch and row.
     pub augment: Option<Augment>,
+    /// False: batches come without pixels, for a model that knows its images by their numbers.
+    pub pixels: bool,
 }
 
 impl Default for BatchOptions {
@@ -40,6 +42,7 @@ impl Default for BatchOptions {
             workers: None,
             epochs: None,
             augment: None,
+            pixels: true,
         }
     }
 }
@@ -61,6 +64,8 @@ pub struct Batch<L = Vec<Vec<i64>>> {
     pub shape: [usize; 4],
     /// B rows: token ids without padding, or texts that are yet to be encoded.
     pub labels: L,
+    /// Numbers of the images in [`Images`]; none in a stream.
+    pub images: Vec<usize>,
     /// The place behind this batch; the start of the next epoch behind an epoch's last batch.
     pub next: Position,
 }
@@ -135,7 +140,7 @@ impl<L> Batch<L> {
             pixels.extend_from_slice(&image.data);
         }
         let [c, h, w] = size.unwrap_or_default();
-        Ok(Batch { pixels, shape: [count, c, h, w], labels, next })
+        Ok(Batch { pixels, shape: [count, c, h, w], labels, images: Vec::new(), next })
     }
 }
 
@@ -159,6 +164,18 @@ impl Dataset {
 
     pub fn rows(&self) -> &[Sample] {
         &self.rows
+    }
+
+    /// Every image that a row has, once, without a label.
+    pub fn each_image(&self) -> Dataset {
+        let mut seen = vec![false; self.images.len()];
+        let mut rows = Vec::new();
+        for row in self.rows.iter() {
+            if !std::mem::replace(&mut seen[row.image], true) {
+                rows.push(Sample { image: row.image, label: Vec::new() });
+            }
+        }
+        Dataset { images: self.images.clone(), rows: rows.into() }
     }
 
     /// Batches from a place on. The last batch of an epoch holds what is left.
@@ -211,6 +228,12 @@ impl Dataset {
         epoch: u64,
         next: Position,
     ) -> Result<Batch> {
+        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
+        let numbers = rows.iter().map(|row| self.rows[*row].image).collect();
+        if !options.pixels {
+            let shape = [rows.len(), 0, 0, 0];
+            return Ok(Batch { pixels: Vec::new(), shape, labels, images: numbers, next });
+        }
         let images: Vec<Result<Pixels>> = rows
             .par_iter()
             .map(|row| {
@@ -224,8 +247,7 @@ impl Dataset {
                 }
             })
             .collect();
-        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
-        Batch::stack(images, labels, next)
+        Ok(Batch { images: numbers, ..Batch::stack(images, labels, next)? })
     }
 }
 

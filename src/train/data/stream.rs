@@ -106,7 +106,8 @@ impl StreamBatches {
             .iter()
             .map(|text| Ok(labeller.encode(text)?.ids))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Batch { pixels: batch.pixels, shape: batch.shape, labels, next: batch.next })
+        let Batch { pixels, shape, images, next, .. } = batch;
+        Ok(Batch { pixels, shape, labels, images, next })
     }
 
     /// Samples that were left out so far.
