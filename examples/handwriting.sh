@@ -17,7 +17,7 @@ split() { awk -F, -v d="$data/" "NR == 1 { print \"image,text\" } NR > 1 && $1 {
 split "\$3 + 0 < 30" > "$out/train.csv"
 split "\$3 + 0 >= 30" > "$out/unseen.csv"
 
-python3 "$here/character_tokenizer.py" "$data/labels.csv" "$out/characters"
+python3 "$here/make_tokenizer.py" "$data/labels.csv" "$out/characters"
 cat > "$out/preprocessor_config.json" <<JSON
 {"image_processor_type": "ViTImageProcessor", "size": {"height": 64, "width": 256}, "resample": 2,
  "do_resize": true, "do_rescale": true, "rescale_factor": 0.00392156862745098, "do_normalize": true,

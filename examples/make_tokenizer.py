@@ -1,20 +1,34 @@
-"""A tokenizer of characters for `vedm init --tokenizer`, from the texts of a table.
+"""A tokenizer of characters or of words for `vedm init --tokenizer`, from the texts of a table.
 
-    python examples/character_tokenizer.py LABELS.csv OUT      (column `text`; needs nothing but Python)
+    python examples/make_tokenizer.py LABELS.csv OUT [COUNT]      (column `text`; needs nothing but Python)
+
+With COUNT its tokens are the words, in small letters, that occur at least so often.
 """
 
 import csv
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def main(labels: str, out: str) -> None:
+def main(labels: str, out: str, count: str = "") -> None:
     with open(labels, encoding="utf-8", newline="") as file:
-        characters = sorted({c for row in csv.DictReader(file) for c in row["text"]})
-    vocabulary = {token: i for i, token in enumerate(SPECIAL + characters)}
+        texts = [row["text"] for row in csv.DictReader(file)]
+    if count:
+        words = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower()))
+        tokens = sorted(word for word, times in words.items() if times >= int(count))
+        normalizer = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+        pieces, decoder = {"type": "Whitespace"}, None
+    else:
+        tokens = sorted({c for text in texts for c in text})
+        normalizer = {"type": "NFC"}
+        pieces = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+        decoder = {"type": "Fuse"}
+    vocabulary = {token: i for i, token in enumerate(SPECIAL + tokens)}
     added = [
         {"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
          "normalized": False, "special": True}
@@ -24,15 +38,15 @@ def main(labels: str, out: str) -> None:
     tokenizer = {
         "version": "1.0",
         "added_tokens": added,
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False},
+        "normalizer": normalizer,
+        "pre_tokenizer": pieces,
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [mark("<s>"), {"Sequence": {"id": "A", "type_id": 0}}, mark("</s>")],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
             "special_tokens": {t: {"id": t, "ids": [vocabulary[t]], "tokens": [t]} for t in ("<s>", "</s>")},
         },
-        "decoder": {"type": "Fuse"},
+        "decoder": decoder,
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
     }
     config = {
