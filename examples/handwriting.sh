@@ -26,11 +26,11 @@ JSON
 "$vedm" init "$out/start" --force --seed 1 --encoder vit --decoder trocr \
     --tokenizer "$out/characters" --image-processor "$out" \
     --set encoder.hidden_size=128 --set encoder.num_hidden_layers=5 --set encoder.num_attention_heads=4 \
-    --set encoder.intermediate_size=512 --set 'encoder.image_size=[64,256]' --set 'encoder.patch_size=[64,8]' \
+    --set encoder.intermediate_size=512 --set 'encoder.image_size=[64,256]' --set 'encoder.patch_size=[64,4]' \
     --set encoder.hidden_dropout_prob=0.1 \
     --set decoder.d_model=128 --set decoder.decoder_layers=2 --set decoder.decoder_attention_heads=4 \
     --set decoder.decoder_ffn_dim=512 --set decoder.max_position_embeddings=48 --set decoder.dropout=0.1
 "$vedm" train --model "$out/start" --data "$out/train.csv" --eval-data "$out/unseen.csv" \
     --output "$out/model" --per-device-train-batch-size 16 --learning-rate 1e-3 --warmup-ratio 0.05 \
-    --weight-decay 0.05 --lr-scheduler-type cosine --label-smoothing-factor 0.1 --augment ocr \
+    --weight-decay 0.05 --lr-scheduler-type cosine --label-smoothing-factor 0.1 --ctc-weight 0.3 --augment ocr \
     --seed 1 --threads 1 "$@"

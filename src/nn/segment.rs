@@ -214,7 +214,8 @@ pub(crate) mod tests {
             assert_eq!(found.is_some(), expected.defined(), "{name}");
             if let Some(found) = found {
                 let bound = 1e-5 * norm(expected) + 1e-7 * all.sqrt();
-                assert!(norm(&(found - expected)) <= bound, "{name}: {found:?} for {expected:?}");
+                let apart = norm(&(found - expected));
+                assert!(apart <= bound, "{name}: {apart:e} apart, {bound:e} allowed");
             }
         }
         assert!(next_seed().is_none(), "the tape is off");
