@@ -145,7 +145,8 @@ impl Encoder for Yolos {
         for (i, layer) in self.layers.iter().enumerate() {
             xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
             if let Some(mid) = mid.as_ref().filter(|_| i + 1 < self.layers.len()) {
-                xs = xs + mid.get(i as i64);
+                // Not in place: what a layer gives may be kept for the backward pass.
+                xs = &xs + mid.get(i as i64);
             }
         }
         self.layernorm.forward(&xs)
