@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::activation::Activation;
-use super::linear::Projection;
+use super::linear::Linear;
 use super::params::{Init, ONES, Params, ZEROS};
 
 /// Layer normalisation over the last axis (Ba et al. 2016), biased variance.
@@ -57,11 +57,11 @@ impl Embedding {
 
 /// Two dense layers with an activation between them.
 pub struct FeedForward {
-    pub up: Projection,
+    pub up: Linear,
     pub activation: Activation,
     /// Dropout after the activation (BART family; 0 elsewhere).
     pub activation_dropout: f64,
-    pub down: Projection,
+    pub down: Linear,
 }
 
 impl FeedForward {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
+use super::linear::Packing;
 use super::store::{Missing, Store};
 
 /// How a variable is drawn when there is no checkpoint to take it from.
@@ -38,12 +39,13 @@ pub const ONES: Init = Init::Constant(1.0);
 pub struct Params {
     store: Rc<Store>,
     prefix: String,
+    many_rows: bool,
 }
 
 impl Params {
     /// The root of a store.
     pub fn root(store: Rc<Store>) -> Self {
-        Params { store, prefix: String::new() }
+        Params { store, prefix: String::new(), many_rows: false }
     }
 
     pub fn device(&self) -> Device {
@@ -52,6 +54,26 @@ impl Params {
 
     pub fn kind(&self) -> Kind {
         self.store.kind()
+    }
+
+    /// What the matrices of dense layers become; None where they stay variables.
+    pub(super) fn packing(&self) -> Option<Packing> {
+        self.store.packs()
+    }
+
+    /// The same place, for layers that see many rows at once: encoders, and what reads their states.
+    /// Decoders see a row for each sequence.
+    pub fn for_many_rows(&self) -> Self {
+        Params { many_rows: true, ..self.clone() }
+    }
+
+    pub(super) fn many_rows(&self) -> bool {
+        self.many_rows
+    }
+
+    /// The layer holds this variable's value itself from now on.
+    pub(super) fn let_go(&self, name: &str) {
+        self.store.let_go(&self.key(name));
     }
 
     fn key(&self, name: &str) -> String {
@@ -218,7 +240,11 @@ impl<T: Display> Div<T> for &Params {
     type Output = Params;
 
     fn div(self, name: T) -> Params {
-        Params { store: self.store.clone(), prefix: self.key(&name.to_string()) }
+        Params {
+            store: self.store.clone(),
+            prefix: self.key(&name.to_string()),
+            many_rows: self.many_rows,
+        }
     }
 }
 
