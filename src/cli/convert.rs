@@ -181,7 +181,7 @@ fn options(args: &ConvertArgs) -> WeightOptions {
 /// The model in the number type of its file, so that nothing is rounded on the way.
 fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecoder, Vec<String>)> {
     let kind = ved::stored_kind([&Checkpoint::open(dir)?]);
-    ved::load(dir, LoadOptions { device: Device::Cpu, kind, allow_unused })
+    ved::load(dir, LoadOptions { kind, allow_unused, ..LoadOptions::default() })
 }
 
 /// Files that hold weights, in whatever format.

@@ -73,8 +73,7 @@ fn hub(settings: &Settings, out: &mut impl Write) -> Result<()> {
 fn model(name: &str, hub: &HubArgs, out: &mut impl Write) -> Result<()> {
     let dir = download::find(name, Need::Model, None, hub, false)?;
     writeln!(out, "model       {}", dir.display())?;
-    let options = LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false };
-    let (model, warnings) = ved::load(&dir, options)?;
+    let (model, warnings) = ved::load(&dir, LoadOptions::default())?;
     let variables = model.store().variables();
     let count: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
     let limits = model.decoder.limits();

@@ -259,9 +259,9 @@ pub(super) fn open(
     let dir = model_folder(name, args, quiet)?;
     device::set_threads(args.threads)?;
     let device = args.device.resolve()?;
-    let kind = args.dtype.resolve(device);
+    let (kind, packing) = args.numbers(device)?;
     let allow_unused = args.allow_unused_tensors;
-    let (model, warnings) = ved::load(&dir, LoadOptions { device, kind, allow_unused })?;
+    let (model, warnings) = ved::load(&dir, LoadOptions { device, kind, allow_unused, packing })?;
     warnings.iter().for_each(|warning| talk(warning));
     let processor = Processor::from_dir(&dir, &model.config)?;
     processor.warnings.iter().for_each(|warning| talk(warning));

@@ -56,7 +56,7 @@ impl Core {
             layers: (0..config.decoder_layers)
                 .map(|i| Layer::new(&(&layers / i), config))
                 .collect::<Result<_>>()?,
-            lm_head: p.head(head, lm_head, None),
+            lm_head: p.head(head, lm_head, None)?,
             dropout: config.dropout,
             layerdrop: config.decoder_layerdrop,
             cross_attention_size: config.cross_attention_hidden_size,

@@ -206,7 +206,7 @@ impl Bert {
                     "decoder.weight",
                     decoder,
                     Some(Head::bias(&head, config.vocab_size)?),
-                ),
+                )?,
             },
             limits: config.limits(config.max_position_embeddings),
         })

@@ -57,7 +57,7 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
                 "lm_head.decoder.weight",
                 decoder,
                 Some(Head::bias(&(p / "lm_head"), config.vocab_size)?),
-            ),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

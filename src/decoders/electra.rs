@@ -56,7 +56,7 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
                 "generator_lm_head.weight",
                 decoder,
                 Some((p / "generator_lm_head").var("bias", &[config.vocab_size], ZEROS)?),
-            ),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -113,7 +113,7 @@ impl Gpt2 {
         let tie = config.tie_word_embeddings;
         let (wte, lm_head) =
             p.tied("transformer.wte.weight", "lm_head.weight", &[v, d], init, tie)?;
-        let lm_head = p.head("lm_head.weight", lm_head, None);
+        let lm_head = p.head("lm_head.weight", lm_head, None)?;
         let p = p / "transformer";
         Ok(Gpt2 {
             wte: Embedding::new(wte, None),

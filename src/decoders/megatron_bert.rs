@@ -122,7 +122,7 @@ fn megatron(p: &Params, config: &Config) -> Result<PreNorm> {
                 "decoder.weight",
                 decoder,
                 Some(Head::bias(&head, config.vocab_size)?),
-            ),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

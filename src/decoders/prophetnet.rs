@@ -164,7 +164,7 @@ impl ProphetNet {
         } else {
             p.var("lm_head.weight", &[v, d], config.init())?
         };
-        let lm_head = p.head("lm_head.weight", lm_head, None);
+        let lm_head = p.head("lm_head.weight", lm_head, None)?;
         let p = p / "prophetnet" / "decoder";
         let positions = (&p / "position_embeddings").var(
             "weight",

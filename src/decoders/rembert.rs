@@ -68,7 +68,7 @@ fn new(p: &Params, config: &Config, own: &Own) -> Result<Bert> {
                 "decoder.weight",
                 decoder,
                 Some(head.var("decoder.bias", &[v], ZEROS)?),
-            ),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -129,6 +129,6 @@ pub(super) fn head(p: &Params, config: &Config, decoder: Tensor) -> Result<Head>
             activation: Activation::Gelu,
             layer_norm: p.layer_norm("layer_norm", d, config.layer_norm_eps)?,
         }),
-        decoder: p.head("decoder.weight", decoder, Some(Head::bias(p, config.vocab_size)?)),
+        decoder: p.head("decoder.weight", decoder, Some(Head::bias(p, config.vocab_size)?))?,
     })
 }

@@ -73,7 +73,7 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
                 "decoder.weight",
                 decoder,
                 Some(Head::bias(&head, config.vocab_size)?),
-            ),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -49,7 +49,7 @@ IValue pack_int8(at::QEngine engine, const Tensor &weight, const Tensor *scales,
   auto zeros = at::zeros(scales->sizes(), scales->options().dtype(at::kLong));
   auto numbers = call("aten::quantize_per_channel",
                       {weight, *scales, zeros, int64_t(0), int64_t(at::ScalarType::QInt8)});
-  return prepack("quantized::linear_prepack", engine, numbers, bias);
+  return prepack("quantized::linear_prepack", engine, numbers.toTensor(), bias);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 //! Vector units: work that is compiled for each kind of them.
 
+use std::sync::OnceLock;
+
 /// Arithmetic of one kind of vector unit. Only `vectorize` hands one out, on a CPU that has it.
 pub trait Lanes {
     /// a·b + c, in one rounding where the unit has that.
@@ -44,6 +46,31 @@ fn unit() -> Unit {
         }
     }
     Unit::Plain
+}
+
+/// True if this CPU has AVX2, which FBGEMM asks for.
+pub fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// True if this CPU multiplies bf16 itself.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// True if this CPU has a matrix unit for whole numbers (AMX), which oneDNN uses and FBGEMM does not.
+pub fn has_matrix_unit() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        flags.split_whitespace().any(|flag| flag == "amx_int8")
+    })
 }
 
 /// Numbers of a line that suits this CPU's registers.

@@ -10,6 +10,7 @@ use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::Checkpoint;
 use crate::decoders;
 use crate::encoders::{self, ignored};
+use crate::nn::Packing;
 use crate::nn::store::{Missing, Store, list};
 
 /// How a checkpoint is opened.
@@ -20,11 +21,18 @@ pub struct LoadOptions {
     pub kind: Kind,
     /// Tensors that the model does not use are an error unless this is set.
     pub allow_unused: bool,
+    /// For inference on a CPU: what the matrices are packed as, whatever `kind` says of the rest.
+    pub packing: Option<Packing>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false }
+        LoadOptions {
+            device: Device::Cpu,
+            kind: Kind::Float,
+            allow_unused: false,
+            packing: None,
+        }
     }
 }
 
@@ -36,7 +44,11 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     let checkpoint = Checkpoint::open(dir)?;
     let keys: Vec<String> = checkpoint.keys().map(str::to_string).collect();
     let lookup = Box::new(move |key: &str| checkpoint.tensor(key));
-    let store = Rc::new(Store::new(keys, lookup, Missing::Refuse, options.device, options.kind));
+    let store = Store::new(keys, lookup, Missing::Refuse, options.device, options.kind);
+    let store = Rc::new(match options.packing {
+        Some(packing) => store.packing(packing),
+        None => store,
+    });
     let model = VisionEncoderDecoder::build(config, store.clone())
         .with_context(|| format!("the checkpoint {dir:?} can't be used"))?;
     store.check().with_context(|| format!("{dir:?}"))?;

@@ -6,10 +6,11 @@
 mod number;
 mod panel;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::params::{Init, Params, ZEROS};
+use crate::native::{self, Layout, PackedMatrix, Then};
 pub use panel::{Packing, Panels};
 
 /// y = x·Wᵀ + b.
@@ -21,7 +22,10 @@ pub struct Linear {
 enum Weights {
     /// [out, in], as `nn.Linear` stores it, or a view that looks like it.
     Plain(Tensor),
-    Packed(Panels),
+    /// For few rows.
+    Panels(Panels),
+    /// For many rows, in a narrower type than f32.
+    Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
 }
 
 /// Dense layers over the same input, computed by one product where that is faster.
@@ -90,6 +94,9 @@ impl Params {
     }
 
     /// Dense layers [inputs] -> [outputs] each, over the same input; each name with whether it has a bias.
+    ///
+    /// One product where weights are packed anyway; with many rows in f32 it gains nothing (measured), and
+    /// would cost a copy of the weights.
     pub fn joined(
         &self,
         layers: &[(&str, bool)],
@@ -103,25 +110,24 @@ impl Params {
             self.matrix(Key { name, inputs, outputs, bias, storage: Storage::OutIn }, init)
         };
         let read: Vec<_> = layers.iter().map(read).collect::<Result<_>>()?;
-        let Some(packing) = self.packing().filter(|_| !self.many_rows()) else {
-            let layers = read.into_iter().map(|(weight, bias)| self.packed(weight, bias)).collect();
-            return Ok(Joined { layers, parts });
-        };
+        if self.packing().is_none() || (self.packing() == Some(Packing::F32) && self.many_rows()) {
+            let layers = read.into_iter().map(|(weight, bias)| self.packed(weight, bias));
+            return Ok(Joined { layers: layers.collect::<Result<_>>()?, parts });
+        }
         let weights: Vec<&Tensor> = read.iter().map(|(weight, _)| weight).collect();
-        let panels = Panels::pack(&Tensor::cat(&weights, 0), packing);
+        let weight = Tensor::cat(&weights, 0);
         let bias = layers.iter().any(|(_, bias)| *bias).then(|| {
             let none = || Tensor::zeros([outputs], (self.kind(), self.device()));
-            let all: Vec<Tensor> = read
-                .iter()
-                .map(|(_, bias)| bias.as_ref().map_or_else(none, Tensor::shallow_clone))
-                .collect();
-            Tensor::cat(&all, 0)
+            let given =
+                read.iter().map(|(_, bias)| bias.as_ref().map_or_else(none, Tensor::shallow_clone));
+            Tensor::cat(&given.collect::<Vec<_>>(), 0)
         });
-        Ok(Joined { layers: vec![Linear { weights: Weights::Packed(panels), bias }], parts })
+        drop(read);
+        Ok(Joined::one(self.packed(weight, bias)?, parts))
     }
 
     /// The output layer over a matrix [V, D] that has been read under `key`, or that embeddings share.
-    pub fn head(&self, key: &str, weight: Tensor, bias: Option<Tensor>) -> Linear {
+    pub fn head(&self, key: &str, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
         if self.packing().is_some() {
             self.let_go(key);
         }
@@ -130,7 +136,7 @@ impl Params {
 
     fn dense(&self, key: Key, init: Init) -> Result<Linear> {
         let (weight, bias) = self.matrix(key, init)?;
-        Ok(self.packed(weight, bias))
+        self.packed(weight, bias)
     }
 
     /// Weight [out, in] and bias [out]; the store keeps the weight only if it does not pack.
@@ -147,14 +153,56 @@ impl Params {
         Ok((weight, bias))
     }
 
-    fn packed(&self, weight: Tensor, bias: Option<Tensor>) -> Linear {
+    fn packed(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
         let weights = match self.packing() {
-            // With many rows libtorch's own product is as good, and needs no copy of the weights.
-            Some(packing) if !self.many_rows() => Weights::Packed(Panels::pack(&weight, packing)),
-            _ => Weights::Plain(weight),
+            None => Weights::Plain(weight),
+            Some(packing) if !self.many_rows() => Weights::Panels(Panels::pack(&weight, packing)),
+            Some(packing) => many(weight, bias.as_ref(), packing)?,
         };
-        Linear { weights, bias }
+        Ok(Linear { weights, bias })
     }
+}
+
+impl Packing {
+    /// An error, in a sentence, where this CPU or this build does not serve the type.
+    pub fn check(self) -> Result<()> {
+        if self == Packing::F32 {
+            return Ok(());
+        }
+        ensure!(
+            native::has_operators(),
+            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
+             --dtype f32"
+        );
+        match self {
+            Packing::Bf16 => ensure!(
+                native::has_bf16(),
+                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
+                 in f32; use --dtype f16, int8 or f32"
+            ),
+            _ => ensure!(
+                native::has_avx2(),
+                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// What is best for many rows. In f32 libtorch's own product is as good as any, and needs no copy.
+fn many(weight: Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+    let (layout, kind) = match packing {
+        Packing::F32 => return Ok(Weights::Plain(weight)),
+        Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
+        Packing::F16 => (Layout::F16, Kind::Float),
+        Packing::Int8 if native::has_matrix_unit() => (Layout::Int8OneDnn, Kind::Float),
+        Packing::Int8 => (Layout::Int8Fbgemm, Kind::Float),
+    };
+    let (outputs, inputs) = weight.size2()?;
+    let scales = (packing == Packing::Int8).then(|| int8_scales(&weight));
+    let (weight, bias) = (weight.to_kind(kind).contiguous(), bias.map(|bias| bias.to_kind(kind)));
+    let matrix = PackedMatrix::pack(layout, &weight, scales.as_ref(), bias.as_ref())?;
+    Ok(Weights::Operator { matrix, kind, inputs, outputs })
 }
 
 impl Linear {
@@ -162,7 +210,8 @@ impl Linear {
     pub fn outputs(&self) -> i64 {
         match &self.weights {
             Weights::Plain(weight) => weight.size()[0],
-            Weights::Packed(panels) => panels.outputs(),
+            Weights::Panels(panels) => panels.outputs(),
+            Weights::Operator { outputs, .. } => *outputs,
         }
     }
 
@@ -170,7 +219,8 @@ impl Linear {
     pub fn inputs(&self) -> i64 {
         match &self.weights {
             Weights::Plain(weight) => weight.size()[1],
-            Weights::Packed(panels) => panels.inputs(),
+            Weights::Panels(panels) => panels.inputs(),
+            Weights::Operator { inputs, .. } => *inputs,
         }
     }
 
@@ -178,7 +228,11 @@ impl Linear {
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         match &self.weights {
             Weights::Plain(weight) => product(xs, weight, self.bias.as_ref()),
-            Weights::Packed(panels) => panels.forward(xs, self.bias.as_ref()),
+            Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
+            Weights::Operator { matrix, kind, .. } => {
+                let product = matrix.product(&xs.to_kind(*kind), Then::Nothing);
+                product.expect("the operator took this matrix when it was packed").to_kind(xs.kind())
+            }
         }
     }
 }

@@ -101,8 +101,8 @@ fn layers(store: &Rc<Store>, xs: &Tensor) -> Vec<Tensor> {
         dense.map(|layer| layer.expect("a layer").forward(xs)).into_iter().collect();
     results.extend(qkv.forward::<3>(xs));
     results.extend(many.forward::<2>(xs));
-    results.push(p.head("head", head, None).forward(xs));
-    results.push(p.head("apart", apart, None).forward(xs));
+    results.push(p.head("head", head, None).expect("a head").forward(xs));
+    results.push(p.head("apart", apart, None).expect("a head").forward(xs));
     results.push(embedding);
     results
 }
@@ -116,6 +116,9 @@ fn a_packed_store_computes_the_same_and_keeps_no_matrix() {
     for (packing, bound) in
         [(Packing::F32, 1e-5), (Packing::Bf16, 2e-2), (Packing::F16, 4e-3), (Packing::Int8, 4e-2)]
     {
+        if packing.check().is_err() {
+            continue; // a CPU that would be refused with a sentence
+        }
         let store = again(&plain, packing);
         let found = layers(&store, &xs);
         assert_eq!(found.len(), expected.len());
