@@ -31,7 +31,9 @@ fn operators(lib: Option<&Path>) {
     let Some(root) = named.or_else(|| lib?.parent().map(Path::to_path_buf)) else { return };
     let include = root.join("include");
     if !include.join("ATen/core/dispatch/Dispatcher.h").exists() {
-        println!("cargo:warning=libtorch's headers are not in {include:?}: --dtype bf16, f16 and int8 will not be served on a CPU");
+        println!(
+            "cargo:warning=libtorch's headers are not in {include:?}: --dtype bf16, f16 and int8 will not be served on a CPU"
+        );
         return;
     }
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_string());

@@ -11,8 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 use vedm::native::{Layout, PackedMatrix, Then, tune_allocator};
-use vedm::nn::linear::{Panels, int8_scales};
 use vedm::nn::Packing;
+use vedm::nn::linear::{Panels, int8_scales};
 
 /// Bytes that a form's copies take together.
 const TOTAL: i64 = 240_000_000;
@@ -47,7 +47,11 @@ fn main() -> Result<()> {
             print!("{inputs}x{outputs} rows {rows}:");
             for (form, best) in forms.iter().zip(measure(&forms, &xs)) {
                 let weights = (inputs * outputs) as f64;
-                let rate = if rows < 32 { weights * form.bytes as f64 } else { 2.0 * weights * rows as f64 };
+                let rate = if rows < 32 {
+                    weights * form.bytes as f64
+                } else {
+                    2.0 * weights * rows as f64
+                };
                 print!("  {} {:.3} ({:.0})", form.name, best * 1e3, rate / best / 1e9);
             }
             println!();
@@ -83,9 +87,7 @@ fn forms(inputs: i64, outputs: i64) -> Vec<Form> {
             Err(error) => eprintln!("{name}: {error}"),
         }
     };
-    add("linear", 4, &|weight| {
-        Ok(Box::new(move |xs| drop(xs.linear(&weight, None::<&Tensor>))))
-    });
+    add("linear", 4, &|weight| Ok(Box::new(move |xs| drop(xs.linear(&weight, None::<&Tensor>)))));
     add("mm", 4, &|weight| {
         let weight = weight.tr().contiguous();
         Ok(Box::new(move |xs| drop(xs.matmul(&weight))))

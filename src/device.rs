@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device};
 
 use crate::native;
 

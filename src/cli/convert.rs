@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tch::Device;
 
 use super::Verdict;
 use super::download::{self, HubArgs};

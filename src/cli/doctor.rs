@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tch::{Device, Kind};
 
 use super::Verdict;
 use super::download::{self, HubArgs};

@@ -27,12 +27,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions {
-            device: Device::Cpu,
-            kind: Kind::Float,
-            allow_unused: false,
-            packing: None,
-        }
+        LoadOptions { device: Device::Cpu, kind: Kind::Float, allow_unused: false, packing: None }
     }
 }
 

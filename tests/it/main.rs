@@ -4,6 +4,7 @@
 mod commands;
 mod completions;
 mod convert;
+mod dtypes;
 mod errors;
 mod eval;
 mod grid;

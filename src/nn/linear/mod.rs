@@ -20,8 +20,8 @@ pub struct Linear {
 }
 
 enum Weights {
-    /// [out, in], as `nn.Linear` stores it, or a view that looks like it.
-    Plain(Tensor),
+    /// The variable itself, whose gradient is asked for after it was read: no view of it is kept.
+    Plain(Tensor, Storage),
     /// For few rows.
     Panels(Panels),
     /// For many rows, in a narrower type than f32.
@@ -111,7 +111,8 @@ impl Params {
         };
         let read: Vec<_> = layers.iter().map(read).collect::<Result<_>>()?;
         if self.packing().is_none() || (self.packing() == Some(Packing::F32) && self.many_rows()) {
-            let layers = read.into_iter().map(|(weight, bias)| self.packed(weight, bias));
+            let layers =
+                read.into_iter().map(|(weight, bias)| self.packed(weight, Storage::OutIn, bias));
             return Ok(Joined { layers: layers.collect::<Result<_>>()?, parts });
         }
         let weights: Vec<&Tensor> = read.iter().map(|(weight, _)| weight).collect();
@@ -123,7 +124,7 @@ impl Params {
             Tensor::cat(&given.collect::<Vec<_>>(), 0)
         });
         drop(read);
-        Ok(Joined::one(self.packed(weight, bias)?, parts))
+        Ok(Joined::one(self.packed(weight, Storage::OutIn, bias)?, parts))
     }
 
     /// The output layer over a matrix [V, D] that has been read under `key`, or that embeddings share.
@@ -131,20 +132,20 @@ impl Params {
         if self.packing().is_some() {
             self.let_go(key);
         }
-        self.packed(weight, bias)
+        self.packed(weight, Storage::OutIn, bias)
     }
 
     fn dense(&self, key: Key, init: Init) -> Result<Linear> {
         let (weight, bias) = self.matrix(key, init)?;
-        self.packed(weight, bias)
+        self.packed(weight, key.storage, bias)
     }
 
-    /// Weight [out, in] and bias [out]; the store keeps the weight only if it does not pack.
+    /// Weight as it is stored and bias [out]; the store keeps the weight only if it does not pack.
     fn matrix(&self, key: Key, init: Init) -> Result<(Tensor, Option<Tensor>)> {
         let p = self / key.name;
         let weight = match key.storage {
             Storage::OutIn => p.var("weight", &[key.outputs, key.inputs], init)?,
-            Storage::InOut => p.var("weight", &[key.inputs, key.outputs], init)?.tr(),
+            Storage::InOut => p.var("weight", &[key.inputs, key.outputs], init)?,
         };
         if self.packing().is_some() {
             p.let_go("weight");
@@ -153,13 +154,30 @@ impl Params {
         Ok((weight, bias))
     }
 
-    fn packed(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
+    fn packed(&self, weight: Tensor, storage: Storage, bias: Option<Tensor>) -> Result<Linear> {
         let weights = match self.packing() {
-            None => Weights::Plain(weight),
-            Some(packing) if !self.many_rows() => Weights::Panels(Panels::pack(&weight, packing)),
-            Some(packing) => many(weight, bias.as_ref(), packing)?,
+            None => Weights::Plain(weight, storage),
+            // In f32 libtorch's own product is as good as any for many rows, and needs no copy.
+            Some(Packing::F32) if self.many_rows() => Weights::Plain(weight, storage),
+            Some(packing) => {
+                let weight = storage.out_in(&weight);
+                match self.many_rows() {
+                    true => many(&weight, bias.as_ref(), packing)?,
+                    false => Weights::Panels(Panels::pack(&weight, packing)),
+                }
+            }
         };
         Ok(Linear { weights, bias })
+    }
+}
+
+impl Storage {
+    /// A matrix so stored as [out, in].
+    fn out_in(self, weight: &Tensor) -> Tensor {
+        match self {
+            Storage::OutIn => weight.shallow_clone(),
+            Storage::InOut => weight.tr(),
+        }
     }
 }
 
@@ -189,17 +207,17 @@ impl Packing {
     }
 }
 
-/// What is best for many rows. In f32 libtorch's own product is as good as any, and needs no copy.
-fn many(weight: Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+/// W [out, in] for many rows in a narrower type.
+fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
     let (layout, kind) = match packing {
-        Packing::F32 => return Ok(Weights::Plain(weight)),
+        Packing::F32 => (Layout::OneDnn, Kind::Float),
         Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
         Packing::F16 => (Layout::F16, Kind::Float),
         Packing::Int8 if native::has_matrix_unit() => (Layout::Int8OneDnn, Kind::Float),
         Packing::Int8 => (Layout::Int8Fbgemm, Kind::Float),
     };
     let (outputs, inputs) = weight.size2()?;
-    let scales = (packing == Packing::Int8).then(|| int8_scales(&weight));
+    let scales = (packing == Packing::Int8).then(|| int8_scales(weight));
     let (weight, bias) = (weight.to_kind(kind).contiguous(), bias.map(|bias| bias.to_kind(kind)));
     let matrix = PackedMatrix::pack(layout, &weight, scales.as_ref(), bias.as_ref())?;
     Ok(Weights::Operator { matrix, kind, inputs, outputs })
@@ -209,7 +227,7 @@ impl Linear {
     /// Width of what it gives.
     pub fn outputs(&self) -> i64 {
         match &self.weights {
-            Weights::Plain(weight) => weight.size()[0],
+            Weights::Plain(weight, storage) => storage.out_in(weight).size()[0],
             Weights::Panels(panels) => panels.outputs(),
             Weights::Operator { outputs, .. } => *outputs,
         }
@@ -218,7 +236,7 @@ impl Linear {
     /// Width of what it takes.
     pub fn inputs(&self) -> i64 {
         match &self.weights {
-            Weights::Plain(weight) => weight.size()[1],
+            Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
             Weights::Panels(panels) => panels.inputs(),
             Weights::Operator { inputs, .. } => *inputs,
         }
@@ -227,11 +245,15 @@ impl Linear {
     /// [.., in] -> [.., out]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         match &self.weights {
-            Weights::Plain(weight) => product(xs, weight, self.bias.as_ref()),
+            Weights::Plain(weight, storage) => {
+                product(xs, &storage.out_in(weight), self.bias.as_ref())
+            }
             Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
             Weights::Operator { matrix, kind, .. } => {
                 let product = matrix.product(&xs.to_kind(*kind), Then::Nothing);
-                product.expect("the operator took this matrix when it was packed").to_kind(xs.kind())
+                product
+                    .expect("the operator took this matrix when it was packed")
+                    .to_kind(xs.kind())
             }
         }
     }
