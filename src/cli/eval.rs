@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
+use super::open::{self, ImageSettings};
 use super::output::visible;
-use super::read::{self, ImageSettings, Task};
+use super::read::Task;
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
 use crate::train::data::Table;
@@ -82,7 +83,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         decode: DecodeOptions::default(),
         interpolate: args.interpolate_pos_encoding,
     };
-    let mut reader = read::open(name, &args.model, &args.generate, images, args.quiet)?;
+    let mut reader = open::open(name, &args.model, &args.generate, images, args.quiet)?;
     // What the command would make of the images is what is scored.
     reader.loop_detector = args.generate.loop_detector();
     reader.blank = Some(args.task.blank());

@@ -10,6 +10,7 @@ mod generate;
 mod init;
 mod inputs;
 mod ledger;
+mod open;
 mod output;
 mod progress;
 mod read;
