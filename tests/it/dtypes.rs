@@ -12,7 +12,8 @@ fn load(dir: &Path, packing: Option<Packing>) -> VisionEncoderDecoder {
     ved::load(dir, LoadOptions { packing, ..LoadOptions::default() }).unwrap().0
 }
 
-/// Largest difference of the logits from those of plain f32, over their deviation.
+/// How far the logits are from those of plain f32: ‖found - expected‖ / ‖expected - mean‖. Two models that
+/// have nothing to do with each other are about √2 apart.
 fn difference(dir: &Path, packing: Packing) -> f64 {
     let _guard = tch::no_grad_guard();
     let tensors = Tensor::read_safetensors(dir.join("expected.safetensors")).unwrap();
@@ -25,16 +26,18 @@ fn difference(dir: &Path, packing: Packing) -> f64 {
     let expected = logits(&load(dir, None));
     let found = logits(&load(dir, Some(packing)));
     assert_eq!((found.kind(), found.size()), (Kind::Float, expected.size()));
-    f64::try_from((found - &expected).abs().max() / expected.std(true)).unwrap()
+    let spread = (&expected - expected.mean(Kind::Float)).norm();
+    f64::try_from((found - expected).norm() / spread).unwrap()
 }
 
 #[test]
 fn narrower_weights_change_logits_a_little() {
-    // Families with every kind of attention and head; bounds from the rounding of each type.
+    // Families with every kind of attention and head. The small golden models are drawn with large
+    // weights, which makes them several times more sensitive than real ones.
     for case in ["vit-gpt2", "vit-bert", "deit-trocr", "swin-gpt2"] {
         let dir = golden(case);
         for (packing, bound) in
-            [(Packing::F32, 1e-4), (Packing::Bf16, 0.2), (Packing::F16, 0.02), (Packing::Int8, 0.4)]
+            [(Packing::F32, 1e-5), (Packing::Bf16, 0.3), (Packing::F16, 0.03), (Packing::Int8, 0.5)]
         {
             if packing.check().is_err() {
                 continue; // a CPU that is refused with a sentence
