@@ -3,32 +3,21 @@
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, anyhow, bail, ensure};
-use clap::ValueEnum;
+use anyhow::{Result, anyhow, bail};
 use tch::Device;
 
-use super::Verdict;
-use super::args::{BatchSize, Form, Format, ModelArgs, OcrArgs, ReadArgs};
-use super::explain::Explain;
+use super::args::{BatchSize, ModelArgs};
+use super::download;
 use super::generate::GenerateArgs;
-use super::inputs::Inputs;
-use super::ledger::Ledger;
-use super::output::Old;
-use super::progress::Progress;
-use super::session::{Session, Stream, allowed_tokens};
-use super::sidecar::{self, Sidecars};
-use super::{download, output};
 use crate::checkpoint::Memory;
-use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
+use crate::device;
+use crate::image::DecodeOptions;
 use crate::models::{self, Need};
-use crate::pipeline::{Cut, Input, Reader, Region, Watch};
+use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder, VisionEncoderDecoderConfig};
-use crate::{device, lines, signals};
 
 /// How images are decoded and batched.
 pub(super) struct ImageSettings {
@@ -54,9 +43,9 @@ pub(super) fn open(
     let dir = model_folder(name, args, quiet)?;
     device::set_threads(args.threads)?;
     let device = args.device.resolve()?;
-    let kind = args.dtype.resolve(device);
+    let (kind, packing) = args.numbers(device)?;
     let allow_unused = args.allow_unused_tensors;
-    let options = LoadOptions { device, kind, allow_unused, memory: Memory::Shared };
+    let options = LoadOptions { device, kind, allow_unused, memory: Memory::Shared, packing };
     let (model, processor) = both(&dir, options)?;
     let (model, warnings) = model;
     warnings.iter().for_each(|warning| talk(warning));

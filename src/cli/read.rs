@@ -1,35 +1,25 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
-use std::collections::BTreeMap;
-use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
-use tch::Device;
 
 use super::Verdict;
-use super::args::{BatchSize, Form, Format, ModelArgs, OcrArgs, ReadArgs};
+use super::args::{Form, Format, OcrArgs, ReadArgs};
 use super::explain::Explain;
-use super::generate::GenerateArgs;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
 use super::open::{ImageSettings, open};
+use super::output;
 use super::output::Old;
 use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::{self, Sidecars};
-use super::{download, output};
-use crate::checkpoint::Memory;
 use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
-use crate::models::{self, Need};
 use crate::pipeline::{Cut, Input, Reader, Region, Watch};
-use crate::ved::config::read_json_if_there;
-use crate::ved::generation::GenerationConfig;
-use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder, VisionEncoderDecoderConfig};
-use crate::{device, lines, signals};
+use crate::{lines, signals};
 
 /// Which of the two commands runs; they differ in the model they take by default, and in which pictures are
 /// empty.
