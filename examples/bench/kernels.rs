@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use vedm::device::Dtype;
 use vedm::nn::{Init, Linear, Params, Store};
 
-use crate::report::Spread;
+use crate::spread::Spread;
 
 /// Inputs and outputs of products that take most of a decode step: GPT-2's and TrOCR's feed-forward and
 /// output layers.

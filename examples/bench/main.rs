@@ -14,6 +14,8 @@ mod measure;
 mod protocol;
 mod report;
 mod sides;
+#[path = "../common/spread.rs"]
+mod spread;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -3,6 +3,8 @@
 use anyhow::Error;
 use serde_json::{Value, json};
 
+use crate::spread::Spread;
+
 /// One side.
 pub(crate) struct Column {
     pub(crate) name: String,
@@ -30,31 +32,8 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
 }
 
-/// Median, least and greatest.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) greatest: f64,
-}
-
-impl Spread {
-    /// None of nothing.
-    pub(crate) fn of(samples: &[f64]) -> Option<Self> {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let (least, greatest) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len().is_multiple_of(2) {
-            true => (sorted[middle - 1] + sorted[middle]) / 2.0,
-            false => sorted[middle],
-        };
-        Some(Spread { median, least, greatest })
-    }
-
-    fn to_json(self) -> Value {
-        json!({ "median": self.median, "min": self.least, "max": self.greatest })
-    }
+fn told(spread: Spread) -> Value {
+    json!({ "median": spread.median, "min": spread.least, "max": spread.greatest })
 }
 
 impl Column {
@@ -185,7 +164,7 @@ impl Table {
                             "side": self.columns[at].name,
                             "samples": row.samples[at],
                             "median": Spread::of(&row.samples[at]).map(|spread| spread.median),
-                            "times_better": row.ratio(at).map(Spread::to_json),
+                            "times_better": row.ratio(at).map(told),
                         })
                     })
                     .collect();

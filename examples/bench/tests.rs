@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::measure::same;
 use crate::protocol::{Answer, Ready, Request};
-use crate::report::{Column, Row, Spread, Table};
+use crate::report::{Column, Row, Table};
+use crate::spread::Spread;
 use crate::{material, worker};
 
 /// `vedm` inside this process.

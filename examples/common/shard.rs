@@ -29,6 +29,14 @@ impl Format {
 /// Samples drawn in parallel before they are written.
 const CHUNK: u64 = 256;
 
+/// Draws with so many threads instead of one a core.
+pub(crate) fn limit_threads(threads: Option<usize>) -> Result<()> {
+    match threads {
+        Some(threads) => Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?),
+        None => Ok(()),
+    }
+}
+
 /// The generator of one sample: a function of the seed and of the sample's number.
 pub(crate) fn rng(seed: u64, number: u64) -> fastrand::Rng {
     // SplitMix64's step keeps neighbouring numbers from giving similar generators.

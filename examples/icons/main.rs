@@ -80,9 +80,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!((16..=1024).contains(&args.side), "--side {}: expected 16 to 1024", args.side);
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
+    shard::limit_threads(args.threads)?;
     let names = Names::read(&args.names)?;
     let catalog = Catalog::read(&args.sets, args.clip_art.as_ref(), &names, args.set)?;
     let all = catalog.once(&mut fastrand::Rng::with_seed(args.seed));

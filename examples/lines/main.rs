@@ -73,9 +73,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     ensure!((0.0..=1.0).contains(&args.long), "--long {}: expected 0 to 1", args.long);
     ensure!(args.max_chars >= 4, "--max-chars {}: expected at least 4", args.max_chars);
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
+    shard::limit_threads(args.threads)?;
     let corpus = Corpus::read(&args.prose, &args.words)?;
     let fonts = Fonts::find(&args.fonts, args.font_set)?;
     eprintln!("lines: {} faces of {} families; {corpus}", fonts.faces(), fonts.families());

@@ -9,6 +9,8 @@
 //! that their losses can be compared; the largest difference is told.
 
 mod cases;
+#[path = "../common/spread.rs"]
+mod spread;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +20,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use cases::{CASES, Case};
+use spread::Spread;
 
 /// Compares the speed of training with the reference's.
 #[derive(Parser)]
@@ -95,19 +98,19 @@ fn compare(case: &Case, args: &Args) -> Result<()> {
         for ((_, a), (_, b)) in a.iter().zip(&b) {
             apart = apart.max((a - b).abs() / b.abs());
         }
-        let rate = |steps: &Steps| case.batch as f64 / median(steps[WARM_UP..].iter().map(|s| s.0));
-        pairs.push((rate(&a), rate(&b)));
+        let rate = |steps: &Steps| -> Result<f64> {
+            Ok(case.batch as f64 / spread(steps[WARM_UP..].iter().map(|s| s.0))?.median)
+        };
+        pairs.push((rate(&a)?, rate(&b)?));
     }
-    let ratios: Vec<f64> = pairs.iter().map(|(a, b)| a / b).collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
+    let Spread { median, least, greatest } = spread(pairs.iter().map(|(a, b)| a / b))?;
     println!(
-        "{:18} {:>5} {:>8.2} im/s {:>8.2} im/s   {:.2} ({least:.2} to {most:.2}){}",
+        "{:18} {:>5} {:>8.2} im/s {:>8.2} im/s   {:.2} ({least:.2} to {greatest:.2}){}",
         case.name,
         case.batch,
-        median(pairs.iter().map(|pair| pair.0)),
-        median(pairs.iter().map(|pair| pair.1)),
-        median(ratios.iter().copied()),
+        spread(pairs.iter().map(|pair| pair.0))?.median,
+        spread(pairs.iter().map(|pair| pair.1))?.median,
+        median,
         if args.no_dropout {
             format!("   losses differ by at most {apart:.1e}")
         } else {
@@ -179,9 +182,6 @@ fn theirs(case: &Case, model: &Path, data: &Path, args: &Args) -> Result<Steps> 
     String::from_utf8(ran.stdout)?.lines().map(step).collect()
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+fn spread(values: impl Iterator<Item = f64>) -> Result<Spread> {
+    Spread::of(&values.collect::<Vec<f64>>()).context("nothing was measured")
 }

@@ -20,13 +20,7 @@ const WORTH_TELLING: Duration = Duration::from_secs(2);
 #[command(next_help_heading = "Model")]
 pub(super) struct HubArgs {
     /// Ask nothing of the Hugging Face Hub: use the files that are in its cache
-    #[arg(
-        long,
-        env = "VEDM_OFFLINE",
-        hide_env = true,
-        hide_short_help = true,
-        value_parser = clap::builder::BoolishValueParser::new()
-    )]
+    #[arg(long, env = "VEDM_OFFLINE", hide_env = true, hide_short_help = true)]
     pub offline: bool,
 }
 

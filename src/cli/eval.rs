@@ -11,10 +11,10 @@ use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
 use super::open::{self, ImageSettings};
-use super::output::visible;
 use super::read::Task;
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
+use crate::stderr::visible;
 use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
@@ -77,7 +77,7 @@ pub(super) enum ReportFormat {
 /// Reads all images of the table, prints the report.
 pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     let table = Table::read(&args.data, &args.columns.options())?;
-    let name = args.model.model.as_deref().unwrap_or(args.task.default_model());
+    let name = args.task.model(&args.model);
     let images = ImageSettings {
         batch_size: args.batch_size,
         decode: DecodeOptions::default(),

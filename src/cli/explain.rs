@@ -8,12 +8,14 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::output::{finish_reason, visible};
+use super::inputs::hex;
+use super::output::finish_reason;
 use crate::checkpoint::write_file;
 use crate::encoders::Grid;
 use crate::formats::{self, Explained, ExplainedToken, Map};
 use crate::image::{png, png_of_opacity};
 use crate::pipeline::{ExplainedStep, Explanation, Reading, Record, Sequence};
+use crate::stderr::visible;
 
 /// Attention over the picture: print stays legible below it.
 const COLOR: [u8; 3] = [255, 64, 0];
@@ -192,10 +194,6 @@ fn hash(bytes: &[u8]) -> [u8; 8] {
     let mut first = [0; 8];
     first.copy_from_slice(&Sha256::digest(bytes)[..8]);
     first
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

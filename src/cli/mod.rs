@@ -21,16 +21,14 @@ mod train_args;
 mod typed;
 
 use std::ffi::OsString;
-
 use std::io::{ErrorKind, Write};
 use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::stderr;
-
 use crate::pipeline::Reader;
+use crate::stderr;
 
 /// Caption images and read text in them with VisionEncoderDecoder checkpoints.
 #[derive(Parser)]
@@ -109,7 +107,7 @@ pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
 
 /// The reader that a command line of `caption` or `ocr` would read with, for those who measure it.
 pub fn reader(args: impl IntoIterator<Item = OsString>) -> Result<Reader> {
-    match Cli::try_parse_from(args)?.command {
+    match parse(&typed::arguments(args.into_iter()))?.command {
         Command::Caption(args) => read::caption_reader(&args),
         Command::Ocr(args) => read::ocr_reader(&args),
         _ => bail!("only caption and ocr have readers"),
@@ -119,8 +117,7 @@ pub fn reader(args: impl IntoIterator<Item = OsString>) -> Result<Reader> {
 /// Parses the arguments and runs them. An error means that the run could not start.
 fn run(args: impl IntoIterator<Item = OsString>) -> Result<Verdict> {
     let typed = typed::arguments(args.into_iter());
-    let matches = command().try_get_matches_from(&typed);
-    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+    let cli = match parse(&typed) {
         Ok(cli) => cli,
         Err(error) => return usage(error, &typed),
     };
@@ -135,11 +132,14 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Verdict> {
     }
 }
 
+fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches_mut(&mut command().try_get_matches_from(typed)?)
+}
+
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
 /// which here means that some inputs failed.
 fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     let error = typed::suggest(error);
-    let error_is_misuse = error.use_stderr();
     let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
     if typed.iter().any(acts) {
         // What was typed must not act on the terminal: no colours then.
@@ -147,7 +147,7 @@ fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     } else {
         error.print()?;
     }
-    Ok(if error_is_misuse { Verdict::Misused } else { Verdict::Done })
+    Ok(if error.use_stderr() { Verdict::Misused } else { Verdict::Done })
 }
 
 /// Whoever read our output has seen enough.

@@ -65,18 +65,8 @@ pub(super) fn open(
         decode: images.decode,
         seed: generate.seed,
         interpolate: images.interpolate,
-        loop_detector: None,
-        one_line: false,
-        explain: false,
-        allowed: None,
-        blank: None,
-        pages: None,
-        cut: None,
         workers: device::decoding_threads(args.threads, device),
-        model,
-        processor,
-        generation,
-        prompt,
+        ..Reader::new(model, processor, generation, prompt)
     })
 }
 

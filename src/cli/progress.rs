@@ -10,8 +10,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::visible;
-use crate::stderr;
+use crate::stderr::{self, visible};
 
 /// `--progress` and `--color`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::Verdict;
-use super::args::{Form, Format, OcrArgs, ReadArgs};
+use super::args::{Form, Format, ModelArgs, OcrArgs, ReadArgs};
 use super::explain::Explain;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
@@ -30,11 +30,12 @@ pub(super) enum Task {
 }
 
 impl Task {
-    pub(super) fn default_model(self) -> &'static str {
-        match self {
+    /// The model that was named, or the task's own.
+    pub(super) fn model(self, args: &ModelArgs) -> &str {
+        args.model.as_deref().unwrap_or(match self {
             Task::Caption => "nlpconnect/vit-gpt2-image-captioning",
             Task::Ocr => "vedm-ocr-printed",
-        }
+        })
     }
 
     /// A picture without ink has no text, but its shades may be worth a caption.
@@ -108,7 +109,7 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         return Ok(Verdict::Done);
     }
 
-    let name = name(task, args);
+    let name = task.model(&args.model);
     let reader = reader(task, args, texts)?;
     if args.output.verbose {
         progress.say(&described(name, &reader));
@@ -213,15 +214,15 @@ fn undone(
     Ok((single, undone))
 }
 
-/// The model's name.
-fn name(task: Task, args: &ReadArgs) -> &str {
-    args.model.model.as_deref().unwrap_or(task.default_model())
-}
-
 /// The model, and what the two commands ask of a reader beyond its own settings.
 fn reader(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Reader> {
-    let name = name(task, args);
-    let mut reader = open(name, &args.model, &args.generate, images(args), args.output.quiet)?;
+    let mut reader = open(
+        task.model(&args.model),
+        &args.model,
+        &args.generate,
+        images(args),
+        args.output.quiet,
+    )?;
     reader.loop_detector = args.generate.loop_detector();
     reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
     reader.explain = args.output.explain.is_some();

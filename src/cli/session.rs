@@ -15,6 +15,7 @@ use super::output::Writer;
 use super::progress::Progress;
 use super::sidecar::Sidecars;
 use crate::pipeline::{Reader, Record};
+use crate::stderr::visible;
 use crate::text::Tokenizer;
 use crate::ved::generation::{Finish, GenerationMode};
 
@@ -164,7 +165,7 @@ impl<'a> Stream<'a> {
 /// Whoever closed standard output has seen enough: the run goes on to its end, which is near.
 fn show(text: &str) {
     let mut out = std::io::stdout();
-    let text = super::output::visible(text, true);
+    let text = visible(text, true);
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 

@@ -1,5 +1,7 @@
 //! How the states of an encoder lie on the picture that it saw.
 
+use tch::{Kind, Tensor};
+
 /// States of an image in their order: `leading` ones without a place (class, distillation and register
 /// tokens), then `rows` x `columns` row by row; what comes behind has no place either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,14 @@ impl Grid {
     /// Whole patches side by side; the rest of the picture was not seen.
     pub(super) fn of_patches(leading: i64, patch: (i64, i64), height: i64, width: i64) -> Self {
         Grid { leading, rows: height / patch.0, columns: width / patch.1, cell: patch }
+    }
+
+    /// The states by columns, from left to right; the rows of a column are averaged.
+    /// states [B, S, D] -> [B, columns, D]
+    pub fn columns(&self, states: &Tensor) -> Tensor {
+        let size = states.size();
+        let placed = states.narrow(1, self.leading, self.rows * self.columns);
+        placed.reshape([size[0], self.rows, self.columns, size[2]]).mean_dim(1, false, Kind::Float)
     }
 
     /// The last map of a Swin encoder: patches of a picture padded to whole ones, then two by two joined

@@ -40,24 +40,18 @@ pub trait Encoder {
     /// Where the states of an image of this height and width lie in it.
     fn grid(&self, height: i64, width: i64) -> Grid;
 
-    /// Pixels of a column of patches, for families whose states keep the patches' columns in order; else
-    /// `forward_columns` and `columns` must not be called.
-    fn column_width(&self) -> Option<i64> {
+    /// The encoder as one that can do without columns of an image, if its family can.
+    fn by_columns(&self) -> Option<&dyn ByColumns> {
         None
     }
+}
 
-    /// As `forward`, for images of which the columns of patches before `first` and those behind the end
-    /// of pixel_values were left out: every patch keeps the position that it has in the whole image.
-    /// pixel_values [B, C, H, W'], W' a multiple of the column width -> [B, S', D]
-    fn forward_columns(&self, _pixel_values: &Tensor, _first: i64, _train: bool) -> Tensor {
-        unreachable!("the caller has asked column_width")
-    }
-
-    /// The states of the patches by columns, from left to right; the rows of a column are averaged.
-    /// states [B, S', D] -> [B, W, D]
-    fn columns(&self, _states: &Tensor) -> Tensor {
-        unreachable!("the caller has asked column_width")
-    }
+/// An encoder whose states keep the patches' columns in order.
+pub trait ByColumns {
+    /// As `Encoder::forward`, for images of which the columns of patches before `first` and those behind the
+    /// end of pixel_values were left out: every patch keeps the position that it has in the whole image.
+    /// pixel_values [B, C, H, W'], W' a multiple of the grid's cell -> [B, S', D]
+    fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor;
 }
 
 /// A row of the table: an architecture under its `model_type`.

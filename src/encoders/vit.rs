@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{Encoder, EncoderArch, Grid, wrong_size};
+use super::{ByColumns, Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
@@ -173,20 +173,18 @@ impl Encoder for Vit {
         self.embeddings.check_size(height, width, interpolate)
     }
 
-    fn column_width(&self) -> Option<i64> {
-        Some(self.embeddings.patches.patch.1)
-    }
-
-    fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor {
-        self.layers(self.embeddings.forward_columns(pixel_values, first, train), train)
-    }
-
-    fn columns(&self, states: &Tensor) -> Tensor {
-        self.embeddings.columns(states)
-    }
-
     fn grid(&self, height: i64, width: i64) -> Grid {
         self.embeddings.place(height, width)
+    }
+
+    fn by_columns(&self) -> Option<&dyn ByColumns> {
+        Some(self)
+    }
+}
+
+impl ByColumns for Vit {
+    fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor {
+        self.layers(self.embeddings.forward_columns(pixel_values, first, train), train)
     }
 }
 
@@ -233,7 +231,7 @@ impl Embeddings {
         self.embed(pixel_values, &self.positions_for(grid), train)
     }
 
-    /// [B, C, H, W'] -> [B, leading + P', D]; see `Encoder::forward_columns`.
+    /// [B, C, H, W'] -> [B, leading + P', D]; see `ByColumns`.
     fn forward_columns(&self, pixel_values: &Tensor, first: i64, train: bool) -> Tensor {
         let (leading, columns) =
             (self.tokens.len() as i64, pixel_values.size()[3] / self.patches.patch.1);
@@ -251,13 +249,6 @@ impl Embeddings {
         let tokens = self.tokens.iter().map(|token| token.expand([batch, -1, -1], false));
         let xs: Vec<Tensor> = tokens.chain([patches]).collect();
         dropout(&(Tensor::cat(&xs, 1) + positions), self.dropout, train)
-    }
-
-    /// [B, leading + P', D] -> [B, W', D]; see `Encoder::columns`.
-    fn columns(&self, states: &Tensor) -> Tensor {
-        let (size, leading) = (states.size(), self.tokens.len() as i64);
-        let patches = states.narrow(1, leading, size[1] - leading);
-        patches.reshape([size[0], self.grid.0, -1, size[2]]).mean_dim(1, false, Kind::Float)
     }
 
     /// The positions of the special tokens as they are, those of the patches resized if need be.
@@ -334,7 +325,7 @@ impl Layer {
 mod tests {
     use std::rc::Rc;
 
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
     use crate::nn::Store;
@@ -363,7 +354,7 @@ mod tests {
         assert_eq!(some.size(), [2, 5, 8]);
         assert!(close(&grid(&some, 2), &all));
 
-        let columns = vit.columns(&whole);
+        let columns = vit.grid(8, 16).columns(&whole);
         assert_eq!(columns.size(), [2, 4, 8]);
         let first = (whole.narrow(1, 1, 1) + whole.narrow(1, 5, 1)) / 2.0;
         assert!(close(&columns.narrow(1, 0, 1), &first));

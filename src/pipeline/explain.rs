@@ -61,10 +61,9 @@ impl Reader {
         if !self.explain {
             return Ok(generated.iter().map(|_| Vec::new()).collect());
         }
-        let best = |sequences: &Vec<Generated>| sequences.first().map(|best| best.ids.clone());
-        let paths: Vec<Vec<i64>> =
-            generated.iter().map(|all| best(all).unwrap_or_default()).collect();
-        let paths: Vec<&[i64]> = paths.iter().map(Vec::as_slice).collect();
+        let paths = generated.iter();
+        let paths: Vec<&[i64]> =
+            paths.map(|all| all.first().map_or(&[][..], |best| &best.ids)).collect();
         let decoder = self.model.decoder.as_ref();
         generation::replay(decoder, states, prompt, &paths, &self.generation, hooks, BEST)
     }

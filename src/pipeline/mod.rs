@@ -72,6 +72,35 @@ pub struct Reader {
     pub explain: bool,
 }
 
+impl Reader {
+    /// A reader that reads every picture as a whole and adds no rule of its own to the model's.
+    pub fn new(
+        model: VisionEncoderDecoder,
+        processor: Processor,
+        generation: GenerationConfig,
+        prompt: Vec<i64>,
+    ) -> Self {
+        Reader {
+            model,
+            processor,
+            generation,
+            prompt,
+            decode: DecodeOptions::default(),
+            pages: None,
+            cut: None,
+            batch_size: 1,
+            workers: 1,
+            seed: 0,
+            interpolate: false,
+            loop_detector: None,
+            allowed: None,
+            blank: None,
+            one_line: false,
+            explain: false,
+        }
+    }
+}
+
 /// What a run looks at and reports to while it goes.
 #[derive(Clone, Copy, Default)]
 pub struct Watch<'a> {

@@ -33,7 +33,7 @@ impl CtcHead {
     /// An encoder without columns.
     pub fn new(model: &VisionEncoderDecoder, share: f64, seed: u64) -> Result<CtcHead> {
         ensure!(
-            model.encoder.column_width().is_some(),
+            model.encoder.by_columns().is_some(),
             "--ctc-weight: the encoder keeps no columns of patches in order; it works with vit"
         );
         let blank = model.config.id("pad_token_id").context("config.json needs pad_token_id")?;

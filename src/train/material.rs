@@ -1,10 +1,10 @@
 //! What a run trains on and is measured by: tables read and checked, streams looked at.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::data::check::{CACHE_BYTES, CheckOptions, Prepared, prepare};
-use super::data::{Dataset, Labeller, Source, Stream, Table};
+use super::data::{Dataset, LabelRule, Labeller, Source, Stream, Table};
 use super::log::Talk;
 use super::options::{Interval, Options};
 use super::setup::Request;
@@ -25,37 +25,30 @@ pub(super) struct Material {
     pub fingerprint: Fingerprint,
 }
 
-/// How texts become labels of a model.
-#[derive(Clone, Copy)]
-pub struct LabelRule {
-    eos: Option<i64>,
-    max_target_length: usize,
-    vocab_size: i64,
-}
-
 /// Longest label of a decoder that counts its positions without end.
 const MAX_TARGET_LENGTH: usize = 512;
 /// How the table of `--data` is called.
 const TRAINING: &str = "training data";
+pub(super) const NO_END: &str =
+    "--data pipe: is a stream without end: say with --max-steps how long to train";
 /// Samples of a stream that are shown before the first step.
 const SHOWN: usize = 3;
 
-impl LabelRule {
-    fn new(model: &VisionEncoderDecoder, options: &Options, eos: Option<i64>) -> Result<Self> {
-        let limits = model.decoder.limits();
-        let positions = limits.max_positions.map_or(MAX_TARGET_LENGTH, |most| most as usize);
-        let wanted = options.max_target_length.unwrap_or(positions.min(MAX_TARGET_LENGTH));
-        ensure!(
-            limits.max_positions.is_none() || wanted <= positions,
-            "--max-target-length {wanted}: the decoder has {positions} positions"
-        );
-        Ok(LabelRule { eos, max_target_length: wanted, vocab_size: limits.vocab_size })
-    }
-
-    /// The rule applied by a tokenizer.
-    pub fn labeller<'a>(&self, tokenizer: &'a Tokenizer) -> Result<Labeller<'a>> {
-        Labeller::new(tokenizer, self.eos, self.max_target_length, self.vocab_size)
-    }
+/// How texts become labels of this model.
+fn label_rule(
+    model: &VisionEncoderDecoder,
+    tokenizer: &Tokenizer,
+    options: &Options,
+    eos: Option<i64>,
+) -> Result<LabelRule> {
+    let limits = model.decoder.limits();
+    let positions = limits.max_positions.map_or(MAX_TARGET_LENGTH, |most| most as usize);
+    let wanted = options.max_target_length.unwrap_or(positions.min(MAX_TARGET_LENGTH));
+    ensure!(
+        limits.max_positions.is_none() || wanted <= positions,
+        "--max-target-length {wanted}: the decoder has {positions} positions"
+    );
+    LabelRule::new(tokenizer, eos, wanted, limits.vocab_size)
 }
 
 /// Reads and checks what `--data` and `--eval-data` name.
@@ -67,8 +60,8 @@ pub(super) fn read(
     eos: Option<i64>,
     talk: &Talk,
 ) -> Result<Material> {
-    let labels = LabelRule::new(model, options, eos)?;
-    let labeller = labels.labeller(&processor.tokenizer)?;
+    let labels = label_rule(model, &processor.tokenizer, options, eos)?;
+    let labeller = labels.labeller(&processor.tokenizer);
     let check = |table: Table, what: &str, arranged: bool| -> Result<Prepared> {
         let options = CheckOptions {
             skip_bad_rows: options.skip_bad_rows,
@@ -124,10 +117,7 @@ pub(super) fn read(
 /// Shows the first samples of a stream as labels, and refuses what makes no sense with it. Gives the
 /// tokens of the longest of them.
 fn look_at(stream: &Stream, options: &Options, labeller: &Labeller, talk: &Talk) -> Result<usize> {
-    ensure!(
-        options.max_steps.is_some(),
-        "--data pipe: is a stream without end: say with --max-steps how long to train"
-    );
+    options.max_steps.context(NO_END)?;
     if let Some(share) = options.eval_split {
         bail!("--eval-split {share}: a stream can't be split; pass a table by --eval-data");
     }

@@ -23,6 +23,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use crate::encoders::Grid;
 use crate::{signals, splitmix};
 use ctc::CtcHead;
 use data::{Batch, BatchOptions, Feed, Position};
@@ -128,7 +129,7 @@ impl Run<'_> {
     /// One step of the optimizer over as many batches as are accumulated; an epoch's end closes a step.
     fn step(&mut self, feed: &mut Feed) -> Result<()> {
         let start = Instant::now();
-        let labeller = self.setup.labels.labeller(&self.setup.reader.processor.tokenizer)?;
+        let labeller = self.setup.labels.labeller(&self.setup.reader.processor.tokenizer);
         let mut group: Vec<Batch> = Vec::new();
         while group.len() < self.options.gradient_accumulation_steps {
             let batch = feed.next(&labeller)?;
@@ -178,36 +179,38 @@ impl Run<'_> {
         let model = &self.setup.reader.model;
         let labels = batch.label_ids().to_device(self.request.device);
         let smoothing = self.options.label_smoothing_factor;
-        let states = self.encode(batch);
+        let (states, grid) = self.encode(batch);
         let mut loss = loss::decode(model, &states, &labels, items, smoothing, true)?;
         if let Some(ctc) = &self.setup.ctc {
             let is_text = |id: &&i64| !self.setup.reader.processor.tokenizer.is_special(**id);
             let texts =
                 batch.labels.iter().map(|ids| ids.iter().filter(is_text).copied().collect());
-            loss =
-                ctc.mix(&loss, &model.encoder.columns(&states), &texts.collect::<Vec<_>>(), items);
+            loss = ctc.mix(&loss, &grid.columns(&states), &texts.collect::<Vec<_>>(), items);
         }
         self.gradients.add(&loss, self.setup.optimizer.parameters());
         Ok(loss.detach())
     }
 
-    /// The encoder's states of a batch, of the columns that hold something where that is wished.
-    /// -> [B, S, De]
-    fn encode(&self, batch: &Batch) -> Tensor {
-        let model = &self.setup.reader.model;
+    /// The encoder's states of a batch, of the columns that hold something where that is wished, and how
+    /// they lie. -> [B, S, De]
+    fn encode(&self, batch: &Batch) -> (Tensor, Grid) {
+        let encoder = &self.setup.reader.model.encoder;
         let pixel_values = batch.pixel_values();
+        let [_, _, height, width] = batch.shape.map(|size| size as i64);
+        let grid = encoder.grid(height, width);
         let draw = splitmix::unit(seed_of(!self.options.seed, self.setup.state.micro_step) as u64);
-        if let (Some(content), Some(width)) = (&batch.content, model.encoder.column_width())
+        if let (Some(content), Some(by_columns)) = (&batch.content, encoder.by_columns())
             && draw < self.options.trim_padding
         {
-            let first = content.start as i64 / width;
-            let end =
-                (content.end.div_ceil(width as usize) as i64).min(batch.shape[3] as i64 / width);
-            let pixel_values = pixel_values.narrow(3, first * width, (end - first) * width);
-            let pixel_values = pixel_values.to_device(self.request.device);
-            return model.encoder.forward_columns(&pixel_values, first, true);
+            let (column, device) = (grid.cell.1, self.request.device);
+            let first = content.start as i64 / column;
+            let end = (content.end.div_ceil(column as usize) as i64).min(grid.columns);
+            let (start, width) = (first * column, (end - first) * column);
+            let pixel_values = pixel_values.narrow(3, start, width).to_device(device);
+            let states = by_columns.forward_columns(&pixel_values, first, true);
+            return (states, encoder.grid(height, width));
         }
-        model.encode(&pixel_values.to_device(self.request.device), true)
+        (encoder.forward(&pixel_values.to_device(self.request.device), true), grid)
     }
 
     /// Says so at once when numbers leave the finite, and ends a run that stays there. The optimizer has

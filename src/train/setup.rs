@@ -7,14 +7,13 @@ use serde_json::{Map, Value, json};
 use tch::Device;
 
 use super::ctc::CtcHead;
-use super::data::{Augment, Dataset, Source, Table, TableOptions};
+use super::data::{Augment, Dataset, LabelRule, Source, Table, TableOptions};
 use super::log::{METRICS, Talk};
-use super::material::{self, LabelRule, Material};
+use super::material::{self, Material, NO_END};
 use super::optim::{AdamW, AdamWOptions, Freeze, parameters};
 use super::options::{Options, Resume, Start, check_evaluation};
 use super::schedule::{Rate, Schedule, warmup_steps};
 use super::state::{self, Companions, Fingerprint, Saved, TrainState};
-use crate::image::DecodeOptions;
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
@@ -88,11 +87,8 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         let batches = (rows as u64).div_ceil(options.per_device_train_batch_size as u64);
         batches.div_ceil(options.gradient_accumulation_steps as u64)
     });
-    let max_steps = match (options.max_steps, steps_per_epoch) {
-        (Some(steps), _) => steps,
-        (None, Some(an_epoch)) => (options.num_train_epochs * an_epoch as f64).ceil() as u64,
-        (None, None) => bail!("--max-steps is missing: a stream has no end"),
-    };
+    let all = |an_epoch| (options.num_train_epochs * an_epoch as f64).ceil() as u64;
+    let max_steps = options.max_steps.or_else(|| steps_per_epoch.map(all)).context(NO_END)?;
     let rate = Rate {
         schedule,
         learning_rate: options.learning_rate,
@@ -152,7 +148,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
 /// Trimming needs an encoder that can do without columns.
 fn check_trimming(model: &VisionEncoderDecoder, options: &Options) -> Result<()> {
     ensure!(
-        options.trim_padding == 0.0 || model.encoder.column_width().is_some(),
+        options.trim_padding == 0.0 || model.encoder.by_columns().is_some(),
         "--trim-padding: the encoder keeps no columns of patches in order; it works with vit"
     );
     Ok(())
@@ -267,21 +263,9 @@ fn reader(
     });
     let prompt = vec![generation.start_token()?];
     Ok(Reader {
-        model,
-        processor,
-        generation,
-        prompt,
-        decode: DecodeOptions::default(),
         batch_size: options.per_device_eval_batch_size,
         seed: options.seed,
-        interpolate: false,
-        loop_detector: None,
-        one_line: false,
-        explain: false,
-        allowed: None,
-        blank: None,
-        pages: None,
-        cut: None,
         workers: options.workers(),
+        ..Reader::new(model, processor, generation, prompt)
     })
 }

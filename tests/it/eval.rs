@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Ran, Vedm, golden, pictures};
+use crate::support::{Ran, Vedm, append, golden, pictures};
 
 const CASE: &str = "vit-bert";
 /// Short texts: the random models write on to the limit.
@@ -132,10 +132,7 @@ fn members_of_a_tar_file_are_evaluated() {
     let path = folder.path().join("test.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
     tar.append_path_with_name(&image, "a.png").unwrap();
-    let mut header = tar::Header::new_gnu();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, "a.txt", text.as_bytes()).unwrap();
+    append(&mut tar, "a.txt", text.as_bytes());
     tar.into_inner().unwrap();
     let (data, model) = (path.display().to_string(), golden(CASE).display().to_string());
     let mut args = vec!["eval", "--model", &model, "--data", &data, "--format", "json"];

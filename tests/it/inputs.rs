@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Ran, Vedm, golden, pictures, tests_folder};
+use crate::support::{Ran, Vedm, append, golden, pictures, tests_folder};
 
 fn ocr(folder: &Path, args: &[&str]) -> Vedm {
     let model = golden("vit-bert");
@@ -62,10 +62,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn tar_of(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
+        append(&mut builder, name, bytes);
     }
     builder.into_inner().unwrap()
 }

@@ -5,23 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::{Vedm, golden, pictures};
+use crate::support::{Vedm, folder_of_pictures as folder, golden};
 
 fn model() -> String {
     golden("vit-bert").to_str().unwrap().to_string()
-}
-
-/// A folder with `count` pictures, `000.png` and so on.
-fn folder(count: usize) -> TempDir {
-    let pictures = pictures("vit-bert");
-    let folder = tempfile::tempdir().unwrap();
-    for number in 0..count {
-        let picture = &pictures[number % pictures.len()];
-        std::fs::copy(picture, folder.path().join(format!("{number:03}.png"))).unwrap();
-    }
-    folder
 }
 
 fn caption(folder: &Path, args: &[&str]) -> Vedm {

@@ -3,20 +3,8 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::{Vedm, copy_of, golden, pictures};
-
-/// A folder with `count` pictures, `000.png` and so on.
-fn folder(count: usize) -> TempDir {
-    let pictures = pictures("vit-bert");
-    let folder = tempfile::tempdir().unwrap();
-    for number in 0..count {
-        let picture = &pictures[number % pictures.len()];
-        std::fs::copy(picture, folder.path().join(format!("{number:03}.png"))).unwrap();
-    }
-    folder
-}
+use crate::support::{Vedm, copy_of, folder_of_pictures as folder, golden, pictures};
 
 fn caption(folder: &Path, args: &[&str]) -> Vedm {
     let model = golden("vit-bert");

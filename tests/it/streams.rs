@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::support::append;
 use crate::train::{eight_lines, fresh_model, metrics, train};
 
 /// Samples of a window of sixteen batches of four.
@@ -15,15 +16,10 @@ fn command(folder: &Path) -> String {
     let rows: Vec<(String, String)> = reader.deserialize().map(Result::unwrap).collect();
     let path = folder.join("lines.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
-    let mut append = |name: String, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, bytes).unwrap();
-    };
     for (index, (name, text)) in rows.iter().cycle().take(SAMPLES).enumerate() {
-        append(format!("{index:04}.png"), &std::fs::read(folder.join(name)).unwrap());
-        append(format!("{index:04}.txt"), text.as_bytes());
+        let picture = std::fs::read(folder.join(name)).unwrap();
+        append(&mut tar, &format!("{index:04}.png"), &picture);
+        append(&mut tar, &format!("{index:04}.txt"), text.as_bytes());
     }
     tar.into_inner().unwrap();
     format!("pipe:cat {}", path.display())

@@ -11,6 +11,25 @@ pub struct Vedm {
     input: Option<Vec<u8>>,
 }
 
+/// A folder with `count` pictures, `000.png` and so on.
+pub fn folder_of_pictures(count: usize) -> TempDir {
+    let pictures = pictures("vit-bert");
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..count {
+        let picture = &pictures[number % pictures.len()];
+        std::fs::copy(picture, folder.path().join(format!("{number:03}.png"))).unwrap();
+    }
+    folder
+}
+
+/// One more member of a tar archive.
+pub fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, bytes).unwrap();
+}
+
 /// What a run left behind.
 pub struct Ran {
     pub status: i32,

@@ -119,7 +119,7 @@ fn from_json(name: &[u8]) -> Option<Named> {
     Some(Named { path, page, fault: None })
 }
 
-/// Bytes as pairs of hexadecimal digits; see `hex`.
+/// The way back from `hex`.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     digits.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok()).collect()
@@ -131,8 +131,12 @@ pub(in crate::cli) fn name_bytes(path: &Path) -> Option<String> {
     if path.to_str().is_some() {
         return None;
     }
-    let bytes = path.as_os_str().as_encoded_bytes();
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex(path.as_os_str().as_encoded_bytes()))
+}
+
+/// Bytes as pairs of hexadecimal digits.
+pub(in crate::cli) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(unix)]

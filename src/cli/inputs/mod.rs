@@ -20,7 +20,7 @@ use super::args::InputArgs;
 use crate::image;
 use crate::pipeline::{Input, Source};
 
-pub(super) use list::name_bytes;
+pub(super) use list::{hex, name_bytes};
 pub(super) use shard::Shard;
 
 type Stream = Box<dyn Iterator<Item = Input> + Send>;

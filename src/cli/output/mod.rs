@@ -20,7 +20,7 @@ use super::inputs;
 use crate::formats::{self, Page, TextLine};
 use crate::image;
 use crate::pipeline::{Reading, Record};
-pub(super) use crate::stderr::visible;
+use crate::stderr;
 
 /// Where the results go, and in which form.
 pub(super) struct Writer {
@@ -128,7 +128,8 @@ impl Writer {
         }
         self.header = false;
         if self.terminal {
-            lines = visible(&String::from_utf8_lossy(&lines), true).into_owned().into_bytes();
+            lines =
+                stderr::visible(&String::from_utf8_lossy(&lines), true).into_owned().into_bytes();
         }
         self.to.write_all(&lines)?;
         self.to.flush()?;

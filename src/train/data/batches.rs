@@ -149,27 +149,27 @@ impl<L> Batch<L> {
         let Batch { pixels, shape, next, content, .. } = self;
         Batch { pixels, shape, labels, next, content }
     }
-}
 
-/// The columns of pixels outside of which every image is what the processor pads with: black, as
-/// numbers of the model.
-pub(super) fn content(images: &[Pixels], processor: &ImageProcessor) -> Range<usize> {
-    let black = Rgb8 { width: 1, height: 1, data: vec![0; 3] };
-    let black = processor.to_floats(&black).data;
-    let (mut start, mut stop) = (usize::MAX, 0);
-    for image in images {
-        let (area, width) = (image.height * image.width, image.width);
-        let padding = |column: usize| {
-            image.data.chunks(area.max(1)).zip(&black).all(|(plane, black)| {
-                plane.iter().skip(column).step_by(width).all(|value| value == black)
-            })
-        };
-        let first = (0..width).find(|column| !padding(*column)).unwrap_or(0);
-        let end =
-            (first..width).rev().find(|column| !padding(*column)).map_or(width, |last| last + 1);
-        (start, stop) = (start.min(first), stop.max(end));
+    /// Finds `content`: the columns outside of which every image is what the processor pads with, black as
+    /// numbers of the model.
+    pub(super) fn find_content(&mut self, processor: &ImageProcessor) {
+        let black = Rgb8 { width: 1, height: 1, data: vec![0; 3] };
+        let black = processor.to_floats(&black).data;
+        let [_, channels, height, width] = self.shape;
+        let area = (height * width).max(1);
+        let (mut start, mut stop) = (usize::MAX, 0);
+        for image in self.pixels.chunks(area * channels.max(1)) {
+            let padding = |column: usize| {
+                image.chunks(area).zip(&black).all(|(plane, black)| {
+                    plane.iter().skip(column).step_by(width).all(|value| value == black)
+                })
+            };
+            let first = (0..width).find(|column| !padding(*column)).unwrap_or(0);
+            let end = (first..width).rev().find(|column| !padding(*column));
+            (start, stop) = (start.min(first), stop.max(end.map_or(width, |last| last + 1)));
+        }
+        self.content = Some(start.min(stop)..stop);
     }
-    start.min(stop)..stop
 }
 
 impl Dataset {
@@ -258,13 +258,11 @@ impl Dataset {
             })
             .collect();
         let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
-        if !options.trim {
-            return Batch::stack(images, labels, next);
+        let mut batch = Batch::stack(images, labels, next)?;
+        if options.trim {
+            batch.find_content(self.images.processor());
         }
-        let images = images.into_iter().collect::<Result<Vec<Pixels>>>()?;
-        let content = content(&images, self.images.processor());
-        let batch = Batch::stack(images.into_iter().map(Ok).collect(), labels, next)?;
-        Ok(Batch { content: Some(content), ..batch })
+        Ok(batch)
     }
 }
 

@@ -158,10 +158,16 @@ fn padding_is_what_every_image_has_of_it() {
         let image = Rgb8 { width, height: 2, data: vec![255; width * 6] };
         processor.process(&image).unwrap()
     };
-    assert_eq!(content(&[bar(4)], &processor), 4..8);
-    assert_eq!(content(&[bar(4), bar(8), bar(2)], &processor), 2..10);
-    assert_eq!(content(&[bar(12)], &processor), 0..12);
+    let content = |images: Vec<Pixels>| {
+        let images = images.into_iter().map(Ok).collect();
+        let mut batch = Batch::stack(images, Vec::<Vec<i64>>::new(), Position::default()).unwrap();
+        batch.find_content(&processor);
+        batch.content.unwrap()
+    };
+    assert_eq!(content(vec![bar(4)]), 4..8);
+    assert_eq!(content(vec![bar(4), bar(8), bar(2)]), 2..10);
+    assert_eq!(content(vec![bar(12)]), 0..12);
     // Nothing but padding is kept whole.
     let black = Rgb8 { width: 12, height: 2, data: vec![0; 72] };
-    assert_eq!(content(&[processor.process(&black).unwrap()], &processor), 0..12);
+    assert_eq!(content(vec![processor.process(&black).unwrap()]), 0..12);
 }

@@ -23,6 +23,12 @@ pub struct Label {
 /// also the padding token (GPT-2), the end is still learned.
 pub struct Labeller<'a> {
     tokenizer: &'a Tokenizer,
+    rule: LabelRule,
+}
+
+/// What a [`Labeller`] knows of its tokenizer and its model.
+#[derive(Clone, Copy)]
+pub struct LabelRule {
     max_target_length: usize,
     /// Special tokens behind a text.
     suffix: usize,
@@ -31,14 +37,14 @@ pub struct Labeller<'a> {
     vocab_size: i64,
 }
 
-impl<'a> Labeller<'a> {
+impl LabelRule {
     /// `eos_token_id` is the end token that generation stops at; it is appended only if the tokenizer
     /// ends texts with no token of its own. `vocab_size` is the decoder's.
     ///
     /// # Errors
     /// No end token at all, or a limit that leaves no room for text.
     pub fn new(
-        tokenizer: &'a Tokenizer,
+        tokenizer: &Tokenizer,
         eos_token_id: Option<i64>,
         max_target_length: usize,
         vocab_size: i64,
@@ -63,7 +69,25 @@ impl<'a> Labeller<'a> {
         let unknown = tokenizer.special.unk.as_ref().map(|(_, id)| *id);
         let end = tokenizer.special.eos.as_ref().map(|(_, id)| *id);
         let unknown = unknown.filter(|unknown| Some(*unknown) != end);
-        Ok(Labeller { tokenizer, max_target_length, suffix, append, unknown, vocab_size })
+        Ok(LabelRule { max_target_length, suffix, append, unknown, vocab_size })
+    }
+
+    /// The rule applied by the tokenizer that it was made for.
+    pub fn labeller(self, tokenizer: &Tokenizer) -> Labeller<'_> {
+        Labeller { tokenizer, rule: self }
+    }
+}
+
+impl<'a> Labeller<'a> {
+    /// See [`LabelRule::new`].
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        eos_token_id: Option<i64>,
+        max_target_length: usize,
+        vocab_size: i64,
+    ) -> Result<Self> {
+        let rule = LabelRule::new(tokenizer, eos_token_id, max_target_length, vocab_size)?;
+        Ok(rule.labeller(tokenizer))
     }
 
     /// The ids of a text, at most `max_target_length`; what is cut is cut before the end token.
@@ -72,21 +96,21 @@ impl<'a> Labeller<'a> {
     /// A token that the decoder has no row for.
     pub fn encode(&self, text: &str) -> Result<Label> {
         let mut ids = self.tokenizer.encode(text, true)?;
-        let room = self.max_target_length - usize::from(self.append.is_some());
+        let room = self.rule.max_target_length - usize::from(self.rule.append.is_some());
         let cut = ids.len() > room;
         if cut {
-            let suffix = ids.split_off(ids.len() - self.suffix);
-            ids.truncate(room - self.suffix);
+            let suffix = ids.split_off(ids.len() - self.rule.suffix);
+            ids.truncate(room - self.rule.suffix);
             ids.extend(suffix);
         }
-        let unknown = ids.iter().filter(|id| Some(**id) == self.unknown).count();
-        ids.extend(self.append);
-        if let Some(id) = ids.iter().find(|id| !(0..self.vocab_size).contains(*id)) {
+        let unknown = ids.iter().filter(|id| Some(**id) == self.rule.unknown).count();
+        ids.extend(self.rule.append);
+        if let Some(id) = ids.iter().find(|id| !(0..self.rule.vocab_size).contains(*id)) {
             let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
             bail!(
                 "the token {token:?} has the id {id}, but the decoder's vocabulary has {} rows; the \
                  tokenizer is not the decoder's",
-                self.vocab_size
+                self.rule.vocab_size
             );
         }
         Ok(Label { ids, cut, unknown })
@@ -97,7 +121,7 @@ impl<'a> Labeller<'a> {
         let mut found = Vec::new();
         for c in text.chars() {
             let ids = self.tokenizer.encode(&c.to_string(), false)?;
-            if ids.iter().any(|id| Some(*id) == self.unknown) {
+            if ids.iter().any(|id| Some(*id) == self.rule.unknown) {
                 found.push(c);
             }
         }
@@ -106,7 +130,7 @@ impl<'a> Labeller<'a> {
 
     /// The limit of tokens, special tokens included.
     pub fn max_target_length(&self) -> usize {
-        self.max_target_length
+        self.rule.max_target_length
     }
 
     /// The tokens of a label as the vocabulary spells them.

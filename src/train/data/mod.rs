@@ -30,6 +30,6 @@ pub use batches::{Batch, BatchOptions, Batches, Dataset, Position, Sample};
 pub use check::{CACHE_BYTES, CheckOptions, Prepared, Report, prepare};
 pub use feed::{Feed, Source};
 pub use images::Images;
-pub use labels::{Label, Labeller};
+pub use labels::{Label, LabelRule, Labeller};
 pub use stream::{Stream, StreamBatches, StreamOptions};
 pub use table::{ImageSource, Row, Table, TableOptions};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 
 use super::augment::Augment;
-use super::batches::{Batch, Batches, Position, content};
+use super::batches::{Batch, Batches, Position};
 use super::forms::{self, Pairs, Part};
 use super::labels::Labeller;
 use super::order;
@@ -222,15 +222,17 @@ fn batch(
             bad.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        images.push(pixels.context("a sample of the stream can't be used")?);
+        images.push(Ok(pixels.context("a sample of the stream can't be used")?));
         labels.push(raw.text);
     }
     if images.is_empty() {
         return Ok(None);
     }
-    let content = options.trim.then(|| content(&images, processor));
-    let batch = Batch::stack(images.into_iter().map(Ok).collect(), labels, next)?;
-    Ok(Some(Batch { content, ..batch }))
+    let mut batch = Batch::stack(images, labels, next)?;
+    if options.trim {
+        batch.find_content(processor);
+    }
+    Ok(Some(batch))
 }
 
 /// The command at work, and the thread that reads its archive.
