@@ -43,6 +43,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use atomic::write_file;
+pub use leftover::sweep;
 use entry::{Entries, Entry};
 pub use entry::{Memory, TensorInfo};
 use index::Index;
