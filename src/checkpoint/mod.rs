@@ -43,10 +43,10 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use atomic::write_file;
-pub use leftover::sweep;
 use entry::{Entries, Entry};
 pub use entry::{Memory, TensorInfo};
 use index::Index;
+pub use leftover::sweep;
 use mapped::Mapped;
 pub use pytorch_write::write_pytorch;
 pub use safetensors_write::write_safetensors;
