@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 use vedm::device::Dtype;
-use vedm::nn::{Init, Linear, Params, Store};
+use vedm::nn::{Init, Linear, Packing, Params, Store};
 
 use crate::spread::Spread;
 
@@ -56,16 +56,15 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
         for (inputs, outputs) in SHAPES {
             let plain = Tensor::randn([outputs, inputs], (Kind::Float, Device::Cpu));
             for dtype in dtypes {
-                let (layer, kind) = layer(dtype, inputs, outputs)?;
+                let layer = layer(dtype, inputs, outputs)?;
                 for rows in ROWS {
                     let xs = Tensor::randn([rows, inputs], (Kind::Float, Device::Cpu));
-                    let narrow = xs.to_kind(kind);
                     layers.push(Product {
                         dtype: dtype.clone(),
                         rows,
                         inputs,
                         outputs,
-                        own: time(|| drop(layer.forward(&narrow))),
+                        own: time(|| drop(layer.forward(&xs))),
                         plain: time(|| drop(xs.linear(&plain, None::<&Tensor>))),
                     });
                 }
@@ -75,13 +74,18 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
     })
 }
 
-/// A dense layer as a model of this type has it, and the type of its inputs.
-fn layer(dtype: &str, inputs: i64, outputs: i64) -> Result<(Linear, Kind)> {
+/// A dense layer of a decoder as a model of this type has it.
+fn layer(dtype: &str, inputs: i64, outputs: i64) -> Result<Linear> {
     let dtype = Dtype::from_str(dtype, true).map_err(|reason| anyhow!("--dtype: {reason}"))?;
-    let kind = dtype.resolve(Device::Cpu);
-    let store = Rc::new(Store::fresh(Device::Cpu, kind));
-    let layer = Params::root(store).linear("layer", inputs, outputs, Init::Normal(0.02))?;
-    Ok((layer, kind))
+    let packing = match dtype {
+        Dtype::F32 | Dtype::Auto => Packing::F32,
+        Dtype::Bf16 => Packing::Bf16,
+        Dtype::F16 => Packing::F16,
+        Dtype::Int8 => Packing::Int8,
+    };
+    packing.check()?;
+    let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float).packing(packing));
+    Params::root(store).linear("layer", inputs, outputs, Init::Normal(0.02))
 }
 
 /// GFLOP/s of a square product.
