@@ -12,6 +12,7 @@ mod agreement;
 mod kernels;
 mod material;
 mod measure;
+mod past;
 mod protocol;
 mod report;
 mod sides;
@@ -95,7 +96,7 @@ pub(crate) struct Args {
     /// Leave the models out
     #[arg(long)]
     no_models: bool,
-    /// Leave out the products and the machine
+    /// Leave out the products, the keys and values, and the machine
     #[arg(long)]
     no_kernels: bool,
 }
@@ -139,7 +140,8 @@ fn run(mut args: Args) -> Result<()> {
         reference_dtype: args.reference_dtype.clone(),
         threads,
     };
-    let mut whole = json!({ "machine": report::machine(threads), "models": [], "kernels": null });
+    let mut whole =
+        json!({ "machine": report::machine(threads), "models": [], "kernels": null, "past": null });
     println!("{}", report::headline(&whole["machine"]));
     if args.agreement {
         let rows = agree(&args, &program, &dir)?;
@@ -176,6 +178,9 @@ fn times(args: &Args, program: &Program, dir: &Path, whole: &mut Value) -> Resul
         let kernels = kernels::measure(&args.dtype, program.threads)?;
         println!("\n{}", kernels.text());
         whole["kernels"] = kernels.to_json();
+        let steps = past::measure();
+        println!("\n{}", past::Step::text(&steps));
+        whole["past"] = steps.iter().map(past::Step::to_json).collect();
     }
     Ok(())
 }
