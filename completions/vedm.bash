@@ -81,7 +81,7 @@ _vedm() {
                     return 0
                     ;;
                 --dtype)
-                    COMPREPLY=($(compgen -W "auto f32 bf16 f16" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto f32 bf16 f16 int8" -- "${cur}"))
                     return 0
                     ;;
                 --threads)
@@ -383,7 +383,7 @@ _vedm() {
                     return 0
                     ;;
                 --dtype)
-                    COMPREPLY=($(compgen -W "auto f32 bf16 f16" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto f32 bf16 f16 int8" -- "${cur}"))
                     return 0
                     ;;
                 --threads)
@@ -623,7 +623,7 @@ _vedm() {
                     return 0
                     ;;
                 --dtype)
-                    COMPREPLY=($(compgen -W "auto f32 bf16 f16" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto f32 bf16 f16 int8" -- "${cur}"))
                     return 0
                     ;;
                 --threads)

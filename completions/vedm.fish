@@ -36,10 +36,11 @@ complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether 
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f32 on a CPU, f16 on CUDA'
 f32\t''
-bf16\t''
-f16\t''"
+bf16\t'On a CPU: weights of bf16'
+f16\t'On a CPU: weights of f16, all else in f32'
+int8\t'On a CPU: weights of 8 bits with a scale for each output'"
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l files-from -d 'Read names from a file, one a line; - is standard input' -r -F
@@ -127,10 +128,11 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Prin
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f32 on a CPU, f16 on CUDA'
 f32\t''
-bf16\t''
-f16\t''"
+bf16\t'On a CPU: weights of bf16'
+f16\t'On a CPU: weights of f16, all else in f32'
+int8\t'On a CPU: weights of 8 bits with a scale for each output'"
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l batch-size -d 'Images in one pass through the model: a number, or auto' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l files-from -d 'Read names from a file, one a line; - is standard input' -r -F
@@ -300,10 +302,11 @@ complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Prin
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand eval" -l dtype -d 'Number type of the model' -r -f -a "auto\t'f32 on a CPU, bf16 or f16 on CUDA'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f32 on a CPU, f16 on CUDA'
 f32\t''
-bf16\t''
-f16\t''"
+bf16\t'On a CPU: weights of bf16'
+f16\t'On a CPU: weights of f16, all else in f32'
+int8\t'On a CPU: weights of 8 bits with a scale for each output'"
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l threads -d 'Threads of one operation [default: one a core]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l data -d 'CSV, TSV, JSONL or tar file, or folder, of images with their texts' -r -F
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l image-column -d 'Column of the image paths [default: image, file_name or image_path]' -r

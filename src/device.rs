@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device};
 
 use crate::native;
 
@@ -20,11 +20,15 @@ pub enum DeviceChoice {
 /// What `--dtype` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
-    /// f32 on a CPU, bf16 or f16 on CUDA.
+    /// f32 on a CPU, f16 on CUDA
     Auto,
     F32,
+    /// On a CPU: weights of bf16
     Bf16,
+    /// On a CPU: weights of f16, all else in f32
     F16,
+    /// On a CPU: weights of 8 bits with a scale for each output
+    Int8,
 }
 
 impl FromStr for DeviceChoice {
@@ -65,19 +69,6 @@ impl DeviceChoice {
                 );
                 Ok(Device::Cuda(index))
             }
-        }
-    }
-}
-
-impl Dtype {
-    /// The number type of the model on `device`.
-    pub fn resolve(self, device: Device) -> Kind {
-        match self {
-            Dtype::F32 => Kind::Float,
-            Dtype::Bf16 => Kind::BFloat16,
-            Dtype::F16 => Kind::Half,
-            Dtype::Auto if device.is_cuda() => Kind::Half,
-            Dtype::Auto => Kind::Float,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
-//! libraries at run time.
+//! libraries at run time; in the rooms beside it vector units, libtorch's threads and its operators.
 #![allow(unsafe_code)]
+
+mod operators;
+mod threads;
+mod vectors;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -8,6 +12,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
+
+pub use operators::{Layout, PackedMatrix, Then, has_operators};
+pub use threads::parallel;
+pub use vectors::{
+    Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, has_matrix_unit, panel_width, prefetch,
+    vectorize,
+};
 
 /// Maps a file for reading.
 ///

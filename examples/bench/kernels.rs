@@ -8,7 +8,9 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 use vedm::device::Dtype;
-use vedm::nn::{Init, Linear, Params, Store};
+use vedm::native::{Layout, PackedMatrix, Then, has_matrix_unit, has_operators};
+use vedm::nn::linear::int8_scales;
+use vedm::nn::{Init, Linear, Packing, Params, Store};
 
 use crate::spread::Spread;
 
@@ -18,6 +20,10 @@ const SHAPES: [(i64, i64); 4] = [(768, 3072), (768, 50257), (1024, 4096), (1024,
 
 /// Rows of one step: images times beams.
 const ROWS: [i64; 4] = [1, 4, 8, 32];
+
+/// Inputs and outputs of the encoder's products (ViT-base), and its rows: a picture of 224, one of 384, four.
+const ENCODER_SHAPES: [(i64, i64); 2] = [(768, 768), (768, 3072)];
+const ENCODER_ROWS: [i64; 3] = [197, 577, 2308];
 
 /// How long one figure is measured.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -51,21 +57,25 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
         let read = floats.numel() as f64 * 4.0 / seconds / 1e9;
         drop(floats);
         let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)];
-        let products = kinds.map(|(name, kind)| (name, square(kind))).to_vec();
+        let mut products = kinds.map(|(name, kind)| (name, square(kind))).to_vec();
+        if has_operators() {
+            products.push(("int8", square_int8()?));
+        }
         let mut layers = Vec::new();
-        for (inputs, outputs) in SHAPES {
+        let decoder = SHAPES.map(|shape| (shape, ROWS.as_slice(), false));
+        let encoder = ENCODER_SHAPES.map(|shape| (shape, ENCODER_ROWS.as_slice(), true));
+        for ((inputs, outputs), sizes, many) in decoder.into_iter().chain(encoder) {
             let plain = Tensor::randn([outputs, inputs], (Kind::Float, Device::Cpu));
             for dtype in dtypes {
-                let (layer, kind) = layer(dtype, inputs, outputs)?;
-                for rows in ROWS {
+                let layer = layer(dtype, inputs, outputs, many)?;
+                for &rows in sizes {
                     let xs = Tensor::randn([rows, inputs], (Kind::Float, Device::Cpu));
-                    let narrow = xs.to_kind(kind);
                     layers.push(Product {
                         dtype: dtype.clone(),
                         rows,
                         inputs,
                         outputs,
-                        own: time(|| drop(layer.forward(&narrow))),
+                        own: time(|| drop(layer.forward(&xs))),
                         plain: time(|| drop(xs.linear(&plain, None::<&Tensor>))),
                     });
                 }
@@ -75,22 +85,43 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
     })
 }
 
-/// A dense layer as a model of this type has it, and the type of its inputs.
-fn layer(dtype: &str, inputs: i64, outputs: i64) -> Result<(Linear, Kind)> {
+/// A dense layer of a decoder, or (of `many` rows) of an encoder, as a model of this type has it.
+fn layer(dtype: &str, inputs: i64, outputs: i64, many: bool) -> Result<Linear> {
     let dtype = Dtype::from_str(dtype, true).map_err(|reason| anyhow!("--dtype: {reason}"))?;
-    let kind = dtype.resolve(Device::Cpu);
-    let store = Rc::new(Store::fresh(Device::Cpu, kind));
-    let layer = Params::root(store).linear("layer", inputs, outputs, Init::Normal(0.02))?;
-    Ok((layer, kind))
+    let packing = match dtype {
+        Dtype::F32 | Dtype::Auto => Packing::F32,
+        Dtype::Bf16 => Packing::Bf16,
+        Dtype::F16 => Packing::F16,
+        Dtype::Int8 => Packing::Int8,
+    };
+    packing.check()?;
+    let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float).packing(packing));
+    let root = Params::root(store);
+    let place = if many { root.for_many_rows() } else { root };
+    place.linear("layer", inputs, outputs, Init::Normal(0.02))
 }
+
+const SIDE: i64 = 1024;
 
 /// GFLOP/s of a square product.
 fn square(kind: Kind) -> f64 {
-    const SIDE: i64 = 1024;
     let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu)).to_kind(kind);
     let (a, b) = (side(), side());
-    let best = time(|| drop(a.matmul(&b))).least;
-    2.0 * (SIDE as f64).powi(3) / best / 1e6
+    gflops(time(|| drop(a.matmul(&b))))
+}
+
+/// The same of whole numbers of 8 bits, with the rounding of the one matrix that is not packed.
+fn square_int8() -> Result<f64> {
+    let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu));
+    let (a, b) = (side(), side());
+    let layout = if has_matrix_unit() { Layout::Int8OneDnn } else { Layout::Int8Fbgemm };
+    let packed = PackedMatrix::pack(layout, &b, Some(&int8_scales(&b)), None)?;
+    drop(packed.product(&a, Then::Nothing)?);
+    Ok(gflops(time(|| drop(packed.product(&a, Then::Nothing)))))
+}
+
+fn gflops(time: Spread) -> f64 {
+    2.0 * (SIDE as f64).powi(3) / time.least / 1e6
 }
 
 /// Milliseconds of `work`, again and again for a while.

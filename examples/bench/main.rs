@@ -8,6 +8,7 @@
 //! The measuring process starts the others: `bench vedm ...` is the command line of vedm, `bench worker ...`
 //! its reader with the model loaded, `reference.py` the same of transformers.
 
+mod agreement;
 mod kernels;
 mod material;
 mod measure;
@@ -24,12 +25,14 @@ mod vocabulary;
 mod worker;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use agreement::Material;
 use measure::Plan;
 use sides::Program;
 
@@ -38,11 +41,10 @@ use sides::Program;
 ///
 /// The reference needs a Python with torch, transformers and pillow; without --python, vedm is measured
 /// alone. Sides take turns within a round, and a ratio is taken within a round: the spread of the ratios
-/// tells how steady the machine was. Other engines are not measured: of ONNX Runtime, optimum exports these
-/// models to graphs whose generation loop is transformers' own; candle has an example of TrOCR alone.
+/// tells how steady the machine was. All sides hold their models at once: count 8 GB with four number types.
 ///
-/// As given, it takes about 8 minutes on two cores with the reference and one number type (2 without the
-/// reference), and 6 GB of memory. --full takes an hour.
+/// --agreement measures something else: how far narrower number types change greedy texts, with random
+/// weights on noise, and with the model that vedm ships on real lines.
 #[derive(Parser)]
 #[command(name = "bench")]
 pub(crate) struct Args {
@@ -64,6 +66,9 @@ pub(crate) struct Args {
     /// Beams
     #[arg(long, value_delimiter = ',', default_value = "1,4")]
     beams: Vec<i64>,
+    /// Instead of --models, --batches and --beams: single cases, as in vit-gpt2:1x4 (images x beams)
+    #[arg(long = "case", value_name = "MODEL:NxK", value_delimiter = ',')]
+    cases: Vec<Case>,
     /// Every measurement is made so often
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -79,6 +84,12 @@ pub(crate) struct Args {
     /// Print the models' tables as Markdown
     #[arg(long)]
     markdown: bool,
+    /// Measure how far number types change greedy texts, in place of times
+    #[arg(long)]
+    agreement: bool,
+    /// With --agreement: folders of text lines with a labels.csv
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    lines: Vec<PathBuf>,
     /// Where the checkpoints are made, and found by the next run
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -132,16 +143,31 @@ fn run(mut args: Args) -> Result<()> {
     let mut whole =
         json!({ "machine": report::machine(threads), "models": [], "kernels": null, "past": null });
     println!("{}", report::headline(&whole["machine"]));
+    if args.agreement {
+        let rows = agree(&args, &program, &dir)?;
+        println!("\n{}", agreement::markdown(&rows));
+        whole["agreement"] = agreement::to_json(&rows);
+    } else {
+        times(&args, &program, &dir, &mut whole)?;
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&whole)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("can't write {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// Models, then products; what is measured is printed at once.
+fn times(args: &Args, program: &Program, dir: &Path, whole: &mut Value) -> Result<()> {
     if !args.no_models {
-        for name in &args.models {
+        for (name, cases) in cases(args) {
             let plan = Plan {
-                model: material::find(name)?,
+                model: material::find(&name)?,
                 dtypes: &args.dtype,
-                batches: &args.batches,
-                beams: &args.beams,
+                cases: &cases,
                 rounds: args.rounds,
             };
-            let table = measure::model(&plan, &program, &dir)?;
+            let table = measure::model(&plan, program, dir)?;
             println!("\n{}", if args.markdown { table.markdown() } else { table.text() });
             if let Some(models) = whole["models"].as_array_mut() {
                 models.push(table.to_json());
@@ -149,16 +175,70 @@ fn run(mut args: Args) -> Result<()> {
         }
     }
     if !args.no_kernels {
-        let kernels = kernels::measure(&args.dtype, threads)?;
+        let kernels = kernels::measure(&args.dtype, program.threads)?;
         println!("\n{}", kernels.text());
         whole["kernels"] = kernels.to_json();
         let steps = past::measure();
         println!("\n{}", past::Step::text(&steps));
         whole["past"] = steps.iter().map(past::Step::to_json).collect();
     }
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&whole)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("can't write {path:?}"))?;
-    }
     Ok(())
+}
+
+/// The models in the order in which they are named, each with its (images, beams).
+fn cases(args: &Args) -> Vec<(String, Vec<(usize, i64)>)> {
+    let mut models: Vec<(String, Vec<(usize, i64)>)> = Vec::new();
+    if args.cases.is_empty() {
+        let each =
+            |size: &usize| args.beams.iter().map(|beams| (*size, *beams)).collect::<Vec<_>>();
+        let all: Vec<(usize, i64)> = args.batches.iter().flat_map(each).collect();
+        models.extend(args.models.iter().map(|name| (name.clone(), all.clone())));
+    }
+    for Case { model, images, beams } in &args.cases {
+        match models.iter_mut().find(|(name, _)| name == model) {
+            Some((_, cases)) => cases.push((*images, *beams)),
+            None => models.push((model.clone(), vec![(*images, *beams)])),
+        }
+    }
+    models
+}
+
+/// Pictures of a model with random weights, for agreement.
+const NOISE: usize = 24;
+
+fn agree(args: &Args, program: &Program, dir: &Path) -> Result<Vec<agreement::Row>> {
+    let mut rows = Vec::new();
+    for folder in &args.lines {
+        rows.extend(Material::lines(folder)?.compare(&args.dtype, program.threads)?);
+    }
+    for name in args.models.iter().filter(|_| !args.no_models) {
+        let model = material::find(name)?;
+        let checkpoint = model.checkpoint(dir, |words| program.init(words))?;
+        let pictures = model.pictures(dir, NOISE)?;
+        let material = Material::random(name, checkpoint, pictures, model.tokens);
+        rows.extend(material.compare(&args.dtype, program.threads)?);
+    }
+    Ok(rows)
+}
+
+/// MODEL:NxK
+#[derive(Clone)]
+struct Case {
+    model: String,
+    images: usize,
+    beams: i64,
+}
+
+impl FromStr for Case {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once(':').and_then(|(model, size)| {
+            let (images, beams) = size.split_once('x')?;
+            let (images, beams) = (images.parse().ok()?, beams.parse().ok()?);
+            Some(Case { model: model.to_string(), images, beams })
+        });
+        let case = parts.filter(|case| case.images > 0 && case.beams > 0);
+        case.with_context(|| format!("{text:?} is no case, as vit-gpt2:8x4 is (8 images, 4 beams)"))
+    }
 }

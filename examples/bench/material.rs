@@ -102,7 +102,7 @@ pub(crate) const MODELS: [Model; 5] = [
 ];
 
 /// Different pictures of a batch; larger batches repeat them.
-const PICTURES: usize = 8;
+pub(crate) const PICTURES: usize = 8;
 
 /// The model of this name.
 pub(crate) fn find(name: &str) -> Result<&'static Model> {
@@ -155,12 +155,12 @@ impl Model {
         Ok(out)
     }
 
-    /// Pictures of the size that such a model sees: blocks and noise, no two alike.
-    pub(crate) fn pictures(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+    /// So many pictures of the size that such a model sees: blocks and noise, no two alike.
+    pub(crate) fn pictures(&self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
         let folder = dir.join(format!("{}-pictures", self.name));
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {folder:?}"))?;
         let (width, height) = self.picture;
-        (0..PICTURES as u64)
+        (0..count as u64)
             .map(|number| {
                 let path = folder.join(format!("{number}.png"));
                 if !path.is_file() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::material::{Model, batch};
+use crate::material::{Model, PICTURES, batch};
 use crate::protocol::{Answer, Request, Side};
 use crate::report::{Column, Row, Table};
 use crate::sides::{Once, Program};
@@ -14,8 +14,8 @@ use crate::sides::{Once, Program};
 pub(crate) struct Plan<'a> {
     pub(crate) model: &'static Model,
     pub(crate) dtypes: &'a [String],
-    pub(crate) batches: &'a [usize],
-    pub(crate) beams: &'a [i64],
+    /// Images of a batch, and beams.
+    pub(crate) cases: &'a [(usize, i64)],
     pub(crate) rounds: usize,
 }
 
@@ -24,15 +24,8 @@ const LARGEST_IN_PARTS: usize = 8;
 
 /// Makes the checkpoint and measures it.
 pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table> {
-    let init = |words| -> Result<i32> {
-        let made = program.vedm(words).output().context("can't start vedm init")?;
-        if !made.status.success() {
-            eprint!("{}", String::from_utf8_lossy(&made.stderr));
-        }
-        Ok(made.status.code().unwrap_or(-1))
-    };
-    let checkpoint = plan.model.checkpoint(dir, init)?;
-    let pictures = plan.model.pictures(dir)?;
+    let checkpoint = plan.model.checkpoint(dir, |words| program.init(words))?;
+    let pictures = plan.model.pictures(dir, PICTURES)?;
     let weights = checkpoint.join("model.safetensors");
     let bytes = weights.metadata().with_context(|| format!("{weights:?}"))?.len();
     let mut table = Table::new(plan.model.name, bytes / 4, plan.model.tokens);
@@ -49,7 +42,7 @@ pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table>
 
 /// One text from process start, with the most beams.
 fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table: &mut Table) {
-    let beams = plan.beams.iter().copied().max().unwrap_or(1);
+    let beams = plan.cases.iter().map(|(_, beams)| *beams).max().unwrap_or(1);
     let columns = table.columns.len();
     let mut seconds = Row::new(format!("first text, {beams} beams"), "s", columns);
     let mut peak = Row::new("peak memory of it".to_string(), "MiB", columns);
@@ -100,37 +93,38 @@ fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], ta
     let mut agreement = Row::new("same tokens, greedy".to_string(), "%", sides.len());
     let first = Request { images: batch(pictures, 1), beams: 1, tokens, parts: false };
     ask(&mut sides, &first, table);
-    let (mut encoders, mut steps, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    for &size in plan.batches {
+    let (mut encoders, mut steps, mut rates) = (Vec::<Row>::new(), Vec::new(), Vec::new());
+    for &(size, beams) in plan.cases {
         let images = if size == 1 { "1 image".to_string() } else { format!("{size} images") };
+        let searched = if beams == 1 { "1 beam".to_string() } else { format!("{beams} beams") };
+        let case = format!("{images}, {searched}");
         let mut encoder = Row::new(format!("encoder, {images}"), "ms", sides.len());
-        for &beams in plan.beams {
-            let searched = if beams == 1 { "1 beam".to_string() } else { format!("{beams} beams") };
-            let case = format!("{images}, {searched}");
-            let mut step = Row::new(format!("decode step, {case}"), "ms", sides.len());
-            let mut rate = Row::rate(format!("images a second, {case}"), sides.len());
-            tell(plan, &case);
-            let parts = size <= LARGEST_IN_PARTS;
-            let request = Request { images: batch(pictures, size), beams, tokens, parts };
-            for _ in 0..plan.rounds {
-                let answers = ask(&mut sides, &request, table);
-                let base = answers.iter().flatten().next().map(|answer| answer.ids.clone());
-                for (column, answer) in answers.iter().enumerate() {
-                    let Some(answer) = answer else { continue };
-                    rate.samples[column].push(size as f64 * 1e3 / answer.whole_ms);
-                    if parts {
-                        encoder.samples[column].push(answer.encoder_ms);
-                        step.samples[column].push(answer.step_ms);
-                    }
-                    if let Some(base) = base.as_ref().filter(|_| beams == 1) {
-                        agreement.samples[column].push(same(base, &answer.ids));
-                    }
+        let mut step = Row::new(format!("decode step, {case}"), "ms", sides.len());
+        let mut rate = Row::rate(format!("images a second, {case}"), sides.len());
+        tell(plan, &case);
+        let parts = size <= LARGEST_IN_PARTS;
+        let request = Request { images: batch(pictures, size), beams, tokens, parts };
+        for _ in 0..plan.rounds {
+            let answers = ask(&mut sides, &request, table);
+            let base = answers.iter().flatten().next().map(|answer| answer.ids.clone());
+            for (column, answer) in answers.iter().enumerate() {
+                let Some(answer) = answer else { continue };
+                rate.samples[column].push(size as f64 * 1e3 / answer.whole_ms);
+                if parts {
+                    encoder.samples[column].push(answer.encoder_ms);
+                    step.samples[column].push(answer.step_ms);
+                }
+                if let Some(base) = base.as_ref().filter(|_| beams == 1) {
+                    agreement.samples[column].push(same(base, &answer.ids));
                 }
             }
-            steps.push(step);
-            rates.push(rate);
         }
-        encoders.push(encoder);
+        steps.push(step);
+        rates.push(rate);
+        // Beams are nothing to an encoder: the first case of a size tells its time.
+        if encoders.iter().all(|row| row.name != encoder.name) {
+            encoders.push(encoder);
+        }
     }
     table.rows.extend(encoders.into_iter().chain(steps).chain(rates));
     table.rows.push(agreement);

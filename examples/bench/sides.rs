@@ -47,6 +47,15 @@ impl Program {
         command
     }
 
+    /// `vedm init` with these words; its talk is shown if it fails.
+    pub(crate) fn init(&self, words: Vec<OsString>) -> Result<i32> {
+        let made = self.vedm(words).output().context("can't start vedm init")?;
+        if !made.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&made.stderr));
+        }
+        Ok(made.status.code().unwrap_or(-1))
+    }
+
     /// The words of `vedm caption` for this measurement.
     fn words(
         &self,

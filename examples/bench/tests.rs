@@ -21,7 +21,7 @@ fn a_worker_answers_with_as_many_tokens_as_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let model = material::find("tiny").unwrap();
     let checkpoint = model.checkpoint(dir.path(), vedm).unwrap();
-    let pictures = model.pictures(dir.path()).unwrap();
+    let pictures = model.pictures(dir.path(), material::PICTURES).unwrap();
     assert_ne!(std::fs::read(&pictures[0]).unwrap(), std::fs::read(&pictures[1]).unwrap());
     let request = |images, beams, parts| {
         let images = material::batch(&pictures, images);

@@ -87,7 +87,8 @@ fn touch(states: &Tensor) {
     let _ = states.narrow(1, 0, 1).sum(Kind::Float).double_value(&[]);
 }
 
-fn pixels(reader: &Reader, path: &Path) -> Result<Pixels> {
+/// As the model sees the picture.
+pub(crate) fn pixels(reader: &Reader, path: &Path) -> Result<Pixels> {
     let bytes = std::fs::read(path).with_context(|| format!("can't read {path:?}"))?;
     reader.processor.image_processor.process(&decode(&bytes, &reader.decode)?.image)
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use tch::{Device, Kind};
 
 use super::download::HubArgs;
 use super::generate::GenerateArgs;
@@ -11,6 +13,7 @@ use super::progress::When;
 use super::sidecar::Existing;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::{Background, Pages};
+use crate::nn::Packing;
 
 /// Where else flags may come from.
 pub(super) const ENVIRONMENT: &str =
@@ -89,7 +92,7 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "VEDM_DEVICE", hide_env = true, default_value = "auto")]
     pub device: DeviceChoice,
 
-    /// Number type of the model
+    /// Number type of the model's weights
     #[arg(long, env = "VEDM_DTYPE", hide_env = true, default_value = "auto")]
     pub dtype: Dtype,
 
@@ -100,6 +103,30 @@ pub(super) struct ModelArgs {
     /// Run although the checkpoint has tensors that the model of its config does not use
     #[arg(long, env = "VEDM_ALLOW_UNUSED_TENSORS", hide_env = true, hide_short_help = true)]
     pub allow_unused_tensors: bool,
+}
+
+impl ModelArgs {
+    /// The number type of the model on `device`, and on a CPU what its matrices are packed as.
+    pub(super) fn numbers(&self, device: Device) -> Result<(Kind, Option<Packing>)> {
+        if device.is_cuda() {
+            return Ok(match self.dtype {
+                Dtype::F32 => (Kind::Float, None),
+                Dtype::Bf16 => (Kind::BFloat16, None),
+                Dtype::F16 | Dtype::Auto => (Kind::Half, None),
+                Dtype::Int8 => {
+                    bail!("--dtype int8 is for a CPU; on CUDA use f16, or pass --device cpu")
+                }
+            });
+        }
+        let packing = match self.dtype {
+            Dtype::F32 | Dtype::Auto => Packing::F32,
+            Dtype::Bf16 => Packing::Bf16,
+            Dtype::F16 => Packing::F16,
+            Dtype::Int8 => Packing::Int8,
+        };
+        packing.check()?;
+        Ok((Kind::Float, Some(packing)))
+    }
 }
 
 #[derive(Args)]

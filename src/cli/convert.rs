@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tch::Device;
 
 use super::Verdict;
 use super::download::{self, HubArgs};
@@ -182,7 +181,7 @@ fn options(args: &ConvertArgs) -> WeightOptions {
 fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecoder, Vec<String>)> {
     let kind = ved::stored_kind([&Checkpoint::open(dir)?]);
     let memory = Memory::Shared;
-    ved::load(dir, LoadOptions { device: Device::Cpu, kind, allow_unused, memory })
+    ved::load(dir, LoadOptions { kind, allow_unused, memory, ..LoadOptions::default() })
 }
 
 /// Files that hold weights, in whatever format.

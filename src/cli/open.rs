@@ -43,9 +43,9 @@ pub(super) fn open(
     let dir = model_folder(name, args, quiet)?;
     device::set_threads(args.threads)?;
     let device = args.device.resolve()?;
-    let kind = args.dtype.resolve(device);
+    let (kind, packing) = args.numbers(device)?;
     let allow_unused = args.allow_unused_tensors;
-    let options = LoadOptions { device, kind, allow_unused, memory: Memory::Shared };
+    let options = LoadOptions { device, kind, allow_unused, memory: Memory::Shared, packing };
     let (model, processor) = both(&dir, options)?;
     let (model, warnings) = model;
     warnings.iter().for_each(|warning| talk(warning));

@@ -5,12 +5,10 @@ use tch::Tensor;
 
 use super::Limits;
 use super::bart::{Config, EPS};
-use crate::nn::attention::CrossKv;
-use crate::nn::linear::product;
 use crate::nn::params::Init;
 use crate::nn::{
     Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
-    Params, Projection, Qkv, drop_layer, dropout,
+    Linear, Params, drop_layer, dropout,
 };
 
 /// Tokens, layers and output layer: what these families have in common. Positions and the norms
@@ -20,8 +18,7 @@ pub(super) struct Core {
     /// √D if the config says so, else 1.
     embed_scale: f64,
     layers: Vec<Layer>,
-    /// [V, D]
-    lm_head: Tensor,
+    lm_head: Linear,
     dropout: f64,
     layerdrop: f64,
     cross_attention_size: Option<i64>,
@@ -59,7 +56,7 @@ impl Core {
             layers: (0..config.decoder_layers)
                 .map(|i| Layer::new(&(&layers / i), config))
                 .collect::<Result<_>>()?,
-            lm_head,
+            lm_head: p.head(head, lm_head, None)?,
             dropout: config.dropout,
             layerdrop: config.decoder_layerdrop,
             cross_attention_size: config.cross_attention_hidden_size,
@@ -95,14 +92,13 @@ impl Core {
 
     /// [N, t, D] -> [N, t, V]
     pub(super) fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        product(hidden_states, &self.lm_head, None)
+        self.lm_head.forward(hidden_states)
     }
 
     pub(super) fn limits(&self, max_positions: Option<i64>) -> Limits {
-        let size = self.lm_head.size();
         Limits {
-            hidden_size: size[1],
-            vocab_size: size[0],
+            hidden_size: self.lm_head.inputs(),
+            vocab_size: self.lm_head.outputs(),
             layers: self.layers.len(),
             max_positions,
             cross_attention_size: self.cross_attention_size,
@@ -117,16 +113,16 @@ impl Layer {
         let scale = ((d / heads) as f64).powf(-0.5);
         let states = config.cross_attention_hidden_size.unwrap_or(d);
         let linear = |p: &Params, name, inputs| p.linear_if(name, inputs, d, config.use_bias, init);
+        let joined = |p: &Params, names: &[&str], inputs| {
+            let layers: Vec<_> = names.iter().map(|name| (*name, config.use_bias)).collect();
+            p.joined(&layers, inputs, d, init)
+        };
         let norm = |name| p.layer_norm(name, d, EPS);
         let (own, cross) = (p / "self_attn", p / "encoder_attn");
         Ok(Layer {
             self_attn: Attention {
-                qkv: Qkv::Separate {
-                    query: linear(&own, "q_proj", d)?,
-                    key: linear(&own, "k_proj", d)?,
-                    value: linear(&own, "v_proj", d)?,
-                },
-                out: Projection::Linear(linear(&own, "out_proj", d)?),
+                qkv: joined(&own, &["q_proj", "k_proj", "v_proj"], d)?,
+                out: linear(&own, "out_proj", d)?,
                 heads,
                 scale,
                 dropout: config.attention_dropout,
@@ -134,22 +130,19 @@ impl Layer {
             },
             self_attn_layer_norm: norm("self_attn_layer_norm")?,
             encoder_attn: CrossAttention {
-                query: Projection::Linear(linear(&cross, "q_proj", d)?),
-                key_value: CrossKv::Separate {
-                    key: linear(&cross, "k_proj", states)?,
-                    value: linear(&cross, "v_proj", states)?,
-                },
-                out: Projection::Linear(linear(&cross, "out_proj", d)?),
+                query: linear(&cross, "q_proj", d)?,
+                key_value: joined(&cross.for_many_rows(), &["k_proj", "v_proj"], states)?,
+                out: linear(&cross, "out_proj", d)?,
                 heads,
                 scale,
                 dropout: config.attention_dropout,
             },
             encoder_attn_layer_norm: norm("encoder_attn_layer_norm")?,
             feed_forward: FeedForward {
-                up: Projection::Linear(p.linear("fc1", d, inner, init)?),
+                up: p.linear("fc1", d, inner, init)?,
                 activation: Activation::from_name(&config.activation_function)?,
                 activation_dropout: config.activation_dropout,
-                down: Projection::Linear(p.linear("fc2", inner, d, init)?),
+                down: p.linear("fc2", inner, d, init)?,
             },
             final_layer_norm: norm("final_layer_norm")?,
             dropout: config.dropout,

@@ -10,7 +10,6 @@ use tch::Tensor;
 use super::bert_embeddings::{Embeddings, Positions};
 use super::bert_layer::Layer;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
-use crate::nn::linear::product;
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config};
 
@@ -166,10 +165,7 @@ pub(super) struct Bert {
 /// The output layer, behind a dense layer with a norm where the family has one.
 pub(super) struct Head {
     pub transform: Option<Transform>,
-    /// [V, E]
-    pub decoder: Tensor,
-    /// [V]
-    pub bias: Tensor,
+    pub decoder: Linear,
 }
 
 /// Dense, activation, norm.
@@ -201,13 +197,16 @@ impl Bert {
             project: None,
             layers,
             head: Head {
-                bias: Head::bias(&head, config.vocab_size)?,
                 transform: Some(Transform {
                     dense: transform.linear("dense", d, d, init)?,
                     activation: Activation::from_name(&config.hidden_act)?,
                     layer_norm: transform.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
                 }),
-                decoder,
+                decoder: head.head(
+                    "decoder.weight",
+                    decoder,
+                    Some(Head::bias(&head, config.vocab_size)?),
+                )?,
             },
             limits: config.limits(config.max_position_embeddings),
         })
@@ -251,8 +250,8 @@ impl Head {
     /// [N, t, D] -> [N, t, V]
     pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
         match &self.transform {
-            Some(transform) => product(&transform.forward(xs), &self.decoder, Some(&self.bias)),
-            None => product(xs, &self.decoder, Some(&self.bias)),
+            Some(transform) => self.decoder.forward(&transform.forward(xs)),
+            None => self.decoder.forward(xs),
         }
     }
 }

@@ -53,8 +53,11 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
         layers: Layer::stack(&layers, config)?,
         head: Head {
             transform: None,
-            decoder,
-            bias: Head::bias(&(p / "lm_head"), config.vocab_size)?,
+            decoder: p.head(
+                "lm_head.decoder.weight",
+                decoder,
+                Some(Head::bias(&(p / "lm_head"), config.vocab_size)?),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -4,11 +4,9 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::bert::{Config, PositionType};
-use crate::nn::attention::CrossKv;
 use crate::nn::position::{Relative, RelativeKey, Rotary};
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, FeedForward, LayerNorm, Params, Projection, Qkv,
-    dropout,
+    Activation, Attention, Cache, CrossAttention, FeedForward, LayerNorm, Params, dropout,
 };
 
 /// A post-norm layer.
@@ -84,12 +82,8 @@ pub(super) fn self_attention(p: &Params, config: &Config) -> Result<Attention> {
         })),
     };
     Ok(Attention {
-        qkv: Qkv::Separate {
-            query: own.linear("query", d, d, init)?,
-            key: own.linear("key", d, d, init)?,
-            value: own.linear("value", d, d, init)?,
-        },
-        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
+        qkv: own.joined(&["query", "key", "value"].map(|name| (name, true)), d, d, init)?,
+        out: (p / "output").linear("dense", d, d, init)?,
         heads,
         scale: ((d / heads) as f64).powf(-0.5),
         dropout: config.attention_probs_dropout_prob,
@@ -102,12 +96,9 @@ pub(super) fn cross_attention(p: &Params, config: &Config) -> Result<CrossAttent
     let (d, heads, init) = (config.hidden_size, config.num_attention_heads, config.init());
     let own = p / "self";
     Ok(CrossAttention {
-        query: Projection::Linear(own.linear("query", d, d, init)?),
-        key_value: CrossKv::Separate {
-            key: own.linear("key", d, d, init)?,
-            value: own.linear("value", d, d, init)?,
-        },
-        out: Projection::Linear((p / "output").linear("dense", d, d, init)?),
+        query: own.linear("query", d, d, init)?,
+        key_value: own.for_many_rows().joined(&[("key", true), ("value", true)], d, d, init)?,
+        out: (p / "output").linear("dense", d, d, init)?,
         heads,
         scale: ((d / heads) as f64).powf(-0.5),
         dropout: config.attention_probs_dropout_prob,
@@ -118,9 +109,9 @@ pub(super) fn cross_attention(p: &Params, config: &Config) -> Result<CrossAttent
 pub(super) fn feed_forward(p: &Params, config: &Config) -> Result<FeedForward> {
     let (d, inner, init) = (config.hidden_size, config.intermediate_size, config.init());
     Ok(FeedForward {
-        up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+        up: (p / "intermediate").linear("dense", d, inner, init)?,
         activation: Activation::from_name(&config.hidden_act)?,
         activation_dropout: 0.0,
-        down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+        down: (p / "output").linear("dense", inner, d, init)?,
     })
 }

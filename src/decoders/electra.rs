@@ -52,8 +52,11 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
                 activation: Activation::Gelu,
                 layer_norm: predictions.layer_norm("LayerNorm", e, config.layer_norm_eps)?,
             }),
-            decoder,
-            bias: (p / "generator_lm_head").var("bias", &[config.vocab_size], ZEROS)?,
+            decoder: p.head(
+                "generator_lm_head.weight",
+                decoder,
+                Some((p / "generator_lm_head").var("bias", &[config.vocab_size], ZEROS)?),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

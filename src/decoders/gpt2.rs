@@ -7,13 +7,11 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::{Decoder, DecoderArch, Limits, check_cross_attention};
-use crate::nn::attention::CrossKv;
-use crate::nn::linear::product;
 use crate::nn::params::Init;
 use crate::nn::position::plain;
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerNorm, Params,
-    Projection, Qkv, config, dropout,
+    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, Joined, LayerNorm,
+    Linear, Params, config, dropout,
 };
 
 pub(super) const GPT2: DecoderArch = DecoderArch {
@@ -92,8 +90,7 @@ struct Gpt2 {
     wpe: Embedding,
     layers: Vec<Layer>,
     ln_f: LayerNorm,
-    /// [V, D]
-    lm_head: Tensor,
+    lm_head: Linear,
     embd_pdrop: f64,
     cross_attention_size: Option<i64>,
 }
@@ -116,6 +113,7 @@ impl Gpt2 {
         let tie = config.tie_word_embeddings;
         let (wte, lm_head) =
             p.tied("transformer.wte.weight", "lm_head.weight", &[v, d], init, tie)?;
+        let lm_head = p.head("lm_head.weight", lm_head, None)?;
         let p = p / "transformer";
         Ok(Gpt2 {
             wte: Embedding::new(wte, None),
@@ -151,14 +149,13 @@ impl Decoder for Gpt2 {
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        product(hidden_states, &self.lm_head, None)
+        self.lm_head.forward(hidden_states)
     }
 
     fn limits(&self) -> Limits {
-        let size = self.lm_head.size();
         Limits {
-            hidden_size: size[1],
-            vocab_size: size[0],
+            hidden_size: self.lm_head.inputs(),
+            vocab_size: self.lm_head.outputs(),
             layers: self.layers.len(),
             max_positions: Some(self.wpe.weight.size()[0]),
             cross_attention_size: self.cross_attention_size,
@@ -183,8 +180,8 @@ impl Layer {
         Ok(Layer {
             ln_1: p.layer_norm("ln_1", d, eps)?,
             attn: Attention {
-                qkv: Qkv::Fused(own.conv1d("c_attn", d, 3 * d, init)?),
-                out: Projection::Conv1d(own.conv1d("c_proj", d, d, narrow)?),
+                qkv: Joined::one(own.conv1d("c_attn", d, 3 * d, init)?, 3),
+                out: own.conv1d("c_proj", d, d, narrow)?,
                 heads,
                 scale,
                 dropout: config.attn_pdrop,
@@ -192,19 +189,19 @@ impl Layer {
             },
             ln_cross_attn: p.layer_norm("ln_cross_attn", d, eps)?,
             crossattention: CrossAttention {
-                query: Projection::Conv1d(cross.conv1d("q_attn", d, d, init)?),
-                key_value: CrossKv::Fused(cross.conv1d("c_attn", d, 2 * d, init)?),
-                out: Projection::Conv1d(cross.conv1d("c_proj", d, d, narrow)?),
+                query: cross.conv1d("q_attn", d, d, init)?,
+                key_value: Joined::one(cross.for_many_rows().conv1d("c_attn", d, 2 * d, init)?, 2),
+                out: cross.conv1d("c_proj", d, d, narrow)?,
                 heads,
                 scale,
                 dropout: config.attn_pdrop,
             },
             ln_2: p.layer_norm("ln_2", d, eps)?,
             mlp: FeedForward {
-                up: Projection::Conv1d(mlp.conv1d("c_fc", d, inner, init)?),
+                up: mlp.conv1d("c_fc", d, inner, init)?,
                 activation: Activation::from_name(&config.activation_function)?,
                 activation_dropout: 0.0,
-                down: Projection::Conv1d(mlp.conv1d("c_proj", inner, d, narrow)?),
+                down: mlp.conv1d("c_proj", inner, d, narrow)?,
             },
             resid_pdrop: config.resid_pdrop,
         })

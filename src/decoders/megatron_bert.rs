@@ -113,13 +113,16 @@ fn megatron(p: &Params, config: &Config) -> Result<PreNorm> {
         layers: Layer::stack(&(&encoder / "layer"), config, ("ln", "ln"))?,
         layer_norm: encoder.layer_norm("ln", d, config.layer_norm_eps)?,
         head: Head {
-            bias: Head::bias(&head, config.vocab_size)?,
             transform: Some(Transform {
                 dense: transform.linear("dense", d, d, init)?,
                 activation: Activation::from_name(&config.hidden_act)?,
                 layer_norm: transform.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
             }),
-            decoder,
+            decoder: head.head(
+                "decoder.weight",
+                decoder,
+                Some(Head::bias(&head, config.vocab_size)?),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -14,13 +14,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::bart::EPS;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
-use crate::nn::attention::{CrossKv, merge_heads, split_heads};
-use crate::nn::linear::product;
+use crate::nn::attention::{merge_heads, split_heads};
 use crate::nn::params::Init;
 use crate::nn::position::plain;
 use crate::nn::{
     Activation, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm, Linear,
-    Params, Projection, config, dropout, mask,
+    Params, config, dropout, mask,
 };
 
 pub(super) const PROPHETNET: DecoderArch = DecoderArch {
@@ -111,8 +110,7 @@ struct ProphetNet {
     ngram_embeddings: Tensor,
     embeddings_layer_norm: LayerNorm,
     layers: Vec<Layer>,
-    /// [V, D]
-    lm_head: Tensor,
+    lm_head: Linear,
     /// Position of the first token.
     first: i64,
     dropout: f64,
@@ -166,6 +164,7 @@ impl ProphetNet {
         } else {
             p.var("lm_head.weight", &[v, d], config.init())?
         };
+        let lm_head = p.head("lm_head.weight", lm_head, None)?;
         let p = p / "prophetnet" / "decoder";
         let positions = (&p / "position_embeddings").var(
             "weight",
@@ -225,7 +224,7 @@ impl Decoder for ProphetNet {
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        product(hidden_states, &self.lm_head, None)
+        self.lm_head.forward(hidden_states)
     }
 
     fn limits(&self) -> Limits {
@@ -242,22 +241,24 @@ impl Layer {
             self_attn: NgramSelfAttention::new(&(p / "self_attn"), config)?,
             self_attn_layer_norm: p.layer_norm("self_attn_layer_norm", d, EPS)?,
             cross_attn: CrossAttention {
-                query: Projection::Linear(cross.linear("query_proj", d, d, init)?),
-                key_value: CrossKv::Separate {
-                    key: cross.linear("key_proj", d, d, init)?,
-                    value: cross.linear("value_proj", d, d, init)?,
-                },
-                out: Projection::Linear(cross.linear("out_proj", d, d, init)?),
+                query: cross.linear("query_proj", d, d, init)?,
+                key_value: cross.for_many_rows().joined(
+                    &[("key_proj", true), ("value_proj", true)],
+                    d,
+                    d,
+                    init,
+                )?,
+                out: cross.linear("out_proj", d, d, init)?,
                 heads,
                 scale: ((d / heads) as f64).powf(-0.5),
                 dropout: config.attention_dropout,
             },
             cross_attn_layer_norm: p.layer_norm("cross_attn_layer_norm", d, EPS)?,
             feed_forward: FeedForward {
-                up: Projection::Linear(fed.linear("intermediate", d, inner, init)?),
+                up: fed.linear("intermediate", d, inner, init)?,
                 activation: Activation::from_name(&config.activation_function)?,
                 activation_dropout: config.activation_dropout,
-                down: Projection::Linear(fed.linear("output", inner, d, init)?),
+                down: fed.linear("output", inner, d, init)?,
             },
             feed_forward_layer_norm: p.layer_norm("feed_forward_layer_norm", d, EPS)?,
             dropout: config.dropout,

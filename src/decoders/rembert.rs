@@ -64,8 +64,11 @@ fn new(p: &Params, config: &Config, own: &Own) -> Result<Bert> {
                 activation: Activation::from_name(&config.hidden_act)?,
                 layer_norm: head.layer_norm("LayerNorm", output, config.layer_norm_eps)?,
             }),
-            decoder,
-            bias: head.var("decoder.bias", &[v], ZEROS)?,
+            decoder: head.head(
+                "decoder.weight",
+                decoder,
+                Some(head.var("decoder.bias", &[v], ZEROS)?),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

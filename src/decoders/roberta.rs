@@ -124,12 +124,11 @@ pub(super) fn max_positions(config: &Config) -> i64 {
 pub(super) fn head(p: &Params, config: &Config, decoder: Tensor) -> Result<Head> {
     let d = config.hidden_size;
     Ok(Head {
-        bias: Head::bias(p, config.vocab_size)?,
         transform: Some(Transform {
             dense: p.linear("dense", d, d, config.init())?,
             activation: Activation::Gelu,
             layer_norm: p.layer_norm("layer_norm", d, config.layer_norm_eps)?,
         }),
-        decoder,
+        decoder: p.head("decoder.weight", decoder, Some(Head::bias(p, config.vocab_size)?))?,
     })
 }

@@ -64,13 +64,16 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
         project,
         layers,
         head: Head {
-            bias: Head::bias(&head, config.vocab_size)?,
             transform: Some(Transform {
                 dense: transform.linear("dense", d, e, init)?,
                 activation: Activation::from_name(&config.hidden_act)?,
                 layer_norm: transform.layer_norm("LayerNorm", e, config.layer_norm_eps)?,
             }),
-            decoder,
+            decoder: head.head(
+                "decoder.weight",
+                decoder,
+                Some(Head::bias(&head, config.vocab_size)?),
+            )?,
         },
         limits: config.limits(config.max_position_embeddings),
     })

@@ -10,7 +10,7 @@ use super::{Encoder, EncoderArch, Grid};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::sinusoidal_grid;
-use crate::nn::{Activation, Attention, Linear, Params, PatchEmbeddings, Projection, Qkv};
+use crate::nn::{Activation, Attention, Linear, Params, PatchEmbeddings};
 
 pub(super) const AIMV2_VISION: EncoderArch = EncoderArch {
     model_type: "aimv2_vision_model",
@@ -209,12 +209,13 @@ impl Layer {
         let own = p / "attention";
         let linear = |name| own.linear_if(name, d, d, config.qkv_bias, init);
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: linear("q_proj")?,
-                key: linear("k_proj")?,
-                value: linear("v_proj")?,
-            },
-            out: Projection::Linear(linear("out_proj")?),
+            qkv: own.joined(
+                &["q_proj", "k_proj", "v_proj"].map(|name| (name, config.qkv_bias)),
+                d,
+                d,
+                init,
+            )?,
+            out: linear("out_proj")?,
             heads: config.num_attention_heads,
             scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             dropout: config.attention_dropout,

@@ -12,8 +12,7 @@ use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
 use crate::nn::window::{relative_bias, relative_index_with_cls};
 use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, Projection, Qkv,
-    drop_path, dropout,
+    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, drop_path, dropout,
 };
 
 pub(super) const BEIT: EncoderArch = EncoderArch {
@@ -264,12 +263,8 @@ impl Layer {
         let (init, eps) = (Init::Normal(vit.initializer_range), vit.layer_norm_eps);
         let own = p / "attention" / "attention";
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: own.linear("query", d, d, init)?,
-                key: own.linear_if("key", d, d, false, init)?,
-                value: own.linear("value", d, d, init)?,
-            },
-            out: Projection::Linear((p / "attention" / "output").linear("dense", d, d, init)?),
+            qkv: own.joined(&[("query", true), ("key", false), ("value", true)], d, d, init)?,
+            out: (p / "attention" / "output").linear("dense", d, d, init)?,
             heads,
             scale: ((d / heads) as f64).powf(-0.5),
             dropout: vit.attention_probs_dropout_prob,
@@ -281,10 +276,10 @@ impl Layer {
             None
         };
         let mlp = FeedForward {
-            up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+            up: (p / "intermediate").linear("dense", d, inner, init)?,
             activation: Activation::from_name(&vit.hidden_act)?,
             activation_dropout: 0.0,
-            down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+            down: (p / "output").linear("dense", inner, d, init)?,
         };
         let lambdas = if config.layer_scale_init_value > 0.0 {
             let init = Init::Constant(config.layer_scale_init_value);

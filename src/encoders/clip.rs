@@ -11,9 +11,7 @@ use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::interpolate_square;
-use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, Projection, Qkv,
-};
+use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings};
 
 pub(super) const CLIP_VISION: EncoderArch = EncoderArch {
     model_type: "clip_vision_model",
@@ -256,23 +254,21 @@ impl Layer {
         let (d, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let own = p / "self_attn";
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: own.linear("q_proj", d, d, init.qkv)?,
-                key: own.linear("k_proj", d, d, init.qkv)?,
-                value: own.linear("v_proj", d, d, init.qkv)?,
-            },
-            out: Projection::Linear(own.linear("out_proj", d, d, init.out)?),
+            qkv: own.joined(
+                &["q_proj", "k_proj", "v_proj"].map(|name| (name, true)),
+                d,
+                d,
+                init.qkv,
+            )?,
+            out: own.linear("out_proj", d, d, init.out)?,
             heads: config.num_attention_heads,
             scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             dropout: config.attention_dropout,
             relative: None,
         };
-        let dense = |name, inputs, outputs, weight| -> Result<Projection> {
-            let p = p / "mlp" / name;
-            Ok(Projection::Linear(Linear {
-                weight: p.var("weight", &[outputs, inputs], weight)?,
-                bias: Some(p.var("bias", &[outputs], init.fc_bias)?),
-            }))
+        let own = p / "mlp";
+        let dense = |name, inputs, outputs, weight| {
+            own.linear_drawn(name, inputs, outputs, weight, init.fc_bias)
         };
         let mlp = FeedForward {
             up: dense("fc1", d, inner, init.fc1)?,

@@ -12,8 +12,8 @@ use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
 use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, Projection,
-    Qkv, drop_path, dropout,
+    Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, drop_path,
+    dropout,
 };
 
 pub(super) const DINOV2: EncoderArch = EncoderArch {
@@ -256,14 +256,14 @@ impl Layer {
         let (d, inner) = (config.hidden_size, config.inner());
         let (init, eps) = (Init::TruncNormal(config.initializer_range), config.layer_norm_eps);
         let own = p / "attention" / "attention";
-        let linear = |name| own.linear_if(name, d, d, config.qkv_bias, init);
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: linear("query")?,
-                key: linear("key")?,
-                value: linear("value")?,
-            },
-            out: Projection::Linear((p / "attention" / "output").linear("dense", d, d, init)?),
+            qkv: own.joined(
+                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
+                d,
+                d,
+                init,
+            )?,
+            out: (p / "attention" / "output").linear("dense", d, d, init)?,
             heads: config.num_attention_heads,
             scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             dropout: config.attention_probs_dropout_prob,
@@ -277,10 +277,10 @@ impl Layer {
             }
         } else {
             Mlp::Plain(FeedForward {
-                up: Projection::Linear(own.linear("fc1", d, inner, init)?),
+                up: own.linear("fc1", d, inner, init)?,
                 activation: Activation::from_name(&config.hidden_act)?,
                 activation_dropout: 0.0,
-                down: Projection::Linear(own.linear("fc2", inner, d, init)?),
+                down: own.linear("fc2", inner, d, init)?,
             })
         };
         let scale = |name| (p / name).var("lambda1", &[d], Init::Constant(config.layerscale_value));

@@ -11,8 +11,8 @@ use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::window::{Windows, merge_squares, relative_bias, relative_index};
 use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, Projection,
-    Qkv, drop_path, dropout,
+    Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, drop_path,
+    dropout,
 };
 
 pub(super) const SWIN: EncoderArch = EncoderArch {
@@ -289,14 +289,14 @@ impl Block {
         let (d, heads) = (config.width(stage), config.num_heads[stage]);
         let (window, init) = (config.window_size, Init::Normal(config.initializer_range));
         let own = p / "attention" / "self";
-        let linear = |name| own.linear_if(name, d, d, config.qkv_bias, init);
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: linear("query")?,
-                key: linear("key")?,
-                value: linear("value")?,
-            },
-            out: Projection::Linear((p / "attention" / "output").linear("dense", d, d, init)?),
+            qkv: own.joined(
+                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
+                d,
+                d,
+                init,
+            )?,
+            out: (p / "attention" / "output").linear("dense", d, d, init)?,
             heads,
             scale: ((d / heads) as f64).powf(-0.5),
             dropout: config.attention_probs_dropout_prob,
@@ -337,10 +337,10 @@ pub(super) fn feed_forward(p: &Params, config: &Config, d: i64) -> Result<FeedFo
     let (inner, init) =
         ((config.mlp_ratio * d as f64) as i64, Init::Normal(config.initializer_range));
     Ok(FeedForward {
-        up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+        up: (p / "intermediate").linear("dense", d, inner, init)?,
         activation: Activation::from_name(&config.hidden_act)?,
         activation_dropout: 0.0,
-        down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+        down: (p / "output").linear("dense", inner, d, init)?,
     })
 }
 

@@ -9,10 +9,7 @@ use super::{ByColumns, Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
-use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, Projection, Qkv,
-    dropout,
-};
+use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, dropout};
 
 pub(super) const VIT: EncoderArch = EncoderArch {
     model_type: "vit",
@@ -283,24 +280,24 @@ impl Layer {
     fn new(p: &Params, config: &Config, init: Init) -> Result<Self> {
         let (d, inner) = (config.hidden_size, config.intermediate_size);
         let own = p / "attention" / "attention";
-        let linear = |name| own.linear_if(name, d, d, config.qkv_bias, init);
         let attention = Attention {
-            qkv: Qkv::Separate {
-                query: linear("query")?,
-                key: linear("key")?,
-                value: linear("value")?,
-            },
-            out: Projection::Linear((p / "attention" / "output").linear("dense", d, d, init)?),
+            qkv: own.joined(
+                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
+                d,
+                d,
+                init,
+            )?,
+            out: (p / "attention" / "output").linear("dense", d, d, init)?,
             heads: config.num_attention_heads,
             scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             dropout: config.attention_probs_dropout_prob,
             relative: None,
         };
         let mlp = FeedForward {
-            up: Projection::Linear((p / "intermediate").linear("dense", d, inner, init)?),
+            up: (p / "intermediate").linear("dense", d, inner, init)?,
             activation: Activation::from_name(&config.hidden_act)?,
             activation_dropout: 0.0,
-            down: Projection::Linear((p / "output").linear("dense", inner, d, init)?),
+            down: (p / "output").linear("dense", inner, d, init)?,
         };
         Ok(Layer {
             layernorm_before: p.layer_norm("layernorm_before", d, config.layer_norm_eps)?,

@@ -4,25 +4,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::cache::{Common, KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
-use super::linear::{Conv1d, Linear, Projection};
+use super::linear::{Joined, Linear};
 use super::mask;
 use super::position::Relative;
 
-/// Query, key and value projections, stored as the family stores them.
-pub enum Qkv {
-    Separate {
-        query: Linear,
-        key: Linear,
-        value: Linear,
-    },
-    /// GPT-2's `c_attn`, [D, 3D] in the order q, k, v.
-    Fused(Conv1d),
-}
-
 /// Self-attention with its output projection (dropout after it belongs to the layer).
 pub struct Attention {
-    pub qkv: Qkv,
-    pub out: Projection,
+    /// Query, key and value.
+    pub qkv: Joined,
+    pub out: Linear,
     pub heads: i64,
     /// Multiplies the scores: 1/√d, or what the family says.
     pub scale: f64,
@@ -32,21 +22,12 @@ pub struct Attention {
     pub relative: Option<Relative>,
 }
 
-/// Where cross-attention finds its keys and values.
-pub enum CrossKv {
-    Separate {
-        key: Linear,
-        value: Linear,
-    },
-    /// GPT-2's `crossattention.c_attn`, [D, 2D] in the order k, v.
-    Fused(Conv1d),
-}
-
 /// Attention of N rows to the states of B images (N a multiple of B, image-major).
 pub struct CrossAttention {
-    pub query: Projection,
-    pub key_value: CrossKv,
-    pub out: Projection,
+    pub query: Linear,
+    /// Key and value of the states.
+    pub key_value: Joined,
+    pub out: Linear,
     pub heads: i64,
     pub scale: f64,
     pub dropout: f64,
@@ -151,29 +132,11 @@ pub fn size3(xs: &Tensor) -> (i64, i64, i64) {
     (size[0], size[1], size[2])
 }
 
-impl Qkv {
-    /// [N, t, D] -> three of [N, A, t, d]
-    fn forward(&self, xs: &Tensor, heads: i64) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = match self {
-            Qkv::Separate { query, key, value } => {
-                (query.forward(xs), key.forward(xs), value.forward(xs))
-            }
-            Qkv::Fused(c_attn) => {
-                let mut parts = c_attn.forward(xs).chunk(3, -1);
-                let v = parts.swap_remove(2);
-                let k = parts.swap_remove(1);
-                (parts.swap_remove(0), k, v)
-            }
-        };
-        (split_heads(&q, heads), split_heads(&k, heads), split_heads(&v, heads))
-    }
-}
-
 impl Attention {
     /// Every token sees every token. `bias` is added to the scores, broadcast to [B, A, S, S].
     /// [B, S, D] -> [B, S, D]
     pub fn encode(&self, xs: &Tensor, bias: Option<&Tensor>, train: bool) -> Tensor {
-        let (q, k, v) = self.qkv.forward(xs, self.heads);
+        let [q, k, v] = self.project(xs);
         let context = attend(&q, &k, &v, bias, self.scale, self.probability(train));
         self.out.forward(&merge_heads(&context))
     }
@@ -181,7 +144,7 @@ impl Attention {
     /// Each of t new tokens sees the past and itself; the layer's cache grows.
     /// [N, t, D] -> [N, t, D]
     pub fn decode(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
-        let (mut q, mut k, mut v) = self.qkv.forward(xs, self.heads);
+        let [mut q, mut k, mut v] = self.project(xs);
         if let Some(Relative::Rotary(rotary)) = &self.relative {
             q = rotary.turn(&q, past);
             k = rotary.turn(&k, past);
@@ -203,30 +166,24 @@ impl Attention {
         self.out.forward(&merge_heads(&context))
     }
 
+    /// Query, key and value. [N, t, D] -> three of [N, A, t, d]
+    fn project(&self, xs: &Tensor) -> [Tensor; 3] {
+        self.qkv.forward::<3>(xs).map(|xs| split_heads(&xs, self.heads))
+    }
+
     fn probability(&self, train: bool) -> f64 {
         if train { self.dropout } else { 0.0 }
     }
 }
 
-impl CrossKv {
-    /// [B, S, De] -> keys and values [B, A, S, d]
-    fn forward(&self, states: &Tensor, heads: i64) -> KeyValue {
-        let (key, value) = match self {
-            CrossKv::Separate { key, value } => (key.forward(states), value.forward(states)),
-            CrossKv::Fused(c_attn) => {
-                let mut parts = c_attn.forward(states).chunk(2, -1);
-                let value = parts.swap_remove(1);
-                (parts.swap_remove(0), value)
-            }
-        };
-        KeyValue {
-            key: split_heads(&key, heads).contiguous(),
-            value: split_heads(&value, heads).contiguous(),
-        }
-    }
-}
-
 impl CrossAttention {
+    /// [B, S, De] -> keys and values [B, A, S, d]
+    fn key_value(&self, states: &Tensor) -> KeyValue {
+        let split = |xs: Tensor| split_heads(&xs, self.heads).contiguous();
+        let [key, value] = self.key_value.forward::<2>(states).map(split);
+        KeyValue { key, value }
+    }
+
     /// xs [N, t, D], encoder_hidden_states [B, S, De] -> [N, t, D]
     ///
     /// Keys and values are computed at the first call and belong to the image: the K rows of an image
@@ -240,9 +197,7 @@ impl CrossAttention {
     ) -> Tensor {
         let q = self.query.forward(xs); // [N, t, D]
         let (n, t, d) = size3(&q);
-        let kv = cache
-            .cross
-            .get_or_insert_with(|| self.key_value.forward(encoder_hidden_states, self.heads));
+        let kv = cache.cross.get_or_insert_with(|| self.key_value(encoder_hidden_states));
         let b = kv.key.size()[0];
         let rows = n / b * t;
         let q = q.reshape([b, rows, self.heads, d / self.heads]).transpose(1, 2); // [B, A, K·t, d]

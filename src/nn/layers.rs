@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::Projection;
+use super::linear::Linear;
 use super::params::{Init, ONES, Params, ZEROS};
 
 /// Layer normalisation over the last axis (Ba et al. 2016), biased variance.
@@ -58,11 +58,11 @@ impl Embedding {
 
 /// Two dense layers with an activation between them.
 pub struct FeedForward {
-    pub up: Projection,
+    pub up: Linear,
     pub activation: Activation,
     /// Dropout after the activation (BART family; 0 elsewhere).
     pub activation_dropout: f64,
-    pub down: Projection,
+    pub down: Linear,
 }
 
 impl FeedForward {

@@ -20,10 +20,10 @@ pub mod store;
 pub mod window;
 
 pub use activation::Activation;
-pub use attention::{Attention, CrossAttention, Qkv};
+pub use attention::{Attention, CrossAttention};
 pub use cache::{Cache, KeyValue, LayerCache};
 pub use dropout::{drop_layer, drop_path, dropout};
 pub use layers::{Embedding, FeedForward, LayerNorm, PatchEmbeddings};
-pub use linear::{Conv1d, Linear, Projection};
+pub use linear::{Joined, Linear, Packing};
 pub use params::{Init, Params};
 pub use store::{Missing, Store, Variable};

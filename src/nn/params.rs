@@ -10,6 +10,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
+use super::linear::Packing;
 use super::store::{Missing, Store};
 
 /// How a variable is drawn when there is no checkpoint to take it from.
@@ -38,12 +39,13 @@ pub const ONES: Init = Init::Constant(1.0);
 pub struct Params {
     store: Rc<Store>,
     prefix: String,
+    many_rows: bool,
 }
 
 impl Params {
     /// The root of a store.
     pub fn root(store: Rc<Store>) -> Self {
-        Params { store, prefix: String::new() }
+        Params { store, prefix: String::new(), many_rows: false }
     }
 
     pub fn device(&self) -> Device {
@@ -52,6 +54,26 @@ impl Params {
 
     pub fn kind(&self) -> Kind {
         self.store.kind()
+    }
+
+    /// What the matrices of dense layers become; None where they stay variables.
+    pub(super) fn packing(&self) -> Option<Packing> {
+        self.store.packs()
+    }
+
+    /// The same place, for layers that see many rows at once: encoders, and what reads their states.
+    /// Decoders see a row for each sequence.
+    pub fn for_many_rows(&self) -> Self {
+        Params { many_rows: true, ..self.clone() }
+    }
+
+    pub(super) fn many_rows(&self) -> bool {
+        self.many_rows
+    }
+
+    /// The layer holds this variable's value itself from now on.
+    pub(super) fn let_go(&self, name: &str) {
+        self.store.let_go(&self.key(name));
     }
 
     fn key(&self, name: &str) -> String {
@@ -230,7 +252,11 @@ impl<T: Display> Div<T> for &Params {
     type Output = Params;
 
     fn div(self, name: T) -> Params {
-        Params { store: self.store.clone(), prefix: self.key(&name.to_string()) }
+        Params {
+            store: self.store.clone(),
+            prefix: self.key(&name.to_string()),
+            many_rows: self.many_rows,
+        }
     }
 }
 
@@ -299,96 +325,4 @@ fn truncated_normal(shape: &[i64], std: f64) -> Tensor {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    /// Keys and values of one-element tensors.
-    type Source = &'static [(&'static str, f64)];
-
-    /// A store over them.
-    fn store(values: Source, missing: Missing) -> Rc<Store> {
-        let tensors: Vec<(String, f64)> =
-            values.iter().map(|(key, value)| (key.to_string(), *value)).collect();
-        let keys = tensors.iter().map(|(key, _)| key.clone()).collect();
-        let lookup = move |key: &str| {
-            let value = tensors.iter().find(|(known, _)| known == key).unwrap().1;
-            Ok(Tensor::from_slice(&[value as f32]))
-        };
-        Rc::new(Store::new(keys, Box::new(lookup), missing, Device::Cpu, Kind::Float))
-    }
-
-    #[test]
-    fn tied_names_hold_one_tensor_where_the_file_allows_it() {
-        // What the file has, whether the config ties, the two values, warnings.
-        let table: [(Source, bool, (f64, f64), usize); 5] = [
-            (&[("a", 1.0)], true, (1.0, 1.0), 0),
-            (&[("b", 2.0)], true, (2.0, 2.0), 0),
-            (&[("a", 3.0), ("b", 3.0)], true, (3.0, 3.0), 0),
-            (&[("a", 1.0), ("b", 2.0)], true, (1.0, 2.0), 1),
-            (&[("a", 1.0), ("b", 2.0)], false, (1.0, 2.0), 0),
-        ];
-        for (values, tie, expected, warnings) in table {
-            let store = store(values, Missing::Refuse);
-            let (a, b) =
-                Params::root(store.clone()).tied("a", "b", &[1], Init::Normal(1.0), tie).unwrap();
-            assert_eq!((a.double_value(&[0]), b.double_value(&[0])), expected, "{values:?}");
-            assert_eq!(store.warnings().len(), warnings, "{values:?}");
-            assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
-        }
-    }
-
-    #[test]
-    fn tied_names_are_read_once() {
-        let reads = Rc::new(std::cell::RefCell::new(Vec::new()));
-        let noted = reads.clone();
-        let lookup = move |key: &str| {
-            noted.borrow_mut().push(key.to_string());
-            Ok(Tensor::from_slice(&[1.0f32]))
-        };
-        let keys = vec!["a".to_string(), "b".to_string()];
-        let store = Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
-        let store = Rc::new(store);
-        let p = Params::root(store.clone());
-        let (a, b) = p.tied("a", "b", &[1], ZEROS, true).unwrap();
-        assert_eq!(a.data_ptr(), b.data_ptr());
-        assert_eq!(*reads.borrow(), ["a", "b"]);
-        store.close();
-        assert!(p.var("a", &[1], ZEROS).unwrap_err().to_string().contains("too late"));
-    }
-
-    #[test]
-    fn shared_names_hold_one_tensor() {
-        let table: [(Source, f64, usize); 3] = [
-            (&[("a", 1.0)], 1.0, 0),
-            (&[("c", 2.0)], 2.0, 0),
-            (&[("a", 1.0), ("b", 1.0), ("c", 4.0)], 1.0, 1),
-        ];
-        for (values, expected, warnings) in table {
-            let store = store(values, Missing::Refuse);
-            let found = Params::root(store.clone()).shared(&["a", "b", "c"], &[1], ZEROS).unwrap();
-            assert_eq!(found.double_value(&[0]), expected, "{values:?}");
-            assert_eq!(store.warnings().len(), warnings, "{values:?}");
-            assert_eq!((store.variables().len(), store.aliases().len()), (1, 2));
-            assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
-        }
-        let empty = store(&[], Missing::Refuse);
-        let _ = Params::root(empty.clone()).shared(&["a", "b"], &[1], ZEROS).unwrap();
-        assert!(empty.check().unwrap_err().to_string().contains("\"a\""));
-    }
-
-    #[test]
-    fn spare_tensors_are_kept_but_neither_missed_nor_trained() {
-        let empty = store(&[], Missing::Refuse);
-        Params::root(empty.clone()).spare("a", &[1], ZEROS).unwrap();
-        assert!(empty.check().is_ok() && empty.variables().is_empty());
-        for (values, missing) in
-            [(&[("a", 1.0)] as Source, Missing::Refuse), (&[], Missing::Initialize)]
-        {
-            let store = store(values, missing);
-            Params::root(store.clone()).spare("a", &[1], ZEROS).unwrap();
-            let variables = store.variables();
-            assert_eq!(variables.len(), 1);
-            assert!(!variables[0].trainable);
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
+use super::linear::Packing;
+
 /// Gives the tensor of a key that the source has.
 pub type Lookup = Box<dyn Fn(&str) -> Result<Tensor>>;
 
@@ -37,6 +39,7 @@ pub struct Store {
     missing: Missing,
     device: Device,
     kind: Kind,
+    packing: Option<Packing>,
     tally: RefCell<Tally>,
 }
 
@@ -65,7 +68,23 @@ impl Store {
     ) -> Self {
         let known = keys.iter().cloned().collect();
         let lookup = RefCell::new(Some(lookup));
-        Store { lookup, keys, known, missing, device, kind, tally: RefCell::default() }
+        Store {
+            lookup,
+            keys,
+            known,
+            missing,
+            device,
+            kind,
+            packing: None,
+            tally: RefCell::default(),
+        }
+    }
+
+    /// For inference on a CPU alone: matrices of dense layers are packed as they are read, and are no
+    /// variables any more, so that the model can be neither trained nor saved.
+    pub fn packing(mut self, packing: Packing) -> Self {
+        self.packing = Some(packing);
+        self
     }
 
     /// A store without a source: every variable is drawn by its rule.
@@ -90,6 +109,11 @@ impl Store {
 
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What matrices become; None while the variables are kept.
+    pub fn packs(&self) -> Option<Packing> {
+        self.packing
     }
 
     pub fn missing(&self) -> Missing {
@@ -123,6 +147,15 @@ impl Store {
         let handle = tensor.shallow_clone();
         tally.variables.push(Variable { name: name.to_string(), tensor, trainable, norm: false });
         Ok(handle)
+    }
+
+    /// The value of the variable `name` is held elsewhere, in another form, or by another name.
+    pub(super) fn let_go(&self, name: &str) {
+        let mut tally = self.tally.borrow_mut();
+        let shared = tally.aliases.iter().any(|(_, first)| first == name);
+        if let Some(place) = tally.index.get(name).copied().filter(|_| !shared) {
+            tally.variables[place].tensor = Tensor::new();
+        }
     }
 
     /// The variable `name` belongs to a `LayerNorm`.
@@ -203,11 +236,13 @@ impl Store {
     }
 
     /// Every variable, in the order of construction; a shared tensor stands once, under its first name.
+    /// Those that are packed are left out.
     pub fn variables(&self) -> Vec<Variable> {
         let tally = self.tally.borrow();
         tally
             .variables
             .iter()
+            .filter(|v| v.tensor.defined())
             .map(|v| Variable {
                 name: v.name.clone(),
                 tensor: v.tensor.shallow_clone(),

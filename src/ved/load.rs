@@ -11,6 +11,7 @@ use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{Checkpoint, Memory, TensorInfo};
 use crate::decoders;
 use crate::encoders::{self, ignored};
+use crate::nn::Packing;
 use crate::nn::store::{Missing, Store, list};
 
 /// How a checkpoint is opened.
@@ -23,6 +24,8 @@ pub struct LoadOptions {
     pub allow_unused: bool,
     /// Whose memory the weights are: a model that only computes may share the file's.
     pub memory: Memory,
+    /// For inference on a CPU: what the matrices are packed as, whatever `kind` says of the rest.
+    pub packing: Option<Packing>,
 }
 
 impl Default for LoadOptions {
@@ -32,6 +35,7 @@ impl Default for LoadOptions {
             kind: Kind::Float,
             allow_unused: false,
             memory: Memory::Own,
+            packing: None,
         }
     }
 }
@@ -59,7 +63,11 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
         }
         source.tensor_as(key, kind, device, memory)
     });
-    let store = Rc::new(Store::new(keys, lookup, Missing::Refuse, device, kind));
+    let store = Store::new(keys, lookup, Missing::Refuse, device, kind);
+    let store = Rc::new(match options.packing {
+        Some(packing) => store.packing(packing),
+        None => store,
+    });
     let model = VisionEncoderDecoder::build(config, store.clone())
         .with_context(|| format!("the checkpoint {dir:?} can't be used"))?;
     store.check().with_context(|| format!("{dir:?}"))?;

@@ -45,7 +45,7 @@ impl VisionEncoderDecoder {
     pub fn build(config: VisionEncoderDecoderConfig, store: Rc<Store>) -> Result<Self> {
         let root = Params::root(store.clone());
         let encoder_arch = encoders::find(config.encoder_type())?;
-        let encoder = (encoder_arch.build)(&config.encoder, &(&root / "encoder"))
+        let encoder = (encoder_arch.build)(&config.encoder, &(&root / "encoder").for_many_rows())
             .with_context(|| format!("encoder {:?}", encoder_arch.model_type))?;
         let decoder_arch = decoders::find(config.decoder_type())?;
         let decoder = (decoder_arch.build)(&config.decoder, &(&root / "decoder"))
@@ -60,7 +60,8 @@ impl VisionEncoderDecoder {
             cross.unwrap_or_default()
         );
         let enc_to_dec_proj = if from != to && cross.is_none() {
-            Some(root.linear("enc_to_dec_proj", from, to, Init::Normal(0.02))?)
+            let many = root.for_many_rows();
+            Some(many.linear("enc_to_dec_proj", from, to, Init::Normal(0.02))?)
         } else {
             None
         };

@@ -141,6 +141,7 @@ impl Default for WeightOptions {
 
 /// Writes config.json and the weights into `dir`.
 pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptions) -> Result<()> {
+    ensure!(model.store().packs().is_none(), "a model that is packed for inference can't be saved");
     let kind = options.kind.unwrap_or(model.kind());
     let mut config = model.config.to_json();
     if let Value::Object(top) = &mut config {

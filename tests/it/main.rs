@@ -5,6 +5,7 @@ mod commands;
 mod completions;
 mod convert;
 mod curves;
+mod dtypes;
 mod errors;
 mod eval;
 mod explain;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 use vedm::image::{self, DecodeOptions, Pixels};
+use vedm::nn::Packing;
 use vedm::pipeline;
 use vedm::ved::{self, LoadOptions, Processor, VisionEncoderDecoder};
 
@@ -97,11 +98,17 @@ impl Case {
         let expected = self.tensors["encoder_hidden_states"].shallow_clone();
         self.compare("states", &states, &expected, STATES);
         self.teacher_forced(&pixel_values);
+        self.names();
         let _guard = tch::no_grad_guard();
+        // What users run: matrices packed for inference, in f32 too.
+        let packing = Some(Packing::F32);
+        let options = LoadOptions { packing, ..LoadOptions::default() };
+        self.model = ved::load(&self.dir, options).unwrap().0;
+        let states = self.model.encode(&pixel_values, false);
+        self.compare("packed states", &states, &expected, STATES);
         let states = self.model.project(&states);
         self.generations(&states);
         self.processed(&states);
-        self.names();
         (self.line, self.failures)
     }
 

@@ -1,0 +1,331 @@
+//! Dense layers, and the one place that chooses how a matrix product is computed.
+//!
+//! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
+//! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
+
+mod number;
+mod panel;
+
+use anyhow::{Result, ensure};
+use tch::{Device, Kind, Tensor};
+
+use super::params::{Init, Params, ZEROS};
+use crate::native::{self, Layout, PackedMatrix, Then};
+pub use panel::{Packing, Panels};
+
+/// y = x·Wᵀ + b.
+pub struct Linear {
+    weights: Weights,
+    bias: Option<Tensor>,
+}
+
+enum Weights {
+    /// The variable itself, whose gradient is asked for after it was read: no view of it is kept.
+    Plain(Tensor, Storage),
+    /// For few rows.
+    Panels(Panels),
+    /// For many rows, in a narrower type than f32.
+    Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
+}
+
+/// Dense layers over the same input, computed by one product where that is faster.
+pub struct Joined {
+    layers: Vec<Linear>,
+    /// How many results they give together.
+    parts: i64,
+}
+
+/// How a checkpoint stores a matrix.
+#[derive(Clone, Copy, PartialEq)]
+enum Storage {
+    /// [out, in]: `nn.Linear`
+    OutIn,
+    /// [in, out]: the reference's `Conv1D` (GPT-2)
+    InOut,
+}
+
+/// A dense layer in a checkpoint.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    name: &'a str,
+    inputs: i64,
+    outputs: i64,
+    /// How the bias is drawn; None where there is none.
+    bias: Option<Init>,
+    storage: Storage,
+}
+
+impl Params {
+    /// A dense layer with bias: keys `name.weight` [out, in] and `name.bias` [out].
+    pub fn linear(&self, name: &str, inputs: i64, outputs: i64, init: Init) -> Result<Linear> {
+        self.linear_if(name, inputs, outputs, true, init)
+    }
+
+    /// A dense layer whose bias is there if `bias` says so.
+    pub fn linear_if(
+        &self,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        bias: bool,
+        init: Init,
+    ) -> Result<Linear> {
+        let bias = bias.then_some(ZEROS);
+        self.dense(Key { name, inputs, outputs, bias, storage: Storage::OutIn }, init)
+    }
+
+    /// A dense layer whose bias is not drawn as zeros.
+    pub fn linear_drawn(
+        &self,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        weight: Init,
+        bias: Init,
+    ) -> Result<Linear> {
+        let bias = Some(bias);
+        self.dense(Key { name, inputs, outputs, bias, storage: Storage::OutIn }, weight)
+    }
+
+    /// GPT-2's transposed dense layer: keys `name.weight` [in, out] and `name.bias` [out].
+    pub fn conv1d(&self, name: &str, inputs: i64, outputs: i64, init: Init) -> Result<Linear> {
+        let bias = Some(ZEROS);
+        self.dense(Key { name, inputs, outputs, bias, storage: Storage::InOut }, init)
+    }
+
+    /// Dense layers [inputs] -> [outputs] each, over the same input; each name with whether it has a bias.
+    ///
+    /// One product where weights are packed anyway; with many rows in f32 it gains nothing (measured), and
+    /// would cost a copy of the weights.
+    pub fn joined(
+        &self,
+        layers: &[(&str, bool)],
+        inputs: i64,
+        outputs: i64,
+        init: Init,
+    ) -> Result<Joined> {
+        let parts = layers.len() as i64;
+        let read = |&(name, bias): &(&str, bool)| {
+            let bias = bias.then_some(ZEROS);
+            self.matrix(Key { name, inputs, outputs, bias, storage: Storage::OutIn }, init)
+        };
+        let read: Vec<_> = layers.iter().map(read).collect::<Result<_>>()?;
+        if self.packing().is_none() || (self.packing() == Some(Packing::F32) && self.many_rows()) {
+            let layers =
+                read.into_iter().map(|(weight, bias)| self.packed(weight, Storage::OutIn, bias));
+            return Ok(Joined { layers: layers.collect::<Result<_>>()?, parts });
+        }
+        let weights: Vec<&Tensor> = read.iter().map(|(weight, _)| weight).collect();
+        let weight = Tensor::cat(&weights, 0);
+        let bias = layers.iter().any(|(_, bias)| *bias).then(|| {
+            let none = || Tensor::zeros([outputs], (self.kind(), self.device()));
+            let given =
+                read.iter().map(|(_, bias)| bias.as_ref().map_or_else(none, Tensor::shallow_clone));
+            Tensor::cat(&given.collect::<Vec<_>>(), 0)
+        });
+        drop(read);
+        Ok(Joined::one(self.packed(weight, Storage::OutIn, bias)?, parts))
+    }
+
+    /// The output layer over a matrix [V, D] that has been read under `key`, or that embeddings share.
+    pub fn head(&self, key: &str, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
+        if self.packing().is_some() {
+            self.let_go(key);
+        }
+        self.packed(weight, Storage::OutIn, bias)
+    }
+
+    fn dense(&self, key: Key, init: Init) -> Result<Linear> {
+        let (weight, bias) = self.matrix(key, init)?;
+        self.packed(weight, key.storage, bias)
+    }
+
+    /// Weight as it is stored and bias [out]; the store keeps the weight only if it does not pack.
+    fn matrix(&self, key: Key, init: Init) -> Result<(Tensor, Option<Tensor>)> {
+        let p = self / key.name;
+        let weight = match key.storage {
+            Storage::OutIn => p.var("weight", &[key.outputs, key.inputs], init)?,
+            Storage::InOut => p.var("weight", &[key.inputs, key.outputs], init)?,
+        };
+        if self.packing().is_some() {
+            p.let_go("weight");
+        }
+        let bias = key.bias.map(|init| p.var("bias", &[key.outputs], init)).transpose()?;
+        Ok((weight, bias))
+    }
+
+    fn packed(&self, weight: Tensor, storage: Storage, bias: Option<Tensor>) -> Result<Linear> {
+        let weights = match self.packing() {
+            None => Weights::Plain(weight, storage),
+            // In f32 libtorch's own product is as good as any for many rows, and needs no copy.
+            Some(Packing::F32) if self.many_rows() => Weights::Plain(weight, storage),
+            Some(packing) => {
+                let weight = storage.out_in(&weight);
+                match self.many_rows() {
+                    true => many(&weight, bias.as_ref(), packing)?,
+                    false => Weights::Panels(Panels::pack(&weight, packing)),
+                }
+            }
+        };
+        Ok(Linear { weights, bias })
+    }
+}
+
+impl Storage {
+    /// A matrix so stored as [out, in].
+    fn out_in(self, weight: &Tensor) -> Tensor {
+        match self {
+            Storage::OutIn => weight.shallow_clone(),
+            Storage::InOut => weight.tr(),
+        }
+    }
+}
+
+impl Packing {
+    /// An error, in a sentence, where this CPU or this build does not serve the type.
+    pub fn check(self) -> Result<()> {
+        if self == Packing::F32 {
+            return Ok(());
+        }
+        ensure!(
+            native::has_operators(),
+            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
+             --dtype f32"
+        );
+        match self {
+            Packing::Bf16 => ensure!(
+                native::has_bf16(),
+                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
+                 in f32; use --dtype f16, int8 or f32"
+            ),
+            _ => ensure!(
+                native::has_avx2(),
+                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// W [out, in] for many rows in a narrower type.
+fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+    let (layout, kind) = match packing {
+        Packing::F32 => (Layout::OneDnn, Kind::Float),
+        Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
+        Packing::F16 => (Layout::F16, Kind::Float),
+        Packing::Int8 if native::has_matrix_unit() => (Layout::Int8OneDnn, Kind::Float),
+        Packing::Int8 => (Layout::Int8Fbgemm, Kind::Float),
+    };
+    let (outputs, inputs) = weight.size2()?;
+    let scales = (packing == Packing::Int8).then(|| int8_scales(weight));
+    let (weight, bias) = (weight.to_kind(kind).contiguous(), bias.map(|bias| bias.to_kind(kind)));
+    let matrix = PackedMatrix::pack(layout, &weight, scales.as_ref(), bias.as_ref())?;
+    Ok(Weights::Operator { matrix, kind, inputs, outputs })
+}
+
+impl Linear {
+    /// Width of what it gives.
+    pub fn outputs(&self) -> i64 {
+        match &self.weights {
+            Weights::Plain(weight, storage) => storage.out_in(weight).size()[0],
+            Weights::Panels(panels) => panels.outputs(),
+            Weights::Operator { outputs, .. } => *outputs,
+        }
+    }
+
+    /// Width of what it takes.
+    pub fn inputs(&self) -> i64 {
+        match &self.weights {
+            Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
+            Weights::Panels(panels) => panels.inputs(),
+            Weights::Operator { inputs, .. } => *inputs,
+        }
+    }
+
+    /// [.., in] -> [.., out]
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        match &self.weights {
+            Weights::Plain(weight, Storage::InOut) if weight.requires_grad() => {
+                // So the weight's gradient comes as the weight is stored; `linear` gives it turned over.
+                let mut size = xs.size();
+                let inputs = size.pop().unwrap_or_default();
+                size.push(weight.size()[1]);
+                let rows = xs.reshape([-1, inputs]);
+                match &self.bias {
+                    Some(bias) => bias.addmm(&rows, weight),
+                    None => rows.matmul(weight),
+                }
+                .reshape(size)
+            }
+            Weights::Plain(weight, storage) => {
+                product(xs, &storage.out_in(weight), self.bias.as_ref())
+            }
+            Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
+            Weights::Operator { matrix, kind, .. } => {
+                let product = matrix.product(&xs.to_kind(*kind), Then::Nothing);
+                product
+                    .expect("the operator took this matrix when it was packed")
+                    .to_kind(xs.kind())
+            }
+        }
+    }
+}
+
+impl Joined {
+    /// A layer that gives `parts` results at once, [.., parts·out].
+    pub fn one(layer: Linear, parts: i64) -> Self {
+        Joined { layers: vec![layer], parts }
+    }
+
+    /// [.., in] -> N of [.., out]
+    pub fn forward<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
+        debug_assert_eq!(self.parts, N as i64);
+        let parts = match self.layers.as_slice() {
+            [one] => one.forward(xs).chunk(N as i64, -1),
+            each => each.iter().map(|layer| layer.forward(xs)).collect(),
+        };
+        parts.try_into().expect("as many results as layers were joined")
+    }
+}
+
+/// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
+/// W [out, in] -> [out], f64
+pub fn int8_scales(weight: &Tensor) -> Tensor {
+    let largest = weight.abs().amax([1], false).to_kind(Kind::Double) / 127.0;
+    largest.where_self(&largest.gt(0.0), &largest.ones_like())
+}
+
+/// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
+const FEW_ROWS: i64 = 8;
+
+/// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
+fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let size = xs.size();
+    let inputs = size[size.len() - 1];
+    let rows = xs.numel() as i64 / inputs.max(1);
+    let plain = xs.device() != Device::Cpu
+        || xs.kind() != Kind::Float
+        || rows == 1
+        || rows > FEW_ROWS
+        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
+        || !weight.is_contiguous()
+        || xs.requires_grad()
+        || weight.requires_grad();
+    if plain {
+        return xs.linear(weight, bias);
+    }
+    // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
+    let product = weight.matmul(&xs.reshape([rows, inputs]).tr()).tr(); // [rows, out]
+    let product = match bias {
+        Some(bias) => product + bias,
+        None => product,
+    };
+    let mut size = size;
+    if let Some(last) = size.last_mut() {
+        *last = weight.size()[0];
+    }
+    product.reshape(size)
+}
+
+#[cfg(test)]
+mod tests;

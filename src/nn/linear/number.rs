@@ -1,0 +1,156 @@
+//! Numbers narrower than f32, as packed matrices keep them.
+#![allow(clippy::needless_range_loop)] // plain loops over fixed sizes become vectors, closures need not
+
+use std::ops::{Deref, DerefMut};
+
+use crate::native::Lanes;
+
+/// A number that a panel is made of.
+pub(super) trait Number: Copy + Default + Send + Sync {
+    /// A line of a panel as f32.
+    fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
+}
+
+/// The upper half of an f32.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bf16(u16);
+
+/// IEEE 754 binary16.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(super) struct F16(u16);
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
+        *line
+    }
+}
+
+impl Number for Bf16 {
+    #[inline(always)]
+    fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
+        let mut wide = [0f32; P];
+        for j in 0..P {
+            wide[j] = f32::from_bits(u32::from(line[j].0) << 16);
+        }
+        wide
+    }
+}
+
+impl Number for F16 {
+    #[inline(always)]
+    fn widen<L: Lanes, const P: usize>(line: &[F16; P]) -> [f32; P] {
+        let mut halves = [0u16; P];
+        for j in 0..P {
+            halves[j] = line[j].0;
+        }
+        L::halves(halves)
+    }
+}
+
+impl Number for i8 {
+    #[inline(always)]
+    fn widen<L: Lanes, const P: usize>(line: &[i8; P]) -> [f32; P] {
+        let mut wide = [0f32; P];
+        for j in 0..P {
+            wide[j] = f32::from(line[j]);
+        }
+        wide
+    }
+}
+
+impl Bf16 {
+    /// To the nearest, ties to even.
+    pub(super) fn round(x: f32) -> Self {
+        let bits = x.to_bits();
+        if x.is_nan() {
+            return Bf16((bits >> 16) as u16 | 0x40);
+        }
+        Bf16((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+    }
+}
+
+impl F16 {
+    /// To the nearest, ties to even; what is too large becomes the largest finite number, as a weight
+    /// that is infinite would spoil every sum.
+    pub(super) fn round(x: f32) -> Self {
+        const LARGEST: f32 = 65504.0;
+        let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
+        if x.is_nan() {
+            return F16(sign | 0x7e00);
+        }
+        let size = x.abs().min(LARGEST);
+        // Below 2^-14 the steps are those of a whole number of 2^-24.
+        if size < 2f32.powi(-14) {
+            return F16(sign | (size * 2f32.powi(24)).round_ties_even() as u16);
+        }
+        let bits = size.to_bits();
+        let rounded = bits + 0xfff + ((bits >> 13) & 1);
+        F16(sign | ((rounded >> 13) - (112 << 10)) as u16)
+    }
+}
+
+/// Numbers whose first lies at the beginning of a cache line.
+pub(super) struct Aligned<T> {
+    values: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+const LINE: usize = 64;
+
+impl<T: Copy + Default> Aligned<T> {
+    pub(super) fn zeros(len: usize) -> Self {
+        let spare = LINE / size_of::<T>();
+        let values = vec![T::default(); len + spare];
+        let start = values.as_ptr().align_offset(LINE).min(spare);
+        Aligned { values, start, len }
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values[self.start..self.start + self.len]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values[self.start..self.start + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Kind, Tensor};
+
+    use super::*;
+
+    /// Both roundings give the numbers of libtorch's.
+    #[test]
+    fn halves_are_rounded_as_libtorch_does() {
+        let values: Vec<f32> = (0..4000u32)
+            .map(|i| {
+                let size = 2f32.powi((i % 40) as i32 - 26);
+                let value =
+                    size * (1.0 + (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0);
+                if i % 2 == 0 { value } else { -value }
+            })
+            .chain([0.0, -0.0, 65504.0, 2f32.powi(-14), 2f32.powi(-25), 1.5 * 2f32.powi(-24)])
+            .filter(|value| value.abs() <= 65504.0)
+            .collect();
+        let tensor = Tensor::from_slice(&values);
+        let back = |kind| Vec::<f32>::try_from(tensor.to_kind(kind).to_kind(Kind::Float));
+        for (value, expected) in values.iter().zip(back(Kind::BFloat16).expect("numbers")) {
+            assert_eq!(f32::from_bits(u32::from(Bf16::round(*value).0) << 16), expected, "{value}");
+        }
+        for (value, expected) in values.iter().zip(back(Kind::Half).expect("numbers")) {
+            let found = crate::native::half_to_f32(F16::round(*value).0);
+            assert_eq!(found, expected, "{value}");
+        }
+        assert_eq!(crate::native::half_to_f32(F16::round(1e9).0), 65504.0);
+    }
+}

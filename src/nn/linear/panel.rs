@@ -1,0 +1,275 @@
+//! Products of a few rows with a packed matrix: what a decoding step consists of.
+//!
+//! With one row a product reads every weight once and does next to nothing with it, so its time is that
+//! of reading memory. The general product of libtorch re-arranges the matrix at every call as soon as
+//! there are two rows, which costs a second pass over it. Here the matrix lies in panels, once and for all:
+//! panel p holds columns p·P to p·P+P of Wᵀ as [in][P], so that a core reads memory from one end to the
+//! other, and up to eight rows are done for each weight read. Weights may be narrower than f32; they are
+//! widened in registers, so that inputs, sums and results stay f32.
+
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
+
+use super::number::{Aligned, Bf16, F16, Number};
+use crate::native::{self, Lanes, Vectorized};
+
+/// A matrix [out, in] in panels.
+pub struct Panels {
+    data: Data,
+    inputs: usize,
+    outputs: usize,
+}
+
+enum Data {
+    F32(Aligned<f32>),
+    Bf16(Aligned<Bf16>),
+    F16(Aligned<F16>),
+    /// A weight is the whole number times the scale of its output.
+    Int8(Aligned<i8>, Vec<f32>),
+}
+
+/// What the weights of a packed matrix are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    F32,
+    Bf16,
+    F16,
+    /// Whole numbers of 8 bits with a scale for each output.
+    Int8,
+}
+
+/// Bytes of weights below which a second thread costs more than it brings.
+const WORTH_A_THREAD: usize = 1 << 16;
+
+impl Panels {
+    /// Packs W [out, in] (f32, CPU, any strides).
+    pub fn pack(weight: &Tensor, packing: Packing) -> Self {
+        let (outputs, inputs) = weight.size2().expect("a matrix");
+        let (outputs, inputs) = (outputs as usize, inputs as usize);
+        // Stored either as [out, in] or, seen through a transpose, as [in, out].
+        let transposed = !weight.is_contiguous() && weight.tr().is_contiguous();
+        let stored = if transposed { weight.tr() } else { weight.contiguous() };
+        let stored = stored.to_kind(Kind::Float);
+        let data = native::with_floats([&stored], |[values]| {
+            let source = Source { values, inputs, outputs, transposed };
+            match packing {
+                Packing::F32 => Data::F32(source.pack(|x, _| x)),
+                Packing::Bf16 => Data::Bf16(source.pack(|x, _| Bf16::round(x))),
+                Packing::F16 => Data::F16(source.pack(|x, _| F16::round(x))),
+                Packing::Int8 => {
+                    let scales = source.int8_scales();
+                    let rounded = |x: f32, out: usize| (x / scales[out]).round() as i8;
+                    Data::Int8(source.pack(rounded), scales)
+                }
+            }
+        });
+        Panels { data: data.expect("f32 on the CPU"), inputs, outputs }
+    }
+
+    pub fn inputs(&self) -> i64 {
+        self.inputs as i64
+    }
+
+    pub fn outputs(&self) -> i64 {
+        self.outputs as i64
+    }
+
+    /// x·Wᵀ + b. x [.., in], b [out] -> [.., out], f32
+    pub fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let mut size = xs.size();
+        if let Some(last) = size.last_mut() {
+            *last = self.outputs as i64;
+        }
+        let out = Tensor::empty(&size, (Kind::Float, xs.device()));
+        if out.numel() == 0 {
+            return out;
+        }
+        let xs = xs.to_kind(Kind::Float).contiguous();
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
+        let done = match &bias {
+            Some(bias) => native::with_floats([&xs, &out, bias], |[xs, out, bias]| {
+                self.product(xs, out, Some(bias));
+            }),
+            None => native::with_floats([&xs, &out], |[xs, out]| self.product(xs, out, None)),
+        };
+        done.expect("contiguous f32 on the CPU");
+        out
+    }
+
+    fn product(&self, xs: &[f32], out: &mut [f32], bias: Option<&[f32]>) {
+        match &self.data {
+            Data::F32(weights) => self.spread(weights, None, xs, out, bias),
+            Data::Bf16(weights) => self.spread(weights, None, xs, out, bias),
+            Data::F16(weights) => self.spread(weights, None, xs, out, bias),
+            Data::Int8(weights, scales) => self.spread(weights, Some(scales), xs, out, bias),
+        }
+    }
+
+    /// Divides the panels among the threads.
+    fn spread<T: Number>(
+        &self,
+        weights: &[T],
+        scales: Option<&[f32]>,
+        xs: &[f32],
+        out: &mut [f32],
+        bias: Option<&[f32]>,
+    ) {
+        let (inputs, outputs, width) = (self.inputs, self.outputs, native::panel_width());
+        let panels = outputs.div_ceil(width);
+        // Several parts a thread: one that another process holds up leaves its share to the others.
+        let most = 4 * tch::get_num_threads().max(1) as usize;
+        let parts = (size_of_val(weights) / WORTH_A_THREAD).clamp(1, most).min(panels);
+        let border = |part: usize| (panels * part / parts * width).min(outputs);
+        let mut tasks: Vec<Part<'_, T>> = (0..parts)
+            .map(|part| {
+                let columns = border(part)..border(part + 1);
+                let from = columns.start * inputs;
+                let to = columns.end.div_ceil(width) * width * inputs;
+                Part {
+                    weights: &weights[from..to],
+                    scales: scales.map(|all| &all[columns.clone()]),
+                    bias: bias.map(|all| &all[columns.clone()]),
+                    xs,
+                    inputs,
+                    rows: Vec::with_capacity(xs.len() / inputs),
+                }
+            })
+            .collect();
+        for mut row in out.chunks_exact_mut(outputs) {
+            for (part, task) in tasks.iter_mut().enumerate() {
+                let (own, rest) = row.split_at_mut(border(part + 1) - border(part));
+                task.rows.push(own);
+                row = rest;
+            }
+        }
+        native::parallel(tasks, native::vectorize);
+    }
+}
+
+/// What `pack` reads.
+struct Source<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    outputs: usize,
+    /// True: `values` is [in, out]. False: [out, in].
+    transposed: bool,
+}
+
+impl Source<'_> {
+    fn at(&self, output: usize, input: usize) -> f32 {
+        match self.transposed {
+            true => self.values[input * self.outputs + output],
+            false => self.values[output * self.inputs + input],
+        }
+    }
+
+    /// For each output the size of its largest weight over 127 (1 where all are zero).
+    fn int8_scales(&self) -> Vec<f32> {
+        let mut largest = vec![0f32; self.outputs];
+        if self.transposed {
+            for row in self.values.chunks_exact(self.outputs) {
+                for (largest, value) in largest.iter_mut().zip(row) {
+                    *largest = largest.max(value.abs());
+                }
+            }
+        } else {
+            for (largest, row) in largest.iter_mut().zip(self.values.chunks_exact(self.inputs)) {
+                *largest = row.iter().fold(0.0, |largest, value| largest.max(value.abs()));
+            }
+        }
+        largest.iter().map(|&size| if size > 0.0 { size / 127.0 } else { 1.0 }).collect()
+    }
+
+    /// -> panels of [in][P]; the last one is filled up with zeros.
+    fn pack<T: Number>(&self, number: impl Fn(f32, usize) -> T + Sync) -> Aligned<T> {
+        let width = native::panel_width();
+        let mut packed = Aligned::zeros(self.outputs.div_ceil(width) * width * self.inputs);
+        let panels = packed.chunks_mut(width * self.inputs).enumerate().collect();
+        native::parallel(panels, |(panel, target): (usize, &mut [T])| {
+            let columns = panel * width..((panel + 1) * width).min(self.outputs);
+            for (input, line) in target.chunks_exact_mut(width).enumerate() {
+                for (place, output) in line.iter_mut().zip(columns.clone()) {
+                    *place = number(self.at(output, input), output);
+                }
+            }
+        });
+        packed
+    }
+}
+
+/// The panels of one thread, and the places of its results.
+struct Part<'a, T> {
+    weights: &'a [T],
+    scales: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    /// [rows, in]
+    xs: &'a [f32],
+    inputs: usize,
+    /// The part's columns of each row.
+    rows: Vec<&'a mut [f32]>,
+}
+
+impl<T: Number> Vectorized for Part<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(mut self) {
+        let (lines, _) = self.weights.as_chunks::<P>();
+        for (panel, lines) in lines.chunks_exact(self.inputs).enumerate() {
+            let columns = panel * P..((panel + 1) * P).min(self.rows[0].len());
+            let mut row = 0;
+            while row < self.rows.len() {
+                // What is read again for the next rows lies in the cache of the core by now.
+                // As many sums as there are registers for.
+                row += match (self.rows.len() - row).min(P / 4) {
+                    1 => self.rows::<L, P, 1>(lines, row, &columns),
+                    2 => self.rows::<L, P, 2>(lines, row, &columns),
+                    3 => self.rows::<L, P, 3>(lines, row, &columns),
+                    4 => self.rows::<L, P, 4>(lines, row, &columns),
+                    5 => self.rows::<L, P, 5>(lines, row, &columns),
+                    6 => self.rows::<L, P, 6>(lines, row, &columns),
+                    7 => self.rows::<L, P, 7>(lines, row, &columns),
+                    _ => self.rows::<L, P, 8>(lines, row, &columns),
+                };
+            }
+        }
+    }
+}
+
+impl<T: Number> Part<'_, T> {
+    /// M rows from `first` on, over one panel. -> M
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    fn rows<L: Lanes, const P: usize, const M: usize>(
+        &mut self,
+        lines: &[[T; P]],
+        first: usize,
+        columns: &Range<usize>,
+    ) -> usize {
+        let inputs = self.inputs;
+        let xs: [&[f32]; M] =
+            std::array::from_fn(|m| &self.xs[(first + m) * inputs..][..lines.len()]);
+        let mut sums = [[0f32; P]; M];
+        // Plain loops over fixed sizes: what the compiler turns into registers.
+        for (k, line) in lines.iter().enumerate() {
+            native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
+            let line = T::widen::<L, P>(line);
+            for m in 0..M {
+                let x = xs[m][k];
+                for j in 0..P {
+                    sums[m][j] = L::multiply_add(line[j], x, sums[m][j]);
+                }
+            }
+        }
+        for (sums, row) in sums.iter().zip(&mut self.rows[first..]) {
+            for (place, (value, sum)) in row[columns.clone()].iter_mut().zip(sums).enumerate() {
+                let column = columns.start + place;
+                let scaled = self.scales.map_or(*sum, |scales| sum * scales[column]);
+                *value = self.bias.map_or(scaled, |bias| scaled + bias[column]);
+            }
+        }
+        M
+    }
+}
+
+/// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
+const AHEAD: usize = 2048;

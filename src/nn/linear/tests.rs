@@ -1,0 +1,137 @@
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+use crate::nn::Store;
+use crate::nn::store::Missing;
+
+/// Numbers of all sizes and both signs, the same at every run.
+fn waves(size: &[i64], step: f64) -> Tensor {
+    let count = size.iter().product::<i64>();
+    let numbers = (Tensor::arange(count, (Kind::Double, Device::Cpu)) + 1.0) * step;
+    numbers.sin().reshape(size).to_kind(Kind::Float)
+}
+
+fn largest(xs: &Tensor) -> f64 {
+    f64::try_from(xs.abs().max()).expect("a number")
+}
+
+/// W as the packing keeps it, in libtorch's arithmetic.
+fn kept(weight: &Tensor, packing: Packing) -> Tensor {
+    match packing {
+        Packing::F32 => weight.shallow_clone(),
+        Packing::Bf16 => weight.to_kind(Kind::BFloat16).to_kind(Kind::Float),
+        Packing::F16 => weight.to_kind(Kind::Half).to_kind(Kind::Float),
+        Packing::Int8 => {
+            let scales = weight.abs().amax([1], true) / 127.0;
+            (weight / &scales).round() * scales
+        }
+    }
+}
+
+#[test]
+fn panels_give_the_product_of_what_they_keep() {
+    // Widths around those of a panel, one part and several, more rows than are done at once.
+    let sizes = [(1, 1), (3, 15), (40, 32), (33, 100), (256, 1000), (768, 257)];
+    for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
+        for (inputs, outputs) in sizes {
+            let weight = waves(&[outputs, inputs], 0.37) * 0.5;
+            let bias = waves(&[outputs], 1.3);
+            let exact = kept(&weight, packing).to_kind(Kind::Double);
+            // The same matrix as `nn.Linear` and as GPT-2's `Conv1D` store it.
+            for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
+                let panels = Panels::pack(&stored, packing);
+                assert_eq!((panels.inputs(), panels.outputs()), (inputs, outputs));
+                for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 21] {
+                    let xs = waves(&[rows, inputs], 0.11);
+                    let expected = xs.to_kind(Kind::Double).matmul(&exact.tr());
+                    let found = panels.forward(&xs, None);
+                    assert_eq!(found.size(), [rows, outputs]);
+                    let scale = 1e-6 * (inputs as f64).sqrt().max(1.0) * 2.0;
+                    let error = largest(&(&found - &expected));
+                    assert!(error < scale, "{packing:?} {inputs}x{outputs} M{rows}: {error}");
+                    let added = panels.forward(&xs, Some(&bias));
+                    assert!(largest(&(added - expected - &bias)) < scale, "{packing:?} bias");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn panels_keep_leading_sizes_and_take_views() {
+    let weight = waves(&[48, 20], 0.7);
+    let panels = Panels::pack(&weight, Packing::F32);
+    let xs = waves(&[2, 20, 3], 0.3).transpose(1, 2); // [2, 3, 20], not contiguous
+    let found = panels.forward(&xs, None);
+    assert_eq!(found.size(), [2, 3, 48]);
+    assert!(largest(&(found - xs.matmul(&weight.tr()))) < 1e-5);
+    assert_eq!(panels.forward(&xs.narrow(0, 0, 0), None).size(), [0, 3, 48]);
+}
+
+/// A store over the tensors of another, by name.
+fn again(first: &Rc<Store>, packing: Packing) -> Rc<Store> {
+    let variables = first.variables();
+    let keys = variables.iter().map(|variable| variable.name.clone()).collect();
+    let lookup = move |key: &str| {
+        let found = variables.iter().find(|variable| variable.name == key).expect("a known key");
+        Ok(found.tensor.shallow_clone())
+    };
+    let store = Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
+    Rc::new(store.packing(packing))
+}
+
+/// A layer of each kind. -> results of all of them for `xs` [.., 24], and for the head
+fn layers(store: &Rc<Store>, xs: &Tensor) -> Vec<Tensor> {
+    let p = Params::root(store.clone());
+    let init = Init::Normal(0.3);
+    let (embedding, head) = p.tied("embed", "head", &[40, 24], init, true).expect("tied");
+    let apart = p.var("apart", &[40, 24], init).expect("a matrix");
+    let qkv = p.joined(&[("q", true), ("k", false), ("v", true)], 24, 24, init).expect("joined");
+    let many =
+        p.for_many_rows().joined(&[("mk", true), ("mv", true)], 24, 8, init).expect("joined");
+    let dense = [
+        p.linear_drawn("drawn", 24, 24, init, init),
+        p.linear_if("bare", 24, 7, false, init),
+        p.conv1d("conv1d", 24, 72, init),
+        p.for_many_rows().linear("many", 24, 5, init),
+    ];
+    let mut results: Vec<Tensor> =
+        dense.map(|layer| layer.expect("a layer").forward(xs)).into_iter().collect();
+    results.extend(qkv.forward::<3>(xs));
+    results.extend(many.forward::<2>(xs));
+    results.push(p.head("head", head, None).expect("a head").forward(xs));
+    results.push(p.head("apart", apart, None).expect("a head").forward(xs));
+    results.push(embedding);
+    results
+}
+
+#[test]
+fn a_packed_store_computes_the_same_and_keeps_no_matrix() {
+    let _guard = tch::no_grad_guard();
+    let plain = Rc::new(Store::fresh(Device::Cpu, Kind::Float));
+    let xs = waves(&[2, 3, 24], 0.9);
+    let expected = layers(&plain, &xs);
+    for (packing, bound) in
+        [(Packing::F32, 1e-5), (Packing::Bf16, 2e-2), (Packing::F16, 4e-3), (Packing::Int8, 4e-2)]
+    {
+        if packing.check().is_err() {
+            continue; // a CPU that would be refused with a sentence
+        }
+        let store = again(&plain, packing);
+        let found = layers(&store, &xs);
+        assert_eq!(found.len(), expected.len());
+        for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let error = largest(&(found - expected)) / largest(expected);
+            assert!(error < bound, "{packing:?} {place}: {error}");
+        }
+        assert!(store.check().is_ok() && store.left_over().is_empty());
+        let names: Vec<String> =
+            store.variables().into_iter().map(|variable| variable.name).collect();
+        // What an embedding shares stays; of the others the biases do.
+        let weights: Vec<&String> = names.iter().filter(|name| !name.ends_with("bias")).collect();
+        assert_eq!(weights, ["embed"]);
+        assert!(names.contains(&"drawn.bias".to_string()));
+    }
+}

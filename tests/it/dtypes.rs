@@ -1,0 +1,74 @@
+//! `--dtype` on a CPU: narrower weights say what f32 says, nearly.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+use vedm::nn::Packing;
+use vedm::ved::{self, LoadOptions, VisionEncoderDecoder};
+
+use crate::support::{Vedm, golden};
+
+fn load(dir: &Path, packing: Option<Packing>) -> VisionEncoderDecoder {
+    ved::load(dir, LoadOptions { packing, ..LoadOptions::default() }).unwrap().0
+}
+
+/// How far the logits are from those of plain f32: ‖found - expected‖ / ‖expected - mean‖. Two models that
+/// have nothing to do with each other are about √2 apart.
+fn difference(dir: &Path, packing: Packing) -> f64 {
+    let _guard = tch::no_grad_guard();
+    let tensors = Tensor::read_safetensors(dir.join("expected.safetensors")).unwrap();
+    let (_, pixel_values) = tensors.iter().find(|(name, _)| name == "pixel_values").unwrap();
+    let logits = |model: &VisionEncoderDecoder| {
+        let states = model.project(&model.encode(pixel_values, false));
+        let ids = Tensor::from_slice(&[2i64, 5, 7, 3, 4, 6]).unsqueeze(0);
+        model.logits(&states, &ids.expand([pixel_values.size()[0], -1], false), false)
+    };
+    let expected = logits(&load(dir, None));
+    let found = logits(&load(dir, Some(packing)));
+    assert_eq!((found.kind(), found.size()), (Kind::Float, expected.size()));
+    let spread = (&expected - expected.mean(Kind::Float)).norm();
+    f64::try_from((found - expected).norm() / spread).unwrap()
+}
+
+#[test]
+fn narrower_weights_change_logits_a_little() {
+    // Families with every kind of attention and head. The small golden models are drawn with large
+    // weights, which makes them several times more sensitive than real ones.
+    for case in ["vit-gpt2", "vit-bert", "deit-trocr", "swin-gpt2"] {
+        let dir = golden(case);
+        for (packing, bound) in
+            [(Packing::F32, 1e-5), (Packing::Bf16, 0.3), (Packing::F16, 0.03), (Packing::Int8, 0.5)]
+        {
+            if packing.check().is_err() {
+                continue; // a CPU that is refused with a sentence
+            }
+            let found = difference(&dir, packing);
+            assert!(found < bound, "{case} {packing:?}: {found}");
+            println!("{case} {packing:?}: {found:.2e}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_model_is_not_saved() {
+    let model = load(&golden("vit-gpt2"), Some(Packing::F32));
+    let dir = tempfile::tempdir().unwrap();
+    let error = ved::save::save_model(dir.path(), &model, Default::default()).unwrap_err();
+    assert!(error.to_string().contains("packed"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn every_type_captions() {
+    let dir = golden("vit-gpt2");
+    let picture = dir.join("blobs_37x23.png");
+    for dtype in ["auto", "f32", "bf16", "f16", "int8"] {
+        let args =
+            ["caption", "-m", dir.to_str().unwrap(), "--dtype", dtype, picture.to_str().unwrap()];
+        let ran = Vedm::new(&args).run();
+        // A CPU may be refused, in one sentence that says why.
+        let refused = ran.status == 1 && ran.stderr.contains("this CPU") && ran.stdout.is_empty();
+        assert!((ran.status == 0 && !ran.stdout.is_empty()) || refused, "{dtype}: {}", ran.stderr);
+        assert!(!refused || !["auto", "f32"].contains(&dtype), "{dtype}: {}", ran.stderr);
+    }
+}
