@@ -141,7 +141,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::nn::Store;
+    use crate::nn::{Store, segment};
 
     /// The row's defaults, small.
     fn small(arch: &EncoderArch) -> Value {
@@ -255,6 +255,31 @@ mod tests {
                 variables.iter().filter(idle).map(|v| v.name.as_str()).collect();
             idle.sort_unstable();
             assert_eq!(idle, *unused, "{model_type}");
+        }
+    }
+
+    #[test]
+    fn layers_may_be_computed_twice_instead_of_kept() {
+        let images = Tensor::randn([2, 3, 32, 32], (Kind::Double, Device::Cpu));
+        let beit =
+            json!({"use_relative_position_bias": true, "use_shared_relative_position_bias": true});
+        let rows = ROWS.iter().map(|(model_type, ..)| (*model_type, json!({})));
+        for (model_type, changes) in rows.chain([("beit", beit)]) {
+            let arch = find(model_type).unwrap();
+            let mut config = small(arch);
+            for (key, value) in changes.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            // In f64: the gradients of weights just drawn are small differences of large numbers.
+            let store = Rc::new(Store::fresh(Device::Cpu, Kind::Double));
+            let encoder = (arch.build)(&config, &Params::root(store.clone())).unwrap();
+            let trainable = store.variables().into_iter().filter(|variable| variable.trainable);
+            let parameters: Vec<(String, Tensor)> =
+                trainable.map(|v| (v.name, v.tensor.set_requires_grad(true))).collect();
+            let entries = segment::tests::check(&parameters, || {
+                encoder.forward(&images, false).square().mean(Kind::Double)
+            });
+            assert!(entries >= 3, "{model_type}: {entries} entries");
         }
     }
 

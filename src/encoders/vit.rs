@@ -1,5 +1,7 @@
 //! ViT (Dosovitskiy et al. 2020). Keys and order of operations: the reference's `modeling_vit.py`.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
 use crate::nn::{
     Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, Projection, Qkv,
-    dropout,
+    dropout, segment,
 };
 
 pub(super) const VIT: EncoderArch = EncoderArch {
@@ -96,7 +98,7 @@ impl Config {
 /// The encoder of ViT and of the families that differ in their tokens, positions and first values alone.
 pub(super) struct Vit {
     pub embeddings: Embeddings,
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Rc<Layer>>,
     pub layernorm: LayerNorm,
 }
 
@@ -154,7 +156,7 @@ impl Vit {
     /// What all layers make of embeddings. [B, S, D] -> [B, S, D]
     fn layers(&self, mut xs: Tensor, train: bool) -> Tensor {
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         self.layernorm.forward(&xs)
     }
@@ -276,8 +278,10 @@ impl Embeddings {
 }
 
 impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Self>> {
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config, init)).collect()
+    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Rc<Self>>> {
+        (0..config.num_hidden_layers)
+            .map(|i| Layer::new(&(p / i), config, init).map(Rc::new))
+            .collect()
     }
 
     fn new(p: &Params, config: &Config, init: Init) -> Result<Self> {

@@ -7,6 +7,7 @@ use super::dropout::dropout as thin_out;
 use super::linear::{Conv1d, Linear, Projection};
 use super::mask;
 use super::position::Relative;
+use super::precision::{full, low};
 
 /// Query, key and value projections, stored as the family stores them.
 pub enum Qkv {
@@ -63,6 +64,8 @@ pub fn attend(
     scale: f64,
     dropout: f64,
 ) -> Tensor {
+    let (q, k, v, bias) = (&low(q), &low(k), &low(v), bias.map(low));
+    let bias = bias.as_ref();
     if dropout <= 0.0 || q.device() != Device::Cpu {
         return Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false);
     }
@@ -72,8 +75,8 @@ pub fn attend(
         Some(bias) => scores + bias,
         None => scores,
     };
-    let probabilities = scores.softmax(-1, scores.kind());
-    thin_out(&probabilities, dropout, true).matmul(v)
+    let probabilities = full(&scores).softmax(-1, None);
+    low(&thin_out(&probabilities, dropout, true)).matmul(v)
 }
 
 /// What `attend` weighs the values by: softmax(q kᵀ · scale), in f32. q [B, A, K·t, d], the queries of

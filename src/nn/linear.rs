@@ -4,6 +4,7 @@ use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::params::{Init, Params, ZEROS};
+use super::precision;
 
 /// y = x·Wᵀ + b with W stored [out, in], as `nn.Linear`.
 pub struct Linear {
@@ -99,6 +100,10 @@ const FEW_ROWS: i64 = 8;
 
 /// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
 pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if precision::is_mixed() {
+        let bias = bias.map(precision::low);
+        return precision::low(xs).linear(&precision::low(weight), bias.as_ref());
+    }
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);

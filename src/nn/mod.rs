@@ -15,6 +15,8 @@ pub mod linear;
 pub mod mask;
 pub mod params;
 pub mod position;
+pub mod precision;
+pub mod segment;
 pub mod store;
 pub mod window;
 
