@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::cache::{Cache, KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
-use super::linear::{Conv1d, Linear, Projection};
+use super::linear::{Conv1d, Linear, Projection, together};
 use super::mask;
 use super::position::Relative;
 use super::precision::{full, low};
@@ -109,15 +109,19 @@ pub fn size3(xs: &Tensor) -> (i64, i64, i64) {
 impl Qkv {
     /// [N, t, D] -> three of [N, A, t, d]
     fn forward(&self, xs: &Tensor, heads: i64) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = match self {
+        let [q, k, v] = match self {
             Qkv::Separate { query, key, value } => {
-                (query.forward(xs), key.forward(xs), value.forward(xs))
+                let layers = [query, key, value];
+                together(layers, xs).unwrap_or_else(|| {
+                    let xs = low(xs);
+                    layers.map(|layer| layer.forward(&xs))
+                })
             }
             Qkv::Fused(c_attn) => {
                 let mut parts = c_attn.forward(xs).chunk(3, -1);
                 let v = parts.swap_remove(2);
                 let k = parts.swap_remove(1);
-                (parts.swap_remove(0), k, v)
+                [parts.swap_remove(0), k, v]
             }
         };
         (split_heads(&q, heads), split_heads(&k, heads), split_heads(&v, heads))
@@ -164,12 +168,18 @@ impl Attention {
 impl CrossKv {
     /// [B, S, De] -> keys and values [B, A, S, d]
     fn forward(&self, states: &Tensor, heads: i64) -> KeyValue {
-        let (key, value) = match self {
-            CrossKv::Separate { key, value } => (key.forward(states), value.forward(states)),
+        let [key, value] = match self {
+            CrossKv::Separate { key, value } => {
+                let layers = [key, value];
+                together(layers, states).unwrap_or_else(|| {
+                    let states = low(states);
+                    layers.map(|layer| layer.forward(&states))
+                })
+            }
             CrossKv::Fused(c_attn) => {
                 let mut parts = c_attn.forward(states).chunk(2, -1);
                 let value = parts.swap_remove(1);
-                (parts.swap_remove(0), value)
+                [parts.swap_remove(0), value]
             }
         };
         KeyValue {

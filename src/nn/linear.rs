@@ -4,7 +4,7 @@ use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::params::{Init, Params, ZEROS};
-use super::precision;
+use super::precision::{self, low};
 
 /// y = x·Wᵀ + b with W stored [out, in], as `nn.Linear`.
 pub struct Linear {
@@ -73,7 +73,8 @@ impl Conv1d {
         let mut size = xs.size();
         let inputs = size.pop().unwrap_or_default();
         size.push(self.weight.size()[1]);
-        self.bias.addmm(&xs.reshape([-1, inputs]), &self.weight).reshape(size)
+        let xs = low(xs).reshape([-1, inputs]);
+        low(&self.bias).addmm(&xs, &low(&self.weight)).reshape(size)
     }
 }
 
@@ -95,14 +96,33 @@ impl Projection {
     }
 }
 
+/// What layers of one width make of the same input, by a single product, where that pays: while they are
+/// trained, when most of a step is the three passes through each product. None where it does not, or
+/// where some have a bias and others none.
+pub fn together<const N: usize>(layers: [&Linear; N], xs: &Tensor) -> Option<[Tensor; N]> {
+    let [first, others @ ..] = &layers[..] else { return None };
+    let alike = |layer: &&Linear| {
+        layer.weight.requires_grad()
+            && layer.weight.size() == first.weight.size()
+            && layer.bias.is_some() == first.bias.is_some()
+    };
+    if !(alike(first) && others.iter().all(alike)) {
+        return None;
+    }
+    let weight = Tensor::cat(&layers.map(|layer| low(&layer.weight)), 0); // [N·out, in]
+    let biases: Vec<&Tensor> = layers.iter().filter_map(|layer| layer.bias.as_ref()).collect();
+    let bias = (!biases.is_empty()).then(|| Tensor::cat(&biases, 0)); // [N·out]
+    product(xs, &weight, bias.as_ref()).chunk(N as i64, -1).try_into().ok()
+}
+
 /// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
 const FEW_ROWS: i64 = 8;
 
 /// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
 pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     if precision::is_mixed() {
-        let bias = bias.map(precision::low);
-        return precision::low(xs).linear(&precision::low(weight), bias.as_ref());
+        let bias = bias.map(low);
+        return low(xs).linear(&low(weight), bias.as_ref());
     }
     let size = xs.size();
     let inputs = size[size.len() - 1];
@@ -129,4 +149,55 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         *last = weight.size()[0];
     }
     product.reshape(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(bias: bool, trained: bool) -> Linear {
+        let draw = |size: &[i64]| {
+            Tensor::randn(size, (Kind::Double, Device::Cpu)).set_requires_grad(trained)
+        };
+        Linear { weight: draw(&[3, 4]), bias: bias.then(|| draw(&[3])) }
+    }
+
+    /// What N layers give, and the gradients of their weights and of what they read.
+    fn learn<const N: usize>(layers: &[Linear; N], xs: &Tensor, found: [Tensor; N]) -> Vec<Tensor> {
+        let weights = layers.iter().flat_map(|layer| [Some(&layer.weight), layer.bias.as_ref()]);
+        let inputs: Vec<&Tensor> = weights.flatten().chain([xs]).collect();
+        // Every layer's result weighs differently.
+        let parts = found.iter().zip(1..).map(|(part, n)| part.square().sum(None::<Kind>) * n);
+        let loss: Tensor = parts.sum();
+        let mut all = Tensor::run_backward(&[&loss], &inputs, false, false);
+        all.extend(found);
+        all
+    }
+
+    #[test]
+    fn one_product_for_three_layers_teaches_them_the_same() {
+        tch::manual_seed(5);
+        for bias in [true, false] {
+            let layers = [(); 3].map(|()| layer(bias, true));
+            let xs = Tensor::randn([2, 5, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+            let joined = together(layers.each_ref(), &xs).expect("layers alike");
+            let apart = layers.each_ref().map(|layer| layer.forward(&xs));
+            let (joined, apart) = (learn(&layers, &xs, joined), learn(&layers, &xs, apart));
+            for (joined, apart) in joined.iter().zip(&apart) {
+                assert!((joined - apart).abs().max().double_value(&[]) < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn layers_that_differ_or_rest_stay_apart() {
+        let xs = Tensor::ones([1, 4], (Kind::Double, Device::Cpu));
+        for (one, other) in [
+            (layer(true, true), layer(false, true)),
+            (layer(true, false), layer(true, false)),
+            (layer(true, true), layer(true, false)),
+        ] {
+            assert!(together([&one, &other], &xs).is_none());
+        }
+    }
 }
