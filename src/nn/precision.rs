@@ -49,6 +49,14 @@ pub fn full(xs: &Tensor) -> Tensor {
     if is_mixed() { xs.to_kind(Kind::Float) } else { xs.shallow_clone() }
 }
 
+/// A number of rows, rounded up to a multiple of `unit` inside an `Autocast`.
+///
+/// The products of 16 bits on a CPU are compiled for every shape that they meet, which takes as long as
+/// tens of them. Batches of lines differ in each of their sizes: in steps, few shapes serve them all.
+pub fn in_steps(rows: i64, unit: i64) -> i64 {
+    if is_mixed() { (rows + unit - 1) / unit * unit } else { rows }
+}
+
 /// Matrix product. [.., n, k], [.., k, m] -> [.., n, m]
 pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
     low(a).matmul(&low(b))
@@ -65,8 +73,10 @@ mod tests {
         let xs = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
         let ids = Tensor::ones([2, 2], (Kind::Int64, Device::Cpu));
         assert_eq!(matmul(&xs, &xs).kind(), Kind::Float);
+        assert_eq!(in_steps(9, 8), 9);
         {
             let _outer = Autocast::new(Some(Kind::BFloat16));
+            assert_eq!([8, 9].map(|rows| in_steps(rows, 8)), [8, 16]);
             assert_eq!(matmul(&xs, &xs).kind(), Kind::BFloat16);
             assert_eq!((low(&ids).kind(), full(&low(&xs)).kind()), (Kind::Int64, Kind::Float));
             {

@@ -10,12 +10,14 @@ use super::memory::{self, guarded};
 use super::setup::Setup;
 use super::{Run, loss};
 use crate::encoders::Grid;
-use crate::nn::precision::Autocast;
+use crate::nn::precision::{self, Autocast};
 use crate::nn::segment;
 use crate::splitmix;
 
 /// Steps in a row without a finite loss after which a run ends.
 const MAX_NON_FINITE: u64 = 5;
+/// In 16 bits, lengths of labels and numbers of columns come in multiples of this.
+const STEP: i64 = 8;
 
 impl Run<'_> {
     /// One step of the optimizer over as many batches as are accumulated; an epoch's end closes a step.
@@ -79,7 +81,7 @@ impl Run<'_> {
         tch::manual_seed(seed);
         self.setup.state.micro_step += 1;
         let _mixed = Autocast::new(self.options.mixed_precision());
-        let labels = batch.label_ids().to_device(self.request.device);
+        let labels = self.labels(batch);
         let frozen = self.options.freeze_encoder.then(|| tch::no_grad(|| self.encode(batch)));
         let forward = || {
             let (states, grid) = frozen.unwrap_or_else(|| self.encode(batch));
@@ -102,6 +104,15 @@ impl Run<'_> {
             None => self.gradients.add(&scaled, parameters),
         }
         Ok(loss.detach())
+    }
+
+    /// The labels of a batch; in 16 bits their length is rounded up. -> [B, T]
+    fn labels(&self, batch: &Batch) -> Tensor {
+        let labels = batch.label_ids().to_device(self.request.device);
+        let length = labels.size()[1];
+        let limit = self.setup.reader.model.decoder.limits().max_positions.unwrap_or(i64::MAX);
+        let spare = precision::in_steps(length, STEP).min(limit).max(length) - length;
+        labels.pad([0, spare], "constant", loss::IGNORED as f64)
     }
 
     /// The loss of a batch whose states are known, and that of the encoder's columns where it is wished.
@@ -140,7 +151,9 @@ impl Run<'_> {
             let (column, device) = (grid.cell.1, self.request.device);
             let first = content.start as i64 / column;
             let end = (content.end.div_ceil(column as usize) as i64).min(grid.columns);
-            let (start, width) = (first * column, (end - first) * column);
+            let columns = precision::in_steps(end - first, STEP).min(grid.columns);
+            let first = first.min(grid.columns - columns);
+            let (start, width) = (first * column, columns * column);
             let pixel_values = pixel_values.narrow(3, start, width).to_device(device);
             let states = by_columns.forward_columns(&pixel_values, first, true);
             return (states, encoder.grid(height, width));
