@@ -11,6 +11,7 @@
 mod kernels;
 mod material;
 mod measure;
+mod past;
 mod protocol;
 mod report;
 mod sides;
@@ -84,7 +85,7 @@ pub(crate) struct Args {
     /// Leave the models out
     #[arg(long)]
     no_models: bool,
-    /// Leave out the products and the machine
+    /// Leave out the products, the keys and values, and the machine
     #[arg(long)]
     no_kernels: bool,
 }
@@ -128,7 +129,8 @@ fn run(mut args: Args) -> Result<()> {
         reference_dtype: args.reference_dtype.clone(),
         threads,
     };
-    let mut whole = json!({ "machine": report::machine(threads), "models": [], "kernels": null });
+    let mut whole =
+        json!({ "machine": report::machine(threads), "models": [], "kernels": null, "past": null });
     println!("{}", report::headline(&whole["machine"]));
     if !args.no_models {
         for name in &args.models {
@@ -150,6 +152,9 @@ fn run(mut args: Args) -> Result<()> {
         let kernels = kernels::measure(&args.dtype, threads)?;
         println!("\n{}", kernels.text());
         whole["kernels"] = kernels.to_json();
+        let steps = past::measure();
+        println!("\n{}", past::Step::text(&steps));
+        whole["past"] = steps.iter().map(past::Step::to_json).collect();
     }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&whole)? + "\n";

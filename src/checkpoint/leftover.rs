@@ -22,7 +22,7 @@ pub(super) fn prefix() -> String {
 }
 
 /// Removes what killed runs left in `folder`; looks into each folder once.
-pub(super) fn sweep(folder: &Path) {
+pub fn sweep(folder: &Path) {
     // A poisoned lock means that another thread panicked; there is nothing here to be spoilt.
     let mut swept = SWEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !swept.get_or_insert_default().insert(folder.to_path_buf()) {

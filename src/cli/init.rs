@@ -321,22 +321,21 @@ fn image_processor(
     if named.is_none() {
         return Ok((processor.with_size(size.0, size.1)?, notes));
     }
-    let fits = |processor: &ImageProcessor| {
-        processor.output_size().is_none_or(|(height, width)| {
-            model.encoder.check_size(height as i64, width as i64, false).is_ok()
-        })
+    let fit = |processor: &ImageProcessor| match processor.output_size() {
+        Some((height, width)) => model.encoder.check_size(height as i64, width as i64, false),
+        None => Ok(()),
     };
-    if fits(&processor) {
+    if fit(&processor).is_ok() {
         return Ok((processor, notes));
     }
     let resized = processor.with_size(size.0, size.1)?;
-    ensure!(
-        fits(&resized),
-        "the image processor's size does not fit the encoder's image_size {}x{}; name a fitting one by \
-         --image-processor",
-        size.0,
-        size.1
-    );
+    fit(&resized).with_context(|| {
+        format!(
+            "no image processor fits the encoder's image_size {}x{}; --image-processor names one, \
+             --set encoder.image_size another size",
+            size.0, size.1
+        )
+    })?;
     notes
         .push(format!("the image processor's size is now {}x{}, as the encoder's", size.0, size.1));
     Ok((resized, notes))

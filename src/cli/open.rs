@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use tch::Device;
+use tch::Kind;
 
 use super::args::{BatchSize, ModelArgs};
 use super::download;
@@ -61,7 +61,7 @@ pub(super) fn open(
 
     let prompt = prompt(generate, &model, &processor, &generation)?;
     Ok(Reader {
-        batch_size: batch_size(images.batch_size, device),
+        batch_size: batch_size(images.batch_size, &model, &processor, &generation),
         decode: images.decode,
         seed: generate.seed,
         interpolate: images.interpolate,
@@ -120,11 +120,30 @@ fn prompt(
     Ok(model.prompt(start, ids))
 }
 
+/// Bytes of cross-attention's keys and values that a batch on a CPU may take.
+const CROSS: usize = 256 << 20;
+
 /// A batch that keeps the device busy and its memory small.
-fn batch_size(choice: BatchSize, device: Device) -> usize {
+fn batch_size(
+    choice: BatchSize,
+    model: &VisionEncoderDecoder,
+    processor: &Processor,
+    generation: &GenerationConfig,
+) -> usize {
     match choice {
         BatchSize::Images(images) => images,
-        BatchSize::Auto if device.is_cuda() => 32,
-        BatchSize::Auto => 8,
+        BatchSize::Auto if model.device().is_cuda() => 32,
+        BatchSize::Auto => {
+            // The decoder reads its weights once a step for all rows: up to 32 rows are nearly free. What
+            // grows with the images are keys and values of an image's tokens, of which most encoders have
+            // one for 16 by 16 pixels, some fewer.
+            let limits = model.decoder.limits();
+            let tokens = processor.image_processor.output_size().map_or(1024, |(h, w)| h * w / 256);
+            let numbers = 2 * limits.layers * tokens.max(1) * limits.hidden_size.max(1) as usize;
+            let bytes = numbers.max(1) * if model.kind() == Kind::Float { 4 } else { 2 };
+            let least = (2 * CROSS / bytes).clamp(1, 8);
+            let most = 32 / generation.num_beams.clamp(1, 32) as usize;
+            (CROSS / bytes).min(most).max(least)
+        }
     }
 }

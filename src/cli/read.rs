@@ -227,6 +227,7 @@ fn reader(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Reader> {
     reader.one_line = task == Task::Ocr && !reads_pages(&reader.processor.image_processor);
     reader.explain = args.output.explain.is_some();
     reader.blank = Some(task.blank());
+    reader.sorted = task == Task::Ocr;
     reader.pages = args.input.pages.clone();
     reader.cut = texts.lines.then(|| Arc::new(cut) as Cut);
     if let Some(chars) = texts.allowed {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::args::SidecarArgs;
-use crate::checkpoint::write_file;
+use crate::checkpoint::{sweep, write_file};
 use crate::image;
 use crate::pipeline::Record;
 
@@ -154,11 +154,16 @@ impl Names {
             return false;
         }
         let path = self.path(origin, None, None);
-        match self.existing {
+        let done = match self.existing {
             Existing::Skip => path.exists(),
             Existing::Newer => newer(&path, origin),
             _ => false,
+        };
+        if let Some(folder) = path.parent().filter(|_| done) {
+            // Nothing will be written there, which would have removed what killed runs left.
+            sweep(folder);
         }
+        done
     }
 
     /// Refuses inputs that would share a sidecar, and sidecars in the place of an input.

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::cache::{Cache, KeyValue, LayerCache};
+use super::cache::{Common, KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
 use super::linear::{Conv1d, Linear, Projection, together};
 use super::mask;
@@ -89,6 +89,54 @@ fn probabilities(q: &Tensor, k: &Tensor, scale: f64, n: i64) -> Tensor {
     apart.transpose(1, 2).reshape([n, heads, rows * b / n, s])
 }
 
+/// Each of t new tokens sees the past and those up to itself.
+/// q [N, A, t, d], keys and values [N, A, T, d] -> [N, A, t, d]
+fn attend_causally(q: &Tensor, all: &KeyValue, past: i64, scale: f64, dropout: f64) -> Tensor {
+    let (k, v, t) = (&all.key, &all.value, q.size()[2]);
+    // Where `attend` has no fused attention, it needs the mask itself.
+    if past == 0 && t > 1 && (dropout <= 0.0 || q.device() != Device::Cpu) {
+        let mask = None::<&Tensor>;
+        return Tensor::scaled_dot_product_attention(q, k, v, mask, dropout, true, scale, false);
+    }
+    let mask = mask::causal(t, past, q.kind(), q.device()); // [t, T]
+    attend(q, k, v, mask.as_ref(), scale, dropout)
+}
+
+/// Numbers of keys that `attend_in_two` must save so that its second pass costs less (measured).
+const WORTH_TWO: i64 = 300_000;
+
+/// True if the tokens that rows have in common are enough for `attend_in_two`. q [N, A, t, d]
+fn pays(common: Common, q: &Tensor, train: bool) -> bool {
+    let size = q.size();
+    let saved = (size[0] - size[0] / common.rows_per_image) * common.tokens * size[1] * size[3];
+    saved >= WORTH_TWO && size[2] == 1 && q.device() == Device::Cpu && !train && !q.requires_grad()
+}
+
+/// Attention of one new token a row, where the K rows of an image have their first tokens in common:
+/// those are read once an image, for all its rows. The two parts are joined by their shares of the
+/// softmax's sum: o = o₁ + (o₂ - o₁)·σ(l₂ - l₁) with l the logarithms of the sums.
+/// q [N, A, 1, d], keys and values [N, A, T, d] -> [N, A, 1, d]
+fn attend_in_two(q: &Tensor, all: &KeyValue, common: Common, scale: f64) -> Tensor {
+    let size = q.size();
+    let (n, heads, d) = (size[0], size[1], size[3]);
+    let (k, total) = (common.rows_per_image, all.key.size()[2]);
+    let shared = |xs: &Tensor| xs.unflatten(0, [n / k, k]).select(1, 0).narrow(2, 0, common.tokens);
+    let own = |xs: &Tensor| xs.narrow(2, common.tokens, total - common.tokens);
+    let part = |q: &Tensor, key: &Tensor, value: &Tensor| {
+        let mask = None::<&Tensor>;
+        let (output, sums) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+            q, key, value, 0.0, false, mask, scale,
+        );
+        // [.., A, t, d] and [.., A, t]: a row's token beside its others.
+        (output.transpose(1, 2).reshape([n, heads, d]), sums.transpose(1, 2).reshape([n, heads, 1]))
+    };
+    let rows = q.reshape([n / k, k, heads, d]).transpose(1, 2); // [B, A, K, d]
+    let (first, first_sums) = part(&rows, &shared(&all.key), &shared(&all.value));
+    let (second, second_sums) = part(q, &own(&all.key), &own(&all.value));
+    let share = (second_sums - first_sums).sigmoid().to_kind(q.kind());
+    first.lerp_tensor(&second, &share).unsqueeze(2)
+}
+
 /// [N, t, D] -> [N, A, t, d]
 pub fn split_heads(xs: &Tensor, heads: i64) -> Tensor {
     let (n, t, d) = size3(xs);
@@ -146,17 +194,19 @@ impl Attention {
             k = rotary.turn(&k, past);
             v = if rotary.value { rotary.turn(&v, past) } else { v };
         }
+        let common = cache.common();
         let all = cache.append(k, v);
-        let mut bias = mask::causal(q.size()[2], past, q.kind(), q.device()); // [t, T]
-        if let Some(Relative::Key(relative)) = &self.relative {
-            let positions = relative.bias(&q, &all.key, past) * self.scale; // [N, A, t, T]
-            bias = Some(match bias {
-                Some(mask) => positions + mask,
-                None => positions,
-            });
-        }
-        let context =
-            attend(&q, &all.key, &all.value, bias.as_ref(), self.scale, self.probability(train));
+        let dropout = self.probability(train);
+        let context = match &self.relative {
+            Some(Relative::Key(relative)) => {
+                let mask = mask::causal(q.size()[2], past, q.kind(), q.device()); // [t, T]
+                let bias = relative.bias(&q, &all.key, past) * self.scale; // [N, A, t, T]
+                let bias = mask.iter().fold(bias, |bias, mask| bias + mask);
+                attend(&q, &all.key, &all.value, Some(&bias), self.scale, dropout)
+            }
+            _ if pays(common, &q, train) => attend_in_two(&q, all, common, self.scale),
+            _ => attend_causally(&q, all, past, self.scale, dropout),
+        };
         self.out.forward(&merge_heads(&context))
     }
 
@@ -218,10 +268,51 @@ impl CrossAttention {
     }
 }
 
-impl Cache {
-    /// The layer's cache and the number of tokens before this step.
-    pub fn layer(&mut self, index: usize) -> (&mut LayerCache, i64) {
-        let past = self.past();
-        (&mut self.layers[index], past)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    fn waves(size: [i64; 4], step: f64) -> Tensor {
+        let count = size.iter().product::<i64>();
+        let numbers = Tensor::arange(count, (Kind::Double, Device::Cpu)) * step;
+        numbers.sin().reshape(size).to_kind(Kind::Float) * 2.0
+    }
+
+    #[test]
+    fn two_parts_make_the_whole() {
+        for (b, k, tokens, own) in [(1, 4, 5, 1), (3, 2, 1, 7), (2, 3, 600, 40)] {
+            let (n, total) = (b * k, tokens + own);
+            let q = waves([n, 2, 1, 8], 0.7);
+            let rows = |step: f64| {
+                let rows = waves([n, 2, total, 8], step);
+                // The image's first row gives all of its rows their first tokens.
+                let first = rows.unflatten(0, [b, k]).narrow(1, 0, 1).narrow(3, 0, tokens);
+                let first = first.expand([b, k, 2, tokens, 8], false).flatten(0, 1);
+                Tensor::cat(&[first, rows.narrow(2, tokens, own)], 2)
+            };
+            let all = KeyValue { key: rows(0.31), value: rows(0.17) };
+            let expected = attend(&q, &all.key, &all.value, None, 0.4, 0.0);
+            let found = attend_in_two(&q, &all, Common { rows_per_image: k, tokens }, 0.4);
+            let error = f64::try_from((found - expected).abs().max()).expect("a number");
+            assert!(error < 1e-6, "{error}");
+        }
+    }
+
+    #[test]
+    fn no_token_sees_those_after_it() {
+        let (q, k, v) =
+            (waves([2, 2, 5, 4], 0.7), waves([2, 2, 5, 4], 0.3), waves([2, 2, 5, 4], 0.2));
+        let bias = mask::causal(5, 0, Kind::Float, Device::Cpu);
+        let expected = attend(&q, &k, &v, bias.as_ref(), 0.5, 0.0);
+        let all = KeyValue { key: k, value: v };
+        let found = attend_causally(&q, &all, 0, 0.5, 0.0);
+        let error = f64::try_from((&found - &expected).abs().max()).expect("a number");
+        assert!(error < 1e-6, "{error}");
+        // The last two, after three that are cached.
+        let found = attend_causally(&q.narrow(2, 3, 2), &all, 3, 0.5, 0.0);
+        let error =
+            f64::try_from((found - expected.narrow(2, 3, 2)).abs().max()).expect("a number");
+        assert!(error < 1e-6, "{error}");
     }
 }

@@ -1,6 +1,13 @@
 //! `past_key_values` as a value in the caller's hand: self-attention a row, cross-attention an image.
+//!
+//! While gradients are wanted, keys and values are concatenated. Otherwise they lie in one block for all
+//! layers, [L, 2, N, C, A, d], with room for tokens to come: a step writes its own tokens and nothing
+//! else. Rows that exchange their pasts (beams) copy only what they do not have in common, which
+//! `Origins` knows.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
+
+use super::origins::Origins;
 
 /// Keys and values of one attention, both [N, A, T, d].
 pub struct KeyValue {
@@ -12,16 +19,33 @@ pub struct KeyValue {
 #[derive(Default)]
 pub struct LayerCache {
     /// One entry a row; grows with every token.
-    pub own: Option<KeyValue>,
-    /// One entry an image, computed at the first call; its beams share it.
+    own: Option<KeyValue>,
+    /// The layer's part of the block, [N, C, A, d] each; its first T tokens are `own`.
+    room: Option<KeyValue>,
+    /// One entry an image, computed at the first call; its beams share it. Nobody else may hold these
+    /// tensors: they are changed in place when images leave.
     pub cross: Option<KeyValue>,
     /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
     pub watched: Option<Tensor>,
+    common: Common,
+}
+
+/// What the rows of an image have in common.
+#[derive(Clone, Copy)]
+pub struct Common {
+    pub rows_per_image: i64,
+    /// So many first tokens are the same in all rows of each image.
+    pub tokens: i64,
 }
 
 /// What a decoder remembers between calls.
 pub struct Cache {
-    pub layers: Vec<LayerCache>,
+    layers: Vec<LayerCache>,
+    /// [L, 2, N', C, A, d] with N' >= N
+    block: Option<Tensor>,
+    origins: Origins,
+    /// A fork reads the same cross-attention.
+    lent: bool,
     past: i64,
     /// For families whose positions skip padding: tokens so far that are not padding, [N, 1].
     pub counted: Option<Tensor>,
@@ -30,11 +54,17 @@ pub struct Cache {
     pub counts_padding: bool,
 }
 
+/// Tokens for which there is room at first.
+const ROOM: i64 = 32;
+
 impl Cache {
     /// Nothing remembered yet.
     pub fn new(layers: usize) -> Self {
         Cache {
             layers: (0..layers).map(|_| LayerCache::default()).collect(),
+            block: None,
+            origins: Origins::default(),
+            lent: false,
             past: 0,
             counted: None,
             counts_padding: true,
@@ -59,44 +89,144 @@ impl Cache {
         self.layers.iter().filter_map(|layer| layer.watched.as_ref()).collect()
     }
 
+    /// The layer's cache and the number of tokens before this step.
+    pub fn layer(&mut self, index: usize) -> (&mut LayerCache, i64) {
+        if self.layers[index].lacks_room() {
+            self.make_room();
+        }
+        (&mut self.layers[index], self.past)
+    }
+
     /// A decoder calls this at the end of a step of `t` tokens.
     pub fn advance(&mut self, t: i64) {
+        let rows = self.layers.iter().find_map(LayerCache::rows).unwrap_or(0);
+        self.origins.write(rows as usize, self.past as usize, t as usize);
         self.past += t;
     }
 
-    /// Rows become copies of the rows that `beam_idx` [N'] names; the images must stay in place.
-    pub fn reorder(&mut self, beam_idx: &Tensor) {
-        for own in self.layers.iter_mut().filter_map(|layer| layer.own.as_mut()) {
-            own.select(beam_idx);
+    /// Rows become copies of the rows that `rows` [N'] names; the images must stay in place.
+    pub fn reorder(&mut self, rows: &[i64]) {
+        let Some((from, device)) = self.layers.iter().find_map(LayerCache::place) else { return };
+        if rows.len() as i64 == from && rows.iter().zip(0..).all(|(a, b)| *a == b) {
+            return;
         }
-        self.counted = self.counted.as_ref().map(|counted| counted.index_select(0, beam_idx));
+        let index = Tensor::from_slice(rows).to_device(device);
+        self.counted = self.counted.as_ref().map(|counted| counted.index_select(0, &index));
+        let n = rows.len() as i64;
+        match &self.block {
+            Some(block) if n <= block.size()[2] && !self.loose() => {
+                let starts = self.origins.differences(rows, self.past as usize);
+                move_rows(block, rows, &starts, self.past);
+                self.origins.select(rows, self.past as usize, true);
+                if n != from {
+                    self.divide(n);
+                }
+            }
+            _ => {
+                for layer in &mut self.layers {
+                    layer.loosen();
+                    layer.own = layer.own.as_ref().map(|own| own.select(&index));
+                }
+                self.block = None;
+                self.origins.select(rows, self.past as usize, false);
+            }
+        }
+        self.tell_common();
     }
 
     /// Keeps the images named by `images` [B'] and the rows named by `rows` [N'].
-    pub fn keep(&mut self, images: &Tensor, rows: &Tensor) {
-        self.reorder(rows);
+    pub fn keep(&mut self, images: &[i64], rows: &[i64]) {
         for cross in self.layers.iter_mut().filter_map(|layer| layer.cross.as_mut()) {
-            cross.select(images);
+            cross.keep(images, self.lent);
         }
+        self.lent = false;
+        self.reorder(rows);
+        self.tell_common();
     }
 
-    /// A second cache with the same contents; tensors are shared, not copied.
-    pub fn fork(&self) -> Self {
+    /// A second cache with the same contents. Tensors are shared; whoever goes on first copies its own.
+    pub fn fork(&mut self) -> Self {
+        self.block = None;
+        self.layers.iter_mut().for_each(LayerCache::loosen);
+        self.lent = true;
         let fork = |kv: &Option<KeyValue>| kv.as_ref().map(KeyValue::share);
+        let layer = |layer: &LayerCache| LayerCache {
+            own: fork(&layer.own),
+            room: None,
+            cross: fork(&layer.cross),
+            watched: None,
+            common: layer.common,
+        };
         Cache {
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| LayerCache {
-                    own: fork(&layer.own),
-                    cross: fork(&layer.cross),
-                    watched: None,
-                })
-                .collect(),
+            layers: self.layers.iter().map(layer).collect(),
+            block: None,
+            origins: self.origins.clone(),
+            lent: true,
             past: self.past,
             counted: self.counted.as_ref().map(Tensor::shallow_clone),
             counts_padding: self.counts_padding,
         }
+    }
+
+    /// True if some layer's tokens lie elsewhere than in the block.
+    fn loose(&self) -> bool {
+        self.layers.iter().any(|layer| layer.room.is_none())
+    }
+
+    /// Moves all that is remembered into a block with room for more tokens, unless gradients are wanted.
+    fn make_room(&mut self) {
+        let past = self.past;
+        let all: Vec<&KeyValue> =
+            self.layers.iter().filter_map(|layer| layer.own.as_ref()).collect();
+        let Some(first) = all.first() else { return };
+        let size = first.key.size(); // [N, A, T, d]
+        let fits = |xs: &Tensor| xs.size() == size && !xs.requires_grad();
+        let whole = all.len() == self.layers.len() && size[2] == past;
+        if !whole || !all.iter().all(|kv| fits(&kv.key) && fits(&kv.value)) {
+            return;
+        }
+        let capacity = past + past.max(ROOM);
+        let shape = [all.len() as i64, 2, size[0], capacity, size[1], size[3]];
+        let block = Tensor::empty(shape, (first.key.kind(), first.key.device()));
+        for (i, kv) in all.iter().enumerate() {
+            let layer = block.get(i as i64);
+            write(&layer.get(0), 0, &kv.key);
+            write(&layer.get(1), 0, &kv.value);
+        }
+        self.block = Some(block);
+        self.origins.forget_beyond(size[0] as usize);
+        self.divide(size[0]);
+    }
+
+    /// Gives each layer its part of the block: `n` rows.
+    fn divide(&mut self, n: i64) {
+        let Some(block) = &self.block else { return };
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let part = |which| block.get(i as i64).get(which).narrow(0, 0, n);
+            let room = KeyValue { key: part(0), value: part(1) };
+            layer.own = Some(room.filled(self.past));
+            layer.room = Some(room);
+        }
+    }
+
+    /// Tells the layers what the rows of an image have in common.
+    fn tell_common(&mut self) {
+        let rows = self.layers.iter().find_map(LayerCache::rows);
+        let images = self.layers.iter().find_map(|layer| {
+            layer.cross.as_ref().map(|cross| cross.key.size()[0]).filter(|images| *images > 0)
+        });
+        let (Some(rows), Some(images)) = (rows, images) else { return };
+        let rows_per_image = rows / images;
+        let tokens = self.origins.common(rows_per_image as usize, self.past as usize) as i64;
+        for layer in &mut self.layers {
+            layer.common = Common { rows_per_image, tokens };
+        }
+    }
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Common { rows_per_image: 1, tokens: 0 }
     }
 }
 
@@ -105,9 +235,35 @@ impl KeyValue {
         KeyValue { key: self.key.shallow_clone(), value: self.value.shallow_clone() }
     }
 
-    fn select(&mut self, rows: &Tensor) {
-        self.key = self.key.index_select(0, rows);
-        self.value = self.value.index_select(0, rows);
+    fn select(&self, rows: &Tensor) -> Self {
+        KeyValue { key: self.key.index_select(0, rows), value: self.value.index_select(0, rows) }
+    }
+
+    /// Keeps `images`. Where a later one takes the place of one that has left, only it is moved.
+    fn keep(&mut self, images: &[i64], lent: bool) {
+        let kept = images.len() as i64;
+        let moves: Vec<(i64, i64)> =
+            (0..kept).zip(images.iter().copied()).filter(|(to, from)| to != from).collect();
+        let in_place = !lent
+            && kept <= self.key.size()[0]
+            && !self.key.requires_grad()
+            && moves.iter().all(|(_, from)| *from >= kept);
+        if !in_place {
+            *self = self.select(&Tensor::from_slice(images).to_device(self.key.device()));
+            return;
+        }
+        for xs in [&mut self.key, &mut self.value] {
+            for (to, from) in &moves {
+                xs.get(*to).copy_(&xs.get(*from));
+            }
+            *xs = xs.narrow(0, 0, kept);
+        }
+    }
+
+    /// The first `t` tokens of a layer's part of the block.
+    fn filled(&self, t: i64) -> Self {
+        let filled = |xs: &Tensor| xs.narrow(1, 0, t).transpose(1, 2);
+        KeyValue { key: filled(&self.key), value: filled(&self.value) }
     }
 }
 
@@ -115,13 +271,86 @@ impl LayerCache {
     /// Appends the keys and values of t new tokens, [N, A, t, d] each, and gives all of them,
     /// [N, A, T, d].
     pub fn append(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
-        let all = match self.own.take() {
-            None => KeyValue { key, value },
-            Some(past) => KeyValue {
-                key: Tensor::cat(&[past.key, key], 2),
-                value: Tensor::cat(&[past.value, value], 2),
-            },
+        let all = match (self.own.take(), &self.room) {
+            (None, _) => KeyValue { key, value },
+            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.key.size()[1] => {
+                write(&room.key, past.tokens(), &key);
+                write(&room.value, past.tokens(), &value);
+                room.filled(past.tokens() + key.size()[2])
+            }
+            (Some(past), _) => {
+                self.room = None;
+                KeyValue {
+                    key: Tensor::cat(&[past.key, key], 2),
+                    value: Tensor::cat(&[past.value, value], 2),
+                }
+            }
         };
         self.own.insert(all)
     }
+
+    /// What the rows of an image have in common, as of the last reordering.
+    pub fn common(&self) -> Common {
+        self.common
+    }
+
+    fn rows(&self) -> Option<i64> {
+        self.own.as_ref().map(|own| own.key.size()[0])
+    }
+
+    fn place(&self) -> Option<(i64, Device)> {
+        self.own.as_ref().map(|own| (own.key.size()[0], own.key.device()))
+    }
+
+    /// True if the next token has no place in the block.
+    fn lacks_room(&self) -> bool {
+        let Some(own) = &self.own else { return false };
+        self.room.as_ref().is_none_or(|room| room.key.size()[1] <= own.tokens())
+    }
+
+    /// Its tokens are read where they are, and written elsewhere.
+    fn loosen(&mut self) {
+        self.room = None;
+    }
 }
+
+impl KeyValue {
+    fn tokens(&self) -> i64 {
+        self.key.size()[2]
+    }
+}
+
+/// Writes xs [N, A, t, d] into `room` [N, C, A, d], from token `past` on.
+fn write(room: &Tensor, past: i64, xs: &Tensor) {
+    room.narrow(1, past, xs.size()[2]).copy_(&xs.transpose(1, 2));
+}
+
+/// Row i of the block [L, 2, N', C, A, d] becomes a copy of row `rows[i]`, whose first `starts[i]` tokens
+/// it has already.
+fn move_rows(block: &Tensor, rows: &[i64], starts: &[usize], past: i64) {
+    // An image's row that takes another's place moves as a whole, beams only since they parted.
+    let (whole, parts): (Vec<usize>, Vec<usize>) = (0..rows.len())
+        .filter(|row| (starts[*row] as i64) < past)
+        .partition(|row| starts[*row] == 0);
+    let mut moved = Vec::new();
+    for group in [whole, parts] {
+        let Some(start) = group.iter().map(|row| starts[*row] as i64).min() else { continue };
+        let place = block.narrow(3, start, past - start);
+        let from: Vec<i64> = group.iter().map(|row| rows[*row]).collect();
+        let from = Tensor::from_slice(&from).to_device(block.device());
+        moved.push((place.index_select(2, &from), place, group));
+    }
+    // All is read before anything is overwritten.
+    for (values, mut place, group) in moved {
+        if group.len() == rows.len() {
+            place.narrow(2, 0, rows.len() as i64).copy_(&values);
+        } else {
+            let to: Vec<i64> = group.iter().map(|row| *row as i64).collect();
+            let to = Tensor::from_slice(&to).to_device(block.device());
+            let _ = place.index_copy_(2, &to, &values);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

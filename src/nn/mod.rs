@@ -13,6 +13,7 @@ pub mod dropout;
 pub mod layers;
 pub mod linear;
 pub mod mask;
+mod origins;
 pub mod params;
 pub mod position;
 pub mod precision;

@@ -1,26 +1,36 @@
 //! Units through the model, batch by batch, and back into records.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use tch::Tensor;
 
 use super::ahead::Ahead;
+use super::arrange::{Group, arrange, shape};
 use super::prepare::{Prepared, Unit};
 use super::{Reader, Reading, Record, Sequence, Watch};
 use crate::image::Pixels;
 use crate::ved::generation::{self, Finish, Generated, Hooks, Step};
 
+/// Batches that wait for each other where lengths are told by the pictures: so many are sorted at once.
+const SORTED: usize = 4;
+
+/// Bytes of pixels from which on no more batches are sorted together.
+const SORTED_BYTES: u64 = 32 << 20;
+
 /// A unit that is a record already, or becomes one.
 struct Pending {
     record: Record,
-    /// None once its outcome is in the record.
+    /// None once the model is asked, or where there is nothing to ask.
     prepared: Option<Prepared>,
+    /// The model has been asked and has not answered.
+    waits: bool,
 }
 
 impl Reader {
-    /// Takes units to the last. A batch ends with its `size`-th picture; failed ones do not count, and
-    /// those that nothing waits before are told at once.
+    /// Takes units to the last. A batch has `size` pictures; failed ones do not count, and those that
+    /// nothing waits before are told at once.
     pub(super) fn consume(
         &self,
         units: Ahead,
@@ -28,13 +38,15 @@ impl Reader {
         watch: Watch,
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<()> {
+        let window = self.window(size);
         let mut batch: Vec<Pending> = Vec::new();
-        let mut good = 0;
+        let (mut good, mut bytes) = (0, 0);
         let mut first = 0;
         for unit in units {
             if watch.is_over() {
                 return Ok(());
             }
+            bytes += unit.bytes();
             let pending = Pending::from(unit);
             good += usize::from(pending.prepared.is_some());
             if good == 0 {
@@ -43,79 +55,105 @@ impl Reader {
                 continue;
             }
             batch.push(pending);
+            let enough = good % size == 0 && bytes >= SORTED_BYTES;
             // Failures without end must not fill the memory.
-            if good == size || batch.len() >= 16 * size {
-                first += self.finish(std::mem::take(&mut batch), first, watch, sink)?;
-                good = 0;
+            if good == window || enough || batch.len() >= 16 * size {
+                first += self.finish(std::mem::take(&mut batch), first, size, watch, sink)?;
+                (good, bytes) = (0, 0);
             }
         }
-        self.finish(batch, first, watch, sink)?;
+        self.finish(batch, first, size, watch, sink)?;
         Ok(())
     }
 
-    /// One batch to its end; how many records it gave.
+    /// Pictures that are arranged into batches at once. What is sampled depends on the number of its
+    /// picture, so that only neighbours share a batch.
+    pub(super) fn window(&self, size: usize) -> usize {
+        let sorted = self.sorted && !self.generation.do_sample && size > 1;
+        if sorted { SORTED * size } else { size }
+    }
+
+    /// The pictures at hand to their end, batch by batch; how many records they gave. `first` numbers the
+    /// first. Records are told as soon as those before them are.
     fn finish(
         &self,
-        mut batch: Vec<Pending>,
+        mut pending: Vec<Pending>,
         first: usize,
+        size: usize,
         watch: Watch,
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<usize> {
-        self.read(&mut batch, first, watch)?;
-        let count = batch.len();
-        for pending in batch {
+        let count = pending.len();
+        let groups = self.groups(&mut pending, size);
+        let mut told = 0;
+        let mut pending: VecDeque<Pending> = pending.into();
+        for group in groups {
+            if told > 0 && watch.is_over() {
+                break;
+            }
+            self.read(group, first, watch, |index, outcome| {
+                let answered = &mut pending[index - told];
+                answered.waits = false;
+                answered.record.outcome = outcome;
+            })?;
+            while pending.front().is_some_and(|pending| !pending.waits) {
+                pending.pop_front().map(|pending| sink(pending.record)).transpose()?;
+                told += 1;
+            }
+        }
+        for pending in pending.into_iter().filter(|pending| !pending.waits) {
             sink(pending.record)?;
         }
         Ok(count)
     }
 
-    /// One batch through the model; `first` numbers its first record. Images go in groups of equal pixel
-    /// sizes; with sampling only neighbours do, because a text depends on the number of its image.
-    fn read(&self, batch: &mut [Pending], first: usize, watch: Watch) -> Result<()> {
-        let start = Instant::now();
-        let mut waiting: Vec<(usize, Prepared)> = Vec::new();
-        for (index, pending) in batch.iter_mut().enumerate() {
+    /// Takes out what the model is to read, in batches of equal pixel sizes, the one with the first
+    /// picture first. With sampling only neighbours share a batch.
+    fn groups(&self, pending: &mut [Pending], size: usize) -> Vec<Group> {
+        let mut waiting: Group = Vec::new();
+        for (index, pending) in pending.iter_mut().enumerate() {
             match pending.prepared.take() {
                 Some(image) if image.blank => {
-                    pending.record.outcome = Ok(self.blank_reading(image))
+                    pending.record.outcome = Ok(self.blank_reading(image));
                 }
-                image => waiting.extend(image.map(|image| (index, image))),
+                Some(image) => {
+                    pending.waits = true;
+                    waiting.push((index, image));
+                }
+                None => {}
             }
         }
-        let read: Vec<usize> = waiting.iter().map(|(index, _)| *index).collect();
-        while let Some((number, head)) = waiting.first() {
-            let (number, shape) = (*number, shape(&head.pixels));
-            let mut expected = number;
-            let (group, rest): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|(index, image)| {
-                    let neighbour = *index == expected || !self.generation.do_sample;
-                    let fits = neighbour && self::shape(&image.pixels) == shape;
-                    expected += usize::from(fits);
-                    fits
-                });
-            waiting = rest;
-            let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
-            match self.generate(&pixels, (first + number) as u64, watch) {
-                Ok(generated) => {
-                    for ((index, image), (sequences, steps)) in group.into_iter().zip(generated) {
-                        batch[index].record.outcome = self.reading(image, sequences, steps);
-                    }
-                }
-                // All images have one size: what fails for these fails for all.
-                Err(error) if self.processor.image_processor.output_size().is_some() => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    for (index, _) in group {
-                        batch[index].record.outcome = Err(anyhow!("{error:#}"));
-                    }
+        arrange(waiting, size, self.sorted, self.generation.do_sample)
+    }
+
+    /// One batch through the model; `first` numbers the first record at hand. `answer` takes each
+    /// picture's number and outcome.
+    fn read(
+        &self,
+        group: Group,
+        first: usize,
+        watch: Watch,
+        mut answer: impl FnMut(usize, Result<Reading>),
+    ) -> Result<()> {
+        let start = Instant::now();
+        let number = group.first().map_or(0, |(index, _)| *index);
+        let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
+        match self.generate(&pixels, (first + number) as u64, watch) {
+            Ok(generated) => {
+                let ms = start.elapsed().as_secs_f64() * 1e3 / group.len().max(1) as f64;
+                for ((index, image), (sequences, steps)) in group.into_iter().zip(generated) {
+                    let reading = self.reading(image, sequences, steps);
+                    answer(index, reading.map(|reading| Reading { ms, ..reading }));
                 }
             }
-        }
-        let ms = start.elapsed().as_secs_f64() * 1e3 / read.len().max(1) as f64;
-        for index in read {
-            if let Ok(reading) = &mut batch[index].record.outcome {
-                reading.ms = ms;
+            // All images have one size: what fails for these fails for all.
+            Err(error) if self.processor.image_processor.output_size().is_some() => {
+                return Err(error);
+            }
+            Err(error) => {
+                for (index, _) in group {
+                    answer(index, Err(anyhow!("{error:#}")));
+                }
             }
         }
         Ok(())
@@ -211,12 +249,8 @@ impl From<Unit> for Pending {
             Err(error) => (None, error),
         };
         let record = Record { image, origin, page, region, outcome: Err(error) };
-        Pending { record, prepared }
+        Pending { record, prepared, waits: false }
     }
-}
-
-fn shape(pixels: &Pixels) -> (usize, usize, usize) {
-    (pixels.channels, pixels.height, pixels.width)
 }
 
 /// Pixels of one size -> [B, C, H, W]

@@ -9,6 +9,7 @@
 //! bytes (`gate`), so memory does not grow with the number of inputs or the size of their pictures.
 
 mod ahead;
+mod arrange;
 mod batch;
 mod explain;
 mod gate;
@@ -54,6 +55,8 @@ pub struct Reader {
     /// Cuts pages into parts that are read one by one; none reads them as a whole.
     pub cut: Option<Cut>,
     pub batch_size: usize,
+    /// Pictures as wide by their height as each other share a batch: text lines whose ends come together.
+    pub sorted: bool,
     /// Threads that read and decode.
     pub workers: usize,
     /// Seed of sampling.
@@ -89,6 +92,7 @@ impl Reader {
             pages: None,
             cut: None,
             batch_size: 1,
+            sorted: false,
             workers: 1,
             seed: 0,
             interpolate: false,
@@ -199,8 +203,8 @@ impl Reader {
         let (batch, workers) = (self.batch_size.max(1), self.workers.max(1));
         let limits = Limits {
             workers,
-            // A batch in the making and two behind it.
-            inputs: 3 * batch + workers,
+            // What is arranged into batches at once, and two batches behind it.
+            inputs: self.window(batch) + 2 * batch + workers,
             decoding: DECODING,
             waiting: WAITING,
         };

@@ -48,6 +48,8 @@ pub(super) struct Prepared {
     pub(super) pixels: Pixels,
     /// There is nothing in the picture.
     pub(super) blank: bool,
+    /// Width by height of what is read, before it takes the model's shape.
+    pub(super) aspect: f32,
     /// Of the page in the file.
     pub(super) width: usize,
     pub(super) height: usize,
@@ -107,9 +109,10 @@ impl Preparer {
         let process = |image: &Rgb8| {
             let pixels = self.processor.process(image)?;
             let blank = self.blank.is_some_and(|blank| blank.holds(image));
+            let aspect = image.width as f32 / image.height.max(1) as f32;
             let given = self.explain.then(|| explain::kept(image)).transpose()?;
             let rows = self.one_line.then(|| lines::rows(image)).filter(|rows| *rows >= PAGE);
-            Ok(Prepared { pixels, blank, width, height, orientation, rows, given })
+            Ok(Prepared { pixels, blank, aspect, width, height, orientation, rows, given })
         };
         let Some(cut) = &self.cut else {
             return send(Unit { outcome: process(&image), ..whole });

@@ -114,6 +114,38 @@ fn texts_depend_on_the_picture_alone() {
     }
 }
 
+/// Beams share what is remembered of their image and change places; lines alike in aspect share batches.
+/// Neither is seen in the records, whose order is that of the inputs.
+#[test]
+fn beams_are_the_same_in_every_batch() {
+    let folder = place();
+    fill(folder.path());
+    let mut names: Vec<String> = files(folder.path()).into_iter().map(|(name, _)| name).collect();
+    // Not in the order of their shapes.
+    names.sort_by_key(|name| {
+        name.bytes().map(u64::from).fold(7, |hash, byte| hash * 31 % 1009 + byte)
+    });
+    let mut outcomes = Vec::new();
+    for (batch, threads) in
+        [("1", "1"), ("1", "2"), ("3", "1"), ("3", "2"), ("16", "1"), ("16", "2")]
+    {
+        let mut args: Vec<&str> = names.iter().map(String::as_str).collect();
+        args.extend(["--num-beams", "4", "--batch-size", batch, "--threads", threads]);
+        let told = told(&ocr(folder.path(), &args).run().status(2));
+        let order: Vec<&str> = told.iter().map(|(image, _)| image.as_str()).collect();
+        // Files of several pages have several records.
+        let mut inputs = order.clone();
+        inputs.dedup();
+        assert_eq!(inputs, names, "batches of {batch}");
+        outcomes.push(told);
+    }
+    let readable = outcomes[0].iter().filter(|(_, text)| !text.is_empty()).count();
+    assert!(readable > 30, "{readable}");
+    for other in &outcomes[1..] {
+        assert_eq!(&outcomes[0], other);
+    }
+}
+
 #[test]
 fn archives_and_lists_say_what_directories_say() {
     let folder = place();

@@ -47,6 +47,15 @@ fn texts(folder: &Path) -> BTreeMap<PathBuf, String> {
     texts
 }
 
+/// All files that have a temporary name.
+fn temporary(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let hidden = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with('.');
+    let inner = folders.iter().flat_map(|folder| temporary(folder));
+    files.into_iter().filter(hidden).chain(inner).collect()
+}
+
 /// The same with paths inside the set.
 fn inside(set: &Path) -> BTreeMap<PathBuf, String> {
     let inside = |path: PathBuf| path.strip_prefix(set).unwrap().to_path_buf();
@@ -94,4 +103,5 @@ fn a_run_killed_ten_times_completes_the_set() {
     // Nothing is done twice.
     let ran = caption(disturbed.path()).run().status(2);
     assert!(ran.stderr.contains("0 ok, 45 skipped, 3 failed"), "{}", ran.stderr);
+    assert_eq!(temporary(disturbed.path()), Vec::<PathBuf>::new());
 }

@@ -49,6 +49,8 @@ impl Vedm {
                 command.env_remove(&name);
             }
         }
+        // Threads that wait for each other leave the cores to the other tests.
+        command.env("OMP_WAIT_POLICY", "passive");
         // No test asks the real Hub: nobody listens here.
         command.env("HF_ENDPOINT", "http://127.0.0.1:1");
         Vedm { command, input: None }

@@ -1,14 +1,14 @@
 //! Beam search and beam sampling (the reference's vectorised `_beam_search` of 4.57.6).
 //!
-//! The device finds the best continuations of each image; the bookkeeping of their few numbers is
-//! done here, in f32 as there. An image is on its own, so it leaves when its search is over.
+//! The device finds the best continuations of each image (`candidates`); the bookkeeping of their few
+//! numbers is done here, in f32 as there. An image is on its own, so it leaves when its search is over.
 
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
+use super::candidates::{Candidate, draw, fetch, scores, top};
 use super::rng::Stream;
-use super::session::Session;
-use super::step::invert;
+use super::session::{Session, close_gaps};
 use super::{EarlyStopping, Finish, Generated, Run};
 
 /// What the reference takes for minus infinity.
@@ -37,17 +37,6 @@ struct Search {
     random: Stream,
 }
 
-/// A continuation of one running beam by one token.
-pub(super) struct Candidate {
-    /// Number of the beam within its image.
-    pub(super) beam: usize,
-    pub(super) token: i64,
-    /// With the beam's own score.
-    pub(super) score: f32,
-    /// The token's alone.
-    pub(super) logprob: f64,
-}
-
 pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>> {
     let config = run.config;
     let k = config.num_beams;
@@ -63,23 +52,25 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         let logprobs = run.processors.apply(&session.ids, logits.log_softmax(-1, Kind::Float)); // [B·K, V]
         let candidates = candidates(&logprobs, &mut searches, k, m, config.do_sample)?;
         let time_is_up = run.stopping.time_is_up();
-        let mut images = Vec::new();
-        let mut rows = Vec::new();
-        let mut tokens = Vec::new();
-        let mut going = Vec::new();
-        for (b, (mut search, candidates)) in searches.into_iter().zip(candidates).enumerate() {
+        let mut next = Vec::with_capacity(searches.len());
+        for (mut search, candidates) in searches.into_iter().zip(candidates) {
             let parents = search.advance(&candidates, time_is_up, run);
             if search.over {
                 let image = search.image;
                 results[image] = search.best(config.num_return_sequences as usize);
-                continue;
+                next.push(None);
+            } else {
+                next.push(Some((search, parents)));
             }
+        }
+        let (mut images, mut rows, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        searches = Vec::new();
+        for (b, (search, parents)) in close_gaps(next) {
             images.push(b as i64);
             rows.extend(parents.iter().map(|beam| b as i64 * k + *beam as i64));
             tokens.extend(search.running.iter().filter_map(|beam| beam.ids.last()));
-            going.push(search);
+            searches.push(search);
         }
-        searches = going;
         if searches.is_empty() {
             return Ok(results);
         }
@@ -216,165 +207,11 @@ fn candidates(
     ensure!(m <= k * v, "{k} beams need {m} continuations, the vocabulary of {v} has too few");
     let running: Vec<f32> =
         searches.iter().flat_map(|search| search.running.iter().map(|beam| beam.score)).collect();
-    let running = Tensor::from_slice(&running).to_device(logprobs.device()).unsqueeze(1);
-    let scores = (logprobs + running).reshape([b, k * v]);
-    let found = if do_sample {
-        let mut streams: Vec<&mut Stream> = searches.iter_mut().map(|s| &mut s.random).collect();
-        let drawn = draw(&scores, m, &mut streams)?;
-        fetch(&scores, logprobs, &drawn, v)?
-    } else {
-        top(&scores, logprobs, m)?
-    };
-    Ok(found)
-}
-
-/// The M best of each image, equal scores in the order of (beam, token).
-/// scores [B, K·V], logprobs [B·K, V]
-pub(super) fn top(scores: &Tensor, logprobs: &Tensor, m: i64) -> Result<Vec<Vec<Candidate>>> {
-    let v = logprobs.size()[1];
-    // One more than needed, to see whether the last one had an equal.
-    let more = (m + 1).min(scores.size()[1]);
-    let (_, order) = scores.topk(more, -1, true, true);
-    let mut found = fetch(scores, logprobs, &order, v)?;
-    for (row, candidates) in found.iter_mut().enumerate() {
-        // Topk leaves the order of equals open; a stable sort does not, and is seldom needed.
-        if candidates.windows(2).any(|pair| pair[0].score == pair[1].score) {
-            let scores = scores.narrow(0, row as i64, 1);
-            let (_, order) = scores.sort_stable(true, -1, true);
-            let k = scores.size()[1] / v;
-            let logprobs = logprobs.narrow(0, row as i64 * k, k);
-            *candidates = fetch(&scores, &logprobs, &order.narrow(1, 0, m), v)?.remove(0);
-        }
-        candidates.truncate(m as usize);
+    if !do_sample {
+        return top(logprobs, &running, k, m);
     }
-    Ok(found)
-}
-
-/// The continuations at `places` [B, M] of scores [B, K·V], in one transfer. logprobs [B·K, V]
-fn fetch(
-    scores: &Tensor,
-    logprobs: &Tensor,
-    places: &Tensor,
-    v: i64,
-) -> Result<Vec<Vec<Candidate>>> {
-    let logprobs = logprobs.reshape_as(scores).gather(1, places, false);
-    let scores = scores.gather(1, places, false);
-    let parts = [places, &scores, &logprobs].map(|part| part.to_kind(Kind::Double));
-    let all: Vec<f64> = Vec::try_from(Tensor::stack(&parts, 2).flatten(0, -1))?; // [B, M, 3]
-    let candidate = |numbers: &[f64]| {
-        let place = numbers[0] as i64;
-        Candidate {
-            beam: (place / v) as usize,
-            token: place % v,
-            score: numbers[1] as f32,
-            logprob: numbers[2],
-        }
-    };
-    let m = places.size()[1] as usize;
-    Ok(all.chunks(3 * m).map(|image| image.chunks(3).map(candidate).collect()).collect())
-}
-
-/// M continuations of each image without replacement, by probability, in the order drawn.
-///
-/// Numbers of the image's stream are looked up in the cumulative distribution; one that falls on a
-/// continuation already drawn is drawn again. What has been drawn leaves the distribution between
-/// rounds. Where fewer than M have a probability, the best of the others follow.
-/// scores [B, K·V] -> [B, M]
-fn draw(scores: &Tensor, m: i64, streams: &mut [&mut Stream]) -> Result<Tensor> {
-    let tries = 2 * m;
-    let weights = scores.softmax(-1, Kind::Double); // [B, K·V]
-    let mut drawn: Vec<Vec<i64>> = streams.iter().map(|_| Vec::new()).collect();
-    let full = |drawn: &[i64]| drawn.len() as i64 >= m;
-    while drawn.iter().any(|drawn| !full(drawn)) {
-        let uniform: Vec<f64> = streams
-            .iter_mut()
-            .zip(&drawn)
-            .flat_map(|(stream, drawn)| {
-                let wanted = !full(drawn);
-                (0..tries).map(|_| if wanted { stream.uniform() } else { 0.0 }).collect::<Vec<_>>()
-            })
-            .collect();
-        let uniform = Tensor::from_slice(&uniform).reshape([-1, tries]).to_device(scores.device());
-        let found = invert(&weights, &uniform); // [B, tries]
-        let weight = weights.gather(1, &found, false);
-        let pairs = Tensor::stack(&[found.to_kind(Kind::Double), weight], 2);
-        let pairs: Vec<f64> = Vec::try_from(pairs.flatten(0, -1))?;
-        for (image, pairs) in pairs.chunks(2 * tries as usize).enumerate() {
-            let drawn = &mut drawn[image];
-            let before = drawn.len();
-            for pair in pairs.chunks(2) {
-                let place = pair[0] as i64;
-                if !full(drawn) && pair[1] > 0.0 && !drawn.contains(&place) {
-                    drawn.push(place);
-                }
-            }
-            if drawn.len() == before && !full(drawn) {
-                // Nothing left with a probability.
-                let (_, order) = scores.get(image as i64).sort_stable(true, -1, true);
-                let order: Vec<i64> =
-                    Vec::try_from(order.narrow(0, 0, (2 * m).min(order.size()[0])))?;
-                let missing = order.into_iter().filter(|place| !drawn.contains(place));
-                let missing: Vec<i64> = missing.take(m as usize - before).collect();
-                drawn.extend(missing);
-            }
-        }
-        for (image, drawn) in drawn.iter().enumerate() {
-            let drawn = Tensor::from_slice(drawn).to_device(scores.device());
-            let _ = weights.get(image as i64).index_fill_(0, &drawn, 0.0);
-        }
-    }
-    Ok(Tensor::from_slice(&drawn.concat()).reshape([-1, m]).to_device(scores.device()))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn rows(places: &Tensor) -> Vec<Vec<i64>> {
-        let width = places.size()[1] as usize;
-        let flat: Vec<i64> = Vec::try_from(places.flatten(0, -1)).unwrap();
-        flat.chunks(width).map(<[i64]>::to_vec).collect()
-    }
-
-    #[test]
-    fn draws_without_replacement_follow_the_probabilities() {
-        let p = [0.5f64, 0.25, 0.15, 0.08, 0.02];
-        let n = 20_000;
-        let scores: Vec<f32> = p.iter().map(|p| p.ln() as f32).collect();
-        let scores = Tensor::from_slice(&scores).repeat([n, 1]);
-        let mut streams: Vec<Stream> = (0..n as u64).map(|i| Stream::new(3, i, 0)).collect();
-        let mut streams: Vec<&mut Stream> = streams.iter_mut().collect();
-        let drawn = rows(&draw(&scores, 2, &mut streams).unwrap());
-        let mut chi_square = 0.0;
-        for i in 0..5usize {
-            for j in (0..5usize).filter(|j| *j != i) {
-                let pair = [i as i64, j as i64];
-                let found = drawn.iter().filter(|drawn| **drawn == pair).count() as f64;
-                let expected = n as f64 * p[i] * p[j] / (1.0 - p[i]);
-                chi_square += (found - expected).powi(2) / expected;
-            }
-        }
-        // 19 degrees of freedom, probability 0.9999.
-        assert!(chi_square < 50.8, "{chi_square}");
-    }
-
-    #[test]
-    fn where_probabilities_end_the_best_of_the_others_follow() {
-        let inf = f32::NEG_INFINITY;
-        let scores = Tensor::from_slice(&[inf, -1e9, 0.0, inf, -1e9 - 64.0, -2.0]).unsqueeze(0);
-        let mut stream = Stream::new(1, 0, 0);
-        let mut drawn = rows(&draw(&scores, 5, &mut [&mut stream]).unwrap()).remove(0);
-        drawn[..2].sort();
-        assert_eq!(drawn, [2, 5, 1, 4, 0]);
-    }
-
-    #[test]
-    fn equal_scores_come_in_the_order_of_their_places() {
-        let logprobs = Tensor::from_slice(&[1f32, 3.0, 3.0, 2.0, 3.0, 2.0, 2.0, 1.0]);
-        let logprobs = logprobs.reshape([2, 4]);
-        let found = top(&logprobs.reshape([1, 8]), &logprobs, 5).unwrap().remove(0);
-        let found: Vec<(usize, i64)> = found.iter().map(|c| (c.beam, c.token)).collect();
-        assert_eq!(found, [(0, 1), (0, 2), (1, 0), (0, 3), (1, 1)]);
-    }
+    let scores = scores(logprobs, &running, b);
+    let mut streams: Vec<&mut Stream> = searches.iter_mut().map(|s| &mut s.random).collect();
+    let drawn = draw(&scores, m, &mut streams)?;
+    fetch(&scores, logprobs, &drawn, v)
 }

@@ -4,8 +4,9 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::beam::{Candidate, FAR, top};
-use super::session::Session;
+use super::beam::FAR;
+use super::candidates::{Candidate, top};
+use super::session::{Session, close_gaps};
 use super::{EarlyStopping, Finish, Generated, Run};
 
 /// A sequence of a beam; its score is the sum of log-probabilities.
@@ -44,21 +45,25 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         run.check_interrupt()?;
         let (parents, tokens) = step(&session.ids, &logits, &mut searches, run)?;
         let time_is_up = run.stopping.time_is_up();
-        let (mut images, mut rows, mut next) = (Vec::new(), Vec::new(), Vec::new());
-        let mut going = Vec::new();
-        for (b, search) in searches.into_iter().enumerate() {
+        let v = logits.size()[1];
+        let mut going = Vec::with_capacity(searches.len());
+        for (search, step) in searches.into_iter().zip(parents.into_iter().zip(tokens)) {
             if search.over(time_is_up, run) {
                 let image = search.image;
                 results[image] = search.best(time_is_up, run);
-                continue;
+                going.push(None);
+            } else {
+                going.push(Some((search, step)));
             }
-            images.push(b as i64);
-            rows.extend(parents[b].iter().map(|beam| b as i64 * beams + beam));
-            let v = logits.size()[1];
-            next.extend(tokens[b].iter().map(|token| (*token).clamp(0, v - 1)));
-            going.push(search);
         }
-        searches = going;
+        let (mut images, mut rows, mut next) = (Vec::new(), Vec::new(), Vec::new());
+        searches = Vec::new();
+        for (b, (search, (parents, tokens))) in close_gaps(going) {
+            images.push(b as i64);
+            rows.extend(parents.iter().map(|beam| b as i64 * beams + beam));
+            next.extend(tokens.iter().map(|token| (*token).clamp(0, v - 1)));
+            searches.push(search);
+        }
         if searches.is_empty() {
             return Ok(results);
         }
@@ -136,9 +141,7 @@ fn candidates(
         .iter()
         .flat_map(|search| search.groups[g].running.iter().map(|beam| beam.score))
         .collect();
-    let running = Tensor::from_slice(&running).to_device(logprobs.device()).unsqueeze(1);
-    let scores = (logprobs + running).reshape([searches.len() as i64, size * v]);
-    top(&scores, logprobs, m)
+    top(logprobs, &running, size, m)
 }
 
 impl Group {

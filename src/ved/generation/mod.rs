@@ -5,6 +5,7 @@
 //! leave the batch as they end, and no image's text depends on the others.
 
 mod beam;
+mod candidates;
 pub mod config;
 mod contrastive;
 mod forced;

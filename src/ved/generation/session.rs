@@ -74,12 +74,10 @@ impl<'a> Session<'a> {
 
     /// Rows become copies of `rows`; the images stay.
     pub(super) fn select(&mut self, rows: &[i64]) {
-        if self.is_identity(rows) {
-            return;
+        if !self.is_identity(rows) {
+            self.cache.reorder(rows);
+            self.ids = self.ids.index_select(0, &self.index(rows));
         }
-        let rows = self.index(rows);
-        self.cache.reorder(&rows);
-        self.ids = self.ids.index_select(0, &rows);
     }
 
     /// Keeps `images`, and rows that become copies of `rows`, which number the rows before.
@@ -87,10 +85,9 @@ impl<'a> Session<'a> {
         if images.len() as i64 == self.states.size()[0] {
             return self.select(rows);
         }
-        let (images, rows) = (self.index(images), self.index(rows));
-        self.cache.keep(&images, &rows);
-        self.states = self.states.index_select(0, &images);
-        self.ids = self.ids.index_select(0, &rows);
+        self.cache.keep(images, rows);
+        self.states = self.states.index_select(0, &self.index(images));
+        self.ids = self.ids.index_select(0, &self.index(rows));
     }
 
     /// Appends one token to each row.
@@ -109,5 +106,38 @@ impl<'a> Session<'a> {
 
     fn index(&self, numbers: &[i64]) -> Tensor {
         Tensor::from_slice(numbers).to_device(self.ids.device())
+    }
+}
+
+/// Closes the gaps of those that leave (None) with the last ones, so that few change their places.
+/// -> those that stay, with their old places
+pub(super) fn close_gaps<T>(all: Vec<Option<T>>) -> Vec<(usize, T)> {
+    let count = all.iter().flatten().count();
+    let mut all: Vec<(usize, Option<T>)> = all.into_iter().enumerate().collect();
+    let mut last: Vec<(usize, T)> =
+        all.split_off(count).into_iter().filter_map(|(at, one)| Some((at, one?))).collect();
+    all.into_iter()
+        .filter_map(|(at, one)| one.map(|one| (at, one)).or_else(|| last.pop()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_close_the_gaps() {
+        let table: &[(&[bool], &[usize])] = &[
+            (&[true, true, true], &[0, 1, 2]),
+            (&[false, true, true], &[2, 1]),
+            (&[true, false, false, true, true], &[0, 4, 3]),
+            (&[true, false], &[0]),
+            (&[false, false], &[]),
+        ];
+        for (stay, expected) in table {
+            let all = stay.iter().map(|stay| stay.then_some(())).collect();
+            let found: Vec<usize> = close_gaps(all).into_iter().map(|(at, ())| at).collect();
+            assert_eq!(found, *expected, "{stay:?}");
+        }
     }
 }

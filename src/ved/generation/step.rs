@@ -4,7 +4,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::rng::Stream;
-use super::session::Session;
+use super::session::{Session, close_gaps};
 use super::{Finish, Generated, Run};
 
 /// The rows of the images that are still at work, `per_image` each.
@@ -44,7 +44,7 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         let chosen = if run.config.do_sample {
             sample(&scores, &mut rows.rows)
         } else {
-            scores.argmax(-1, true) // the first of equals
+            scores.max_dim(-1, true).1 // the first of equals
         };
         let Some(next) = rows.advance(&scores, &chosen, run)? else {
             return Ok(rows.into_results());
@@ -94,31 +94,32 @@ impl Rows {
                 row.push(*token, logprob, time_is_up, run);
             }
         }
-        let mut next = Next { images: Vec::new(), rows: Vec::new(), tokens: Vec::new() };
-        let mut going = Vec::new();
         let mut rows = std::mem::take(&mut self.rows).into_iter().zip(tokens).enumerate();
-        let mut number = 0;
+        let mut images = Vec::new();
         loop {
             let image: Vec<_> = rows.by_ref().take(self.per_image).collect();
             if image.is_empty() {
                 break;
             }
-            if image.iter().all(|(_, (row, _))| row.finish.is_some()) {
-                for (_, (row, _)) in image {
-                    self.results[row.image].push(row.finished());
-                }
-            } else {
-                next.images.push(number);
-                for (index, (row, token)) in image {
-                    // What ended rows read is of no consequence; the reference gives them padding.
-                    next.rows.push(index as i64);
-                    next.tokens.push(token);
-                    going.push(row);
-                }
+            if image.iter().any(|(_, (row, _))| row.finish.is_none()) {
+                images.push(Some(image));
+                continue;
             }
-            number += 1;
+            images.push(None);
+            for (_, (row, _)) in image {
+                self.results[row.image].push(row.finished());
+            }
         }
-        self.rows = going;
+        let mut next = Next { images: Vec::new(), rows: Vec::new(), tokens: Vec::new() };
+        for (number, image) in close_gaps(images) {
+            next.images.push(number as i64);
+            for (index, (row, token)) in image {
+                // What ended rows read is of no consequence; the reference gives them padding.
+                next.rows.push(index as i64);
+                next.tokens.push(token);
+                self.rows.push(row);
+            }
+        }
         Ok((!self.rows.is_empty()).then_some(next))
     }
 }
@@ -162,8 +163,7 @@ pub(super) fn invert(weights: &Tensor, uniform: &Tensor) -> Tensor {
 
 /// The chosen tokens and their log-probabilities, in one transfer. scores [N, V], chosen [N, 1]
 fn fetch(scores: &Tensor, chosen: &Tensor) -> Result<(Vec<i64>, Vec<f64>)> {
-    let all = scores.logsumexp([-1i64].as_slice(), true); // [N, 1]
-    let logprobs = scores.gather(1, chosen, false) - all;
+    let logprobs = scores.log_softmax(-1, Kind::Float).gather(1, chosen, false);
     let both = Tensor::cat(&[chosen.to_kind(Kind::Double), logprobs.to_kind(Kind::Double)], 1);
     let both: Vec<f64> = Vec::try_from(both.flatten(0, -1))?;
     Ok(both.chunks(2).map(|pair| (pair[0] as i64, pair[1])).unzip())

@@ -56,8 +56,8 @@ impl Decoder for Scripted {
         assert!(states.size()[0] > 0 && n % states.size()[0] == 0);
         let (layer, _) = cache.layer(0);
         let numbers = layer.cross.get_or_insert_with(|| KeyValue {
-            key: states.shallow_clone(),
-            value: states.shallow_clone(),
+            key: states.copy(), // the cache changes its own in place
+            value: states.copy(),
         });
         let images = rows(&numbers.key.flatten(1, -1));
         assert_eq!(images, rows(&states.flatten(1, -1)));
