@@ -192,7 +192,8 @@ fn theirs(images: &[PathBuf], args: &Args) -> Result<Run> {
         // Each image ends with a form feed.
         let pages: Vec<&str> = text.split_terminator('\u{c}').collect();
         ensure!(pages.len() == count, "tesseract gave {} texts for {count} images", pages.len());
-        texts.extend(pages.iter().map(|page| page.split_whitespace().collect::<Vec<_>>().join(" ")));
+        texts
+            .extend(pages.iter().map(|page| page.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
     Ok(Run { texts, seconds: start.elapsed().as_secs_f64() })
 }

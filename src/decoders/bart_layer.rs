@@ -1,5 +1,7 @@
 //! What the decoders of BART and its descendants have in common: tokens, layers, output layer.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 use tch::Tensor;
 
@@ -8,7 +10,7 @@ use super::bart::{Config, EPS};
 use crate::nn::params::Init;
 use crate::nn::{
     Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
-    Linear, Params, drop_layer, dropout,
+    Linear, Params, drop_layer, dropout, segment,
 };
 
 /// Tokens, layers and output layer: what these families have in common. Positions and the norms
@@ -17,7 +19,7 @@ pub(super) struct Core {
     pub embed_tokens: Embedding,
     /// √D if the config says so, else 1.
     embed_scale: f64,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     lm_head: Linear,
     dropout: f64,
     layerdrop: f64,
@@ -54,7 +56,7 @@ impl Core {
             embed_tokens: Embedding::new(embed_tokens, config.pad_token_id),
             embed_scale: if config.scale_embedding { (d as f64).sqrt() } else { 1.0 },
             layers: (0..config.decoder_layers)
-                .map(|i| Layer::new(&(&layers / i), config))
+                .map(|i| Layer::new(&(&layers / i), config).map(Rc::new))
                 .collect::<Result<_>>()?,
             lm_head: p.head(head, lm_head, None)?,
             dropout: config.dropout,
@@ -84,7 +86,9 @@ impl Core {
                 continue;
             }
             let (cache, past) = cache.layer(i);
-            xs = order(layer, &xs, states, cache, past, train);
+            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
+                order(layer, xs, states, cache, past, train)
+            });
         }
         cache.advance(xs.size()[1]);
         xs

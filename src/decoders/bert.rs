@@ -2,6 +2,8 @@
 //! `modeling_bert.py`. Its post-norm trunk serves the families that copy it; ERNIE is BERT under
 //! another name.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use super::bert_embeddings::{Embeddings, Positions};
 use super::bert_layer::Layer;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
 use crate::nn::params::{Init, ZEROS};
-use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config};
+use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config, precision, segment};
 
 pub(super) const BERT: DecoderArch = DecoderArch {
     model_type: "bert",
@@ -157,7 +159,7 @@ pub(super) struct Bert {
     pub embeddings: Embeddings,
     /// From the size of the embeddings to that of the layers, where they differ.
     pub project: Option<Linear>,
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Rc<Layer>>,
     pub head: Head,
     pub limits: Limits,
 }
@@ -223,10 +225,14 @@ impl Decoder for Bert {
     ) -> Tensor {
         let mut xs = self.embeddings.forward(input_ids, cache, train); // [N, t, E]
         if let Some(project) = &self.project {
-            xs = project.forward(&xs); // [N, t, D]
+            xs = precision::full(&project.forward(&xs)); // [N, t, D]
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, encoder_hidden_states, cache, i, train);
+            let (cache, past) = cache.layer(i);
+            let states = encoder_hidden_states;
+            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
+                layer.forward(xs, states, cache, past, train)
+            });
         }
         cache.advance(input_ids.size()[1]);
         xs

@@ -1,12 +1,14 @@
 //! The post-norm layer of BERT, and the blocks that its descendants build theirs from.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 use tch::Tensor;
 
 use super::bert::{Config, PositionType};
 use crate::nn::position::{Relative, RelativeKey, Rotary};
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, FeedForward, LayerNorm, Params, dropout,
+    Activation, Attention, CrossAttention, FeedForward, LayerCache, LayerNorm, Params, dropout,
 };
 
 /// A post-norm layer.
@@ -21,8 +23,22 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config) -> Result<Vec<Self>> {
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config)).collect()
+    pub(super) fn stack(p: &Params, config: &Config) -> Result<Vec<Rc<Self>>> {
+        Layer::stack_with(p, config, |_| {})
+    }
+
+    /// Layers with a change to each.
+    pub(super) fn stack_with(
+        p: &Params,
+        config: &Config,
+        change: impl Fn(&mut Layer),
+    ) -> Result<Vec<Rc<Self>>> {
+        let layers = (0..config.num_hidden_layers).map(|i| {
+            let mut layer = Layer::new(&(p / i), config)?;
+            change(&mut layer);
+            Ok(Rc::new(layer))
+        });
+        layers.collect()
     }
 
     fn new(p: &Params, config: &Config) -> Result<Self> {
@@ -51,11 +67,10 @@ impl Layer {
         &self,
         xs: &Tensor,
         states: &Tensor,
-        cache: &mut Cache,
-        index: usize,
+        cache: &mut LayerCache,
+        past: i64,
         train: bool,
     ) -> Tensor {
-        let (cache, past) = cache.layer(index);
         let p = self.hidden_dropout;
         let own = self.attention.decode(xs, cache, past, train);
         let xs = self.attention_norm.forward(&(dropout(&own, p, train) + xs));

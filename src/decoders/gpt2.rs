@@ -1,6 +1,8 @@
 //! GPT-2 (Radford et al. 2019). Keys and order of operations: the reference's `modeling_gpt2.py`.
 //! Dense weights are stored transposed (`Conv1D`), query, key and value in one.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,8 +12,8 @@ use super::{Decoder, DecoderArch, Limits, check_cross_attention};
 use crate::nn::params::Init;
 use crate::nn::position::plain;
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, Joined, LayerNorm,
-    Linear, Params, config, dropout,
+    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, Joined, LayerCache,
+    LayerNorm, Linear, Params, config, dropout, segment,
 };
 
 pub(super) const GPT2: DecoderArch = DecoderArch {
@@ -88,7 +90,7 @@ impl Config {
 struct Gpt2 {
     wte: Embedding,
     wpe: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     ln_f: LayerNorm,
     lm_head: Linear,
     embd_pdrop: f64,
@@ -119,7 +121,7 @@ impl Gpt2 {
             wte: Embedding::new(wte, None),
             wpe: p.embedding("wpe", config.n_positions, d, init)?,
             layers: (0..config.n_layer)
-                .map(|i| Layer::new(&(&p / "h" / i), config, i))
+                .map(|i| Layer::new(&(&p / "h" / i), config, i).map(Rc::new))
                 .collect::<Result<_>>()?,
             ln_f: p.layer_norm("ln_f", d, config.layer_norm_epsilon)?,
             lm_head,
@@ -142,7 +144,11 @@ impl Decoder for Gpt2 {
         let xs = self.wte.forward(input_ids) + self.wpe.forward(&positions);
         let mut xs = dropout(&xs, self.embd_pdrop, train); // [N, t, D]
         for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, encoder_hidden_states, cache, i, train);
+            let (cache, past) = cache.layer(i);
+            let states = encoder_hidden_states;
+            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
+                layer.forward(xs, states, cache, past, train)
+            });
         }
         cache.advance(t);
         self.ln_f.forward(&xs)
@@ -212,11 +218,10 @@ impl Layer {
         &self,
         xs: &Tensor,
         states: &Tensor,
-        cache: &mut Cache,
-        index: usize,
+        cache: &mut LayerCache,
+        past: i64,
         train: bool,
     ) -> Tensor {
-        let (cache, past) = cache.layer(index);
         let p = self.resid_pdrop;
         let own = self.attn.decode(&self.ln_1.forward(xs), cache, past, train);
         let xs = xs + dropout(&own, p, train);

@@ -3,6 +3,8 @@
 //! References: `modeling_megatron_bert.py`, `modeling_xlm_roberta_xl.py`,
 //! `modeling_roberta_prelayernorm.py`.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -11,8 +13,8 @@ use super::bert::{self, Config, Head, PositionType, Transform};
 use super::bert_embeddings::{Embeddings, Positions};
 use super::{Decoder, DecoderArch, Limits, bert_layer, roberta};
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerNorm, Params,
-    dropout,
+    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
+    Params, dropout, segment,
 };
 
 pub(super) const MEGATRON_BERT: DecoderArch = DecoderArch {
@@ -69,7 +71,7 @@ fn xl_defaults() -> Value {
 
 struct PreNorm {
     embeddings: Embeddings,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     layer_norm: LayerNorm,
     head: Head,
     limits: Limits,
@@ -110,7 +112,12 @@ fn megatron(p: &Params, config: &Config) -> Result<PreNorm> {
     let (head, transform) = (p / "cls" / "predictions", p / "cls" / "predictions" / "transform");
     Ok(PreNorm {
         embeddings: bare(&embeddings, config, word, positions)?,
-        layers: Layer::stack(&(&encoder / "layer"), config, ("ln", "ln"))?,
+        layers: Layer::stack(
+            &(&encoder / "layer"),
+            config,
+            ("ln", "ln"),
+            config.hidden_dropout_prob,
+        )?,
         layer_norm: encoder.layer_norm("ln", d, config.layer_norm_eps)?,
         head: Head {
             transform: Some(Transform {
@@ -134,9 +141,8 @@ fn xl(p: &Params, config: &Config) -> Result<PreNorm> {
     let (embeddings, encoder) = (p / "roberta" / "embeddings", p / "roberta" / "encoder");
     let positions = roberta::positions(&embeddings, config)?;
     let norms = ("self_attn_layer_norm", "LayerNorm");
-    let mut layers = Layer::stack(&(&encoder / "layer"), config, norms)?;
     // This family alone has no dropout after the feed-forward.
-    layers.iter_mut().for_each(|layer| layer.dropout.1 = 0.0);
+    let layers = Layer::stack(&(&encoder / "layer"), config, norms, 0.0)?;
     Ok(PreNorm {
         embeddings: bare(&embeddings, config, word, positions)?,
         layers,
@@ -154,7 +160,12 @@ fn prelayernorm(p: &Params, config: &Config) -> Result<PreNorm> {
     let norms = ("LayerNorm", "intermediate.LayerNorm");
     Ok(PreNorm {
         embeddings: Embeddings::new(&(&base / "embeddings"), config, word, positions)?,
-        layers: Layer::stack(&(&base / "encoder" / "layer"), config, norms)?,
+        layers: Layer::stack(
+            &(&base / "encoder" / "layer"),
+            config,
+            norms,
+            config.hidden_dropout_prob,
+        )?,
         layer_norm: base.layer_norm("LayerNorm", d, eps)?,
         head: roberta::head(&(p / "lm_head"), config, decoder)?,
         limits: config.limits(roberta::max_positions(config)),
@@ -183,7 +194,11 @@ impl Decoder for PreNorm {
     ) -> Tensor {
         let mut xs = self.embeddings.forward(input_ids, cache, train); // [N, t, D]
         for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, encoder_hidden_states, cache, i, train);
+            let (cache, past) = cache.layer(i);
+            let states = encoder_hidden_states;
+            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
+                layer.forward(xs, states, cache, past, train)
+            });
         }
         cache.advance(input_ids.size()[1]);
         self.layer_norm.forward(&xs)
@@ -199,11 +214,13 @@ impl Decoder for PreNorm {
 }
 
 impl Layer {
-    fn stack(p: &Params, config: &Config, norms: Norms) -> Result<Vec<Self>> {
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config, norms)).collect()
+    /// `fed` is the dropout after the feed-forward.
+    fn stack(p: &Params, config: &Config, norms: Norms, fed: f64) -> Result<Vec<Rc<Self>>> {
+        let layer = |i| Layer::new(&(p / i), config, norms, fed).map(Rc::new);
+        (0..config.num_hidden_layers).map(layer).collect()
     }
 
-    fn new(p: &Params, config: &Config, norms: Norms) -> Result<Self> {
+    fn new(p: &Params, config: &Config, norms: Norms, fed: f64) -> Result<Self> {
         let norm = |p: &Params, name| p.layer_norm(name, config.hidden_size, config.layer_norm_eps);
         let (own, cross) = (p / "attention", p / "crossattention");
         Ok(Layer {
@@ -213,7 +230,7 @@ impl Layer {
             crossattention: bert_layer::cross_attention(&cross, config)?,
             inner_norm: norm(p, norms.1)?,
             feed_forward: bert_layer::feed_forward(p, config)?,
-            dropout: (config.hidden_dropout_prob, config.hidden_dropout_prob),
+            dropout: (config.hidden_dropout_prob, fed),
         })
     }
 
@@ -222,11 +239,10 @@ impl Layer {
         &self,
         xs: &Tensor,
         states: &Tensor,
-        cache: &mut Cache,
-        index: usize,
+        cache: &mut LayerCache,
+        past: i64,
         train: bool,
     ) -> Tensor {
-        let (cache, past) = cache.layer(index);
         let own = self.attention.decode(&self.attention_norm.forward(xs), cache, past, train);
         let xs = xs + dropout(&own, self.dropout.0, train);
         let normed = self.cross_norm.forward(&xs);

@@ -7,6 +7,8 @@
 //! with the wrong tokens and heads (`get_predict_relative_pos_embeddings` gathers rows of one order with
 //! indices of another); token by token, as in generation, it does not. This file follows the latter.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,9 +19,10 @@ use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
 use crate::nn::attention::{merge_heads, split_heads};
 use crate::nn::params::Init;
 use crate::nn::position::plain;
+use crate::nn::precision::matmul;
 use crate::nn::{
     Activation, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm, Linear,
-    Params, config, dropout, mask,
+    Params, config, dropout, mask, segment,
 };
 
 pub(super) const PROPHETNET: DecoderArch = DecoderArch {
@@ -109,7 +112,7 @@ struct ProphetNet {
     /// [ngram, D]
     ngram_embeddings: Tensor,
     embeddings_layer_norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     lm_head: Linear,
     /// Position of the first token.
     first: i64,
@@ -180,7 +183,7 @@ impl ProphetNet {
                 config.init(),
             )?,
             layers: (0..config.num_decoder_layers)
-                .map(|i| Layer::new(&(&p / "layers" / i), config))
+                .map(|i| Layer::new(&(&p / "layers" / i), config).map(Rc::new))
                 .collect::<Result<_>>()?,
             embeddings_layer_norm: p.layer_norm("embeddings_layer_norm", d, EPS)?,
             lm_head,
@@ -217,7 +220,10 @@ impl Decoder for ProphetNet {
         let mut xs = dropout(&xs, self.dropout, train); // [N, 2t, D]
         for (i, layer) in self.layers.iter().enumerate() {
             let (cache, past) = cache.layer(i);
-            xs = layer.forward(&xs, encoder_hidden_states, cache, past, train);
+            let states = encoder_hidden_states;
+            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
+                layer.forward(xs, states, cache, past, train)
+            });
         }
         cache.advance(t);
         xs.narrow(1, t, t)
@@ -323,18 +329,18 @@ impl NgramSelfAttention {
         };
 
         let distances = self.buckets.table(t, past, 0, xs.device());
-        let scores = main(&query).matmul(&keys) + gather(&main(&relative), &distances);
-        let own = probabilities(masked(scores)).matmul(&all.value); // [N, A, t, d]
+        let scores = matmul(&main(&query), &keys) + gather(&main(&relative), &distances);
+        let own = matmul(&probabilities(masked(scores)), &all.value); // [N, A, t, d]
 
         // The predicting stream stands one position further, and sees itself beside the main stream.
         let distances = self.buckets.table(t, past, 1, xs.device());
-        let scores = ahead(&query).matmul(&keys) + gather(&ahead(&relative), &distances);
+        let scores = matmul(&ahead(&query), &keys) + gather(&ahead(&relative), &distances);
         let itself = (ahead(&query) * ahead(&key)).sum_dim_intlist(-1, true, xs.kind())
             + ahead(&relative).narrow(3, 0, 1); // [N, A, t, 1]
         let p = probabilities(Tensor::cat(&[masked(scores), itself], 3)); // [N, A, t, T + 1]
         let total = past + t;
         let predicted =
-            p.narrow(3, 0, total).matmul(&all.value) + p.narrow(3, total, 1) * ahead(&value);
+            matmul(&p.narrow(3, 0, total), &all.value) + p.narrow(3, total, 1) * ahead(&value);
         self.out_proj.forward(&merge_heads(&Tensor::cat(&[own, predicted], 2)))
     }
 

@@ -55,8 +55,9 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
     let base = p / "roformer";
     let embeddings = Embeddings::new(&(&base / "embeddings"), config, word, Positions::None)?;
     let project = project(&base, "embeddings_project", e, config)?;
-    let mut layers = Layer::stack(&(&base / "encoder" / "layer"), config)?;
-    turn(&mut layers, &(&base / "encoder"), config, rotary_value)?;
+    let rotary = rotary(&(&base / "encoder"), config, rotary_value)?;
+    let turn = |layer: &mut Layer| layer.rotate(rotary.share());
+    let layers = Layer::stack_with(&(&base / "encoder" / "layer"), config, turn)?;
     let head = p / "cls" / "predictions";
     let transform = &head / "transform";
     Ok(Bert {
@@ -79,17 +80,13 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
     })
 }
 
-/// Gives every layer the table `embed_positions.weight` [P, d] below `p`: sines, then cosines.
-fn turn(layers: &mut [Layer], p: &Params, config: &Config, value: bool) -> Result<()> {
+/// The table `embed_positions.weight` [P, d] below `p`: sines, then cosines.
+fn rotary(p: &Params, config: &Config, value: bool) -> Result<Rotary> {
     let (rows, d) =
         (config.max_position_embeddings, config.hidden_size / config.num_attention_heads);
     ensure!(d % 2 == 0, "rotary positions need heads of even size, hidden_size makes them {d}");
     let make = || sinusoidal_marian(rows, d);
     let table = (p / "embed_positions").table("weight", &[rows, d], make)?;
-    for layer in layers {
-        let sin = table.narrow(1, 0, d / 2);
-        let cos = table.narrow(1, d / 2, d / 2);
-        layer.rotate(Rotary { sin, cos, value });
-    }
-    Ok(())
+    let (sin, cos) = (table.narrow(1, 0, d / 2), table.narrow(1, d / 2, d / 2));
+    Ok(Rotary { sin, cos, value })
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::{DECODERS, Decoder, find};
-use crate::nn::{Params, Store};
+use crate::nn::{Params, Store, segment};
 
 /// Sizes of the tiny models, under every family's name for them.
 const SIZES: &[(&str, i64)] = &[
@@ -317,5 +317,24 @@ fn limits_are_those_of_the_reference() {
         assert_eq!((limits.hidden_size, limits.vocab_size, limits.layers), (16, 37, 2));
         let cross = json.get("cross_attention_hidden_size").and_then(Value::as_i64);
         assert_eq!(limits.cross_attention_size, cross, "{model_type}");
+    }
+}
+
+#[test]
+fn layers_may_be_computed_twice_instead_of_kept() {
+    for (model_type, changes, ..) in cases() {
+        let json = tiny(model_type, &changes);
+        let (decoder, store) = build(&json);
+        let states = states(&json).set_requires_grad(true);
+        let trainable = store.variables().into_iter().filter(|variable| variable.trainable);
+        let mut parameters: Vec<(String, Tensor)> =
+            trainable.map(|v| (v.name, v.tensor.set_requires_grad(true))).collect();
+        parameters.push(("states".to_string(), states.shallow_clone()));
+        let entries = segment::tests::check(&parameters, || {
+            let mut cache = decoder.limits().cache();
+            let hidden = decoder.forward(&ids(), &states, &mut cache, false);
+            decoder.logits(&hidden).square().mean(Kind::Float)
+        });
+        assert!(entries >= 3, "{model_type}: {entries} entries");
     }
 }

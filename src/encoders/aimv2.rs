@@ -1,6 +1,8 @@
 //! The vision tower of AIMv2 (Fini et al. 2024). Reference: `modeling_aimv2.py`. Differs from SigLIP's:
 //! root mean square norms, gated feed-forwards; the native variant computes its positions.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use super::{Encoder, EncoderArch, Grid};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::sinusoidal_grid;
-use crate::nn::{Activation, Attention, Linear, Params, PatchEmbeddings};
+use crate::nn::{Activation, Attention, Linear, Params, PatchEmbeddings, segment};
 
 pub(super) const AIMV2_VISION: EncoderArch = EncoderArch {
     model_type: "aimv2_vision_model",
@@ -82,7 +84,7 @@ struct Aimv2 {
     patches_norm: RmsNorm,
     /// [P, D]; the native variant computes them.
     positions: Option<Tensor>,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     norm: RmsNorm,
     image_size: i64,
 }
@@ -135,7 +137,7 @@ impl Aimv2 {
             patches_norm: RmsNorm::new(&(&own / "rms_norm"), config)?,
             positions,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(&(p / "encoder" / "layers" / i), config))
+                .map(|i| Layer::new(&(p / "encoder" / "layers" / i), config).map(Rc::new))
                 .collect::<Result<_>>()?,
             norm: RmsNorm::new(&(p / "rms_norm"), config)?,
             image_size: config.image_size,
@@ -156,7 +158,7 @@ impl Encoder for Aimv2 {
             }
         };
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         self.norm.forward(&xs)
     }

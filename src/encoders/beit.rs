@@ -1,6 +1,8 @@
 //! BEiT (Bao et al. 2021) and data2vec-vision (Baevski et al. 2022). Reference: `modeling_beit.py`,
 //! `modeling_data2vec_vision.py`. The two differ in the pooler, which data2vec's model does not make.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use crate::nn::position::{fits_square, interpolate_square};
 use crate::nn::window::{relative_bias, relative_index_with_cls};
 use crate::nn::{
     Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, drop_path, dropout,
+    segment,
 };
 
 pub(super) const BEIT: EncoderArch = EncoderArch {
@@ -99,7 +102,7 @@ struct Beit {
     embeddings: Embeddings,
     /// The bias that all layers share.
     shared: Option<RelativeBias>,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     layernorm: Option<LayerNorm>,
     hidden_size: i64,
     image_size: (i64, i64),
@@ -160,7 +163,7 @@ impl Beit {
             embeddings: Embeddings::new(&(p / "embeddings"), config)?,
             shared,
             layers: (0..config.vit.num_hidden_layers)
-                .map(|i| Layer::new(&(p / "encoder" / "layer" / i), config, i))
+                .map(|i| Layer::new(&(p / "encoder" / "layer" / i), config, i).map(Rc::new))
                 .collect::<Result<_>>()?,
             layernorm,
             hidden_size: d,
@@ -177,10 +180,15 @@ impl Encoder for Beit {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let (mut xs, grid) = self.embeddings.forward(pixel_values, train); // [B, 1+P, D]
         let index = self.biased().then(|| relative_index_with_cls(grid, xs.device()));
-        let pairs = Pairs { grid, index };
+        let pairs = Rc::new(Pairs { grid, index });
         let shared = self.shared.as_ref().and_then(|shared| shared.of(&pairs));
+        let shared = shared.map(|shared| segment::leaf(&shared));
         for layer in &self.layers {
-            xs = layer.forward(&xs, &pairs, shared.as_ref(), train);
+            let pairs = pairs.clone();
+            let inputs: Vec<&Tensor> = [&xs].into_iter().chain(&shared).collect();
+            xs = segment::run(layer, &inputs, move |layer, inputs| {
+                layer.forward(&inputs[0], &pairs, inputs.get(1), train)
+            });
         }
         match &self.layernorm {
             Some(layernorm) => layernorm.forward(&xs),

@@ -2,6 +2,8 @@
 //! `modeling_chinese_clip.py`. The last norm is for classification alone: `post_layernorm` is not
 //! applied to what a decoder sees.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::interpolate_square;
-use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings};
+use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, segment};
 
 pub(super) const CLIP_VISION: EncoderArch = EncoderArch {
     model_type: "clip_vision_model",
@@ -85,7 +87,7 @@ impl Config {
 struct Clip {
     embeddings: Embeddings,
     pre_layrnorm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
 }
 
 /// Patches, if need be after a class token, and learned positions.
@@ -156,7 +158,7 @@ impl Encoder for Clip {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let mut xs = self.pre_layrnorm.forward(&self.embeddings.forward(pixel_values)); // [B, 1+P, D]
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         xs
     }
@@ -245,9 +247,11 @@ impl Embeddings {
 
 impl Layer {
     /// `p` is the tower.
-    pub(super) fn stack(p: &Params, config: &Config, init: &LayerInit) -> Result<Vec<Self>> {
+    pub(super) fn stack(p: &Params, config: &Config, init: &LayerInit) -> Result<Vec<Rc<Self>>> {
         let p = p / "encoder" / "layers";
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(&p / i), config, init)).collect()
+        (0..config.num_hidden_layers)
+            .map(|i| Layer::new(&(&p / i), config, init).map(Rc::new))
+            .collect()
     }
 
     fn new(p: &Params, config: &Config, init: &LayerInit) -> Result<Self> {

@@ -2,6 +2,8 @@
 //! `modeling_dinov2.py`, `modeling_dinov2_with_registers.py`. Differs from ViT: layer scale after each
 //! branch, positions that always follow the image. Registers have no position.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
 use crate::nn::{
     Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, drop_path,
-    dropout,
+    dropout, segment,
 };
 
 pub(super) const DINOV2: EncoderArch = EncoderArch {
@@ -117,7 +119,7 @@ impl Config {
 
 struct Dinov2 {
     embeddings: Embeddings,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     layernorm: LayerNorm,
 }
 
@@ -159,7 +161,7 @@ impl Dinov2 {
         Ok(Dinov2 {
             embeddings: Embeddings::new(&(p / "embeddings"), config, registers)?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(&(p / "encoder" / "layer" / i), config))
+                .map(|i| Layer::new(&(p / "encoder" / "layer" / i), config).map(Rc::new))
                 .collect::<Result<_>>()?,
             layernorm: p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?,
         })
@@ -170,7 +172,7 @@ impl Encoder for Dinov2 {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let mut xs = self.embeddings.forward(pixel_values, train); // [B, 1+R+P, D]
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         self.layernorm.forward(&xs)
     }

@@ -3,6 +3,8 @@
 
 use std::f64::consts::TAU;
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::attention::{attend, merge_heads, split_heads};
 use crate::nn::config;
 use crate::nn::params::{Init, ZEROS};
-use crate::nn::{Activation, LayerNorm, Linear, Params, PatchEmbeddings, drop_path};
+use crate::nn::{Activation, LayerNorm, Linear, Params, PatchEmbeddings, drop_path, segment};
 
 pub(super) const DINOV3_VIT: EncoderArch = EncoderArch {
     model_type: "dinov3_vit",
@@ -87,7 +89,7 @@ struct Dinov3 {
     cls_token: Tensor,
     /// [1, R, D]
     register_tokens: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     norm: LayerNorm,
     config: Config,
 }
@@ -144,7 +146,7 @@ impl Dinov3 {
             cls_token: own.var("cls_token", &[1, 1, d], init)?,
             register_tokens: own.var("register_tokens", &registers, init)?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(&(p / "layer" / i), &config))
+                .map(|i| Layer::new(&(p / "layer" / i), &config).map(Rc::new))
                 .collect::<Result<_>>()?,
             norm: p.layer_norm("norm", d, config.layer_norm_eps)?,
             config,
@@ -156,13 +158,14 @@ impl Encoder for Dinov3 {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let size = pixel_values.size();
         let grid = (size[2] / self.config.patch_size, size[3] / self.config.patch_size);
-        let rotation = self.config.rotation(grid, pixel_values, train);
+        let rotation = Rc::new(self.config.rotation(grid, pixel_values, train));
         let each = |token: &Tensor| token.expand([size[0], -1, -1], false);
         let patches = self.patches.forward(pixel_values);
         let tokens = [each(&self.cls_token), each(&self.register_tokens), patches];
         let mut xs = Tensor::cat(&tokens, 1); // [B, 1+R+P, D]
         for layer in &self.layers {
-            xs = layer.forward(&xs, &rotation, train);
+            let rotation = rotation.clone();
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, &rotation, train));
         }
         self.norm.forward(&xs)
     }

@@ -1,6 +1,8 @@
 //! The vision tower of SigLIP (Zhai et al. 2023). Reference: `modeling_siglip.py`. Differs from CLIP's:
 //! no class token, no norm before the layers, `post_layernorm` on all tokens.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -8,7 +10,7 @@ use tch::Tensor;
 use super::clip::{Config, Embeddings, Layer, LayerInit, tower};
 use super::{Encoder, EncoderArch, Grid};
 use crate::nn::params::{Init, ONES, ZEROS};
-use crate::nn::{LayerNorm, Params};
+use crate::nn::{LayerNorm, Params, segment};
 
 pub(super) const SIGLIP_VISION: EncoderArch = EncoderArch {
     model_type: "siglip_vision_model",
@@ -36,7 +38,7 @@ fn defaults() -> Value {
 
 struct Siglip {
     embeddings: Embeddings,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     post_layernorm: LayerNorm,
 }
 
@@ -64,7 +66,7 @@ impl Encoder for Siglip {
     fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
         let mut xs = self.embeddings.forward(pixel_values); // [B, P, D]
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         self.post_layernorm.forward(&xs)
     }

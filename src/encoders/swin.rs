@@ -1,6 +1,8 @@
 //! Swin (Liu et al. 2021) and Donut's Swin. Reference: `modeling_swin.py`, `modeling_donut_swin.py`.
 //! The two differ in the final layer norm, which Donut's has not.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use crate::nn::params::{Init, ZEROS};
 use crate::nn::window::{Windows, merge_squares, relative_bias, relative_index};
 use crate::nn::{
     Activation, Attention, FeedForward, LayerNorm, Linear, Params, PatchEmbeddings, drop_path,
-    dropout,
+    dropout, precision, segment,
 };
 
 pub(super) const SWIN: EncoderArch = EncoderArch {
@@ -129,7 +131,7 @@ pub(super) struct Embeddings {
 }
 
 struct Stage {
-    blocks: Vec<Block>,
+    blocks: Vec<Rc<Block>>,
     downsample: Option<PatchMerging>,
 }
 
@@ -258,7 +260,7 @@ impl Stage {
     ) -> Result<Self> {
         let blocks = (0..config.depths[stage])
             .zip(rates)
-            .map(|(i, rate)| Block::new(&(p / "blocks" / i), config, stage, rate))
+            .map(|(i, rate)| Block::new(&(p / "blocks" / i), config, stage, rate).map(Rc::new))
             .collect::<Result<_>>()?;
         let last = stage + 1 == config.depths.len();
         let downsample =
@@ -272,10 +274,13 @@ impl Stage {
         let map = (size[1], size[2]);
         // Every other block shifts, unless one side of the map is a single window.
         let shift = if map.0.min(map.1) <= window { 0 } else { window / 2 };
-        let windows = [0, shift].map(|shift| Windows::new(map, window, shift, 1.0, xs));
+        let windows = [0, shift].map(|shift| Rc::new(Windows::new(map, window, shift, 1.0, xs)));
         let mut xs = xs.shallow_clone();
         for (block, windows) in self.blocks.iter().zip(windows.iter().cycle()) {
-            xs = block.forward(&xs, windows, index, train);
+            let (windows, index) = (windows.clone(), index.shallow_clone());
+            xs = segment::encode(block, &xs, move |block, xs| {
+                block.forward(xs, &windows, &index, train)
+            });
         }
         match &self.downsample {
             Some(downsample) => downsample.forward(&xs),
@@ -372,6 +377,6 @@ impl PatchMerging {
 
     /// [B, h, w, C] -> [B, ⌈h/2⌉, ⌈w/2⌉, 2C]
     fn forward(&self, xs: &Tensor) -> Tensor {
-        self.reduction.forward(&self.norm.forward(&merge_squares(xs)))
+        precision::full(&self.reduction.forward(&self.norm.forward(&merge_squares(xs))))
     }
 }

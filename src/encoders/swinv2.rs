@@ -1,6 +1,8 @@
 //! Swin v2 (Liu et al. 2022). Reference: `modeling_swinv2.py`. Differs from Swin: norms after each
 //! branch, cosine attention, position biases from a small network, windows fixed by `image_size`.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use crate::nn::attention::{attend, merge_heads, split_heads};
 use crate::nn::config;
 use crate::nn::params::Init;
 use crate::nn::window::{Windows, merge_squares, relative_bias, relative_index};
-use crate::nn::{FeedForward, LayerNorm, Linear, Params, drop_path, dropout};
+use crate::nn::{FeedForward, LayerNorm, Linear, Params, drop_path, dropout, segment};
 
 pub(super) const SWINV2: EncoderArch = EncoderArch {
     model_type: "swinv2",
@@ -73,7 +75,7 @@ struct Swinv2 {
 }
 
 struct Stage {
-    blocks: Vec<Block>,
+    blocks: Vec<Rc<Block>>,
     downsample: Option<PatchMerging>,
     window: i64,
     shift: i64,
@@ -158,7 +160,9 @@ impl Stage {
     ) -> Result<Self> {
         let blocks = (0..config.swin.depths[stage])
             .zip(rates)
-            .map(|(i, rate)| Block::new(&(p / "blocks" / i), &config.swin, stage, rate))
+            .map(|(i, rate)| {
+                Block::new(&(p / "blocks" / i), &config.swin, stage, rate).map(Rc::new)
+            })
             .collect::<Result<_>>()?;
         let last = stage + 1 == config.swin.depths.len();
         let downsample = if last {
@@ -177,12 +181,16 @@ impl Stage {
         let size = xs.size();
         // The reference adds the mask of a shift twice.
         let windows = [0, self.shift]
-            .map(|shift| Windows::new((size[1], size[2]), self.window, shift, 2.0, xs));
+            .map(|shift| Rc::new(Windows::new((size[1], size[2]), self.window, shift, 2.0, xs)));
         let index = relative_index((self.window, self.window), xs.device());
         let mut xs = xs.shallow_clone();
         for (block, windows) in self.blocks.iter().zip(windows.iter().cycle()) {
-            let bias = relative_bias(&block.attention.bias_table(&self.coords), &index);
-            xs = block.forward(&xs, windows, &bias, train);
+            let (windows, coords, index) =
+                (windows.clone(), self.coords.shallow_clone(), index.shallow_clone());
+            xs = segment::encode(block, &xs, move |block, xs| {
+                let bias = relative_bias(&block.attention.bias_table(&coords), &index);
+                block.forward(xs, &windows, &bias, train)
+            });
         }
         match &self.downsample {
             Some(downsample) => downsample.forward(&xs),

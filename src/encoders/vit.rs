@@ -1,5 +1,7 @@
 //! ViT (Dosovitskiy et al. 2020). Keys and order of operations: the reference's `modeling_vit.py`.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +11,9 @@ use super::{ByColumns, Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
-use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, dropout};
+use crate::nn::{
+    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, dropout, segment,
+};
 
 pub(super) const VIT: EncoderArch = EncoderArch {
     model_type: "vit",
@@ -93,7 +97,7 @@ impl Config {
 /// The encoder of ViT and of the families that differ in their tokens, positions and first values alone.
 pub(super) struct Vit {
     pub embeddings: Embeddings,
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Rc<Layer>>,
     pub layernorm: LayerNorm,
 }
 
@@ -151,7 +155,7 @@ impl Vit {
     /// What all layers make of embeddings. [B, S, D] -> [B, S, D]
     fn layers(&self, mut xs: Tensor, train: bool) -> Tensor {
         for layer in &self.layers {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
         }
         self.layernorm.forward(&xs)
     }
@@ -273,8 +277,10 @@ impl Embeddings {
 }
 
 impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Self>> {
-        (0..config.num_hidden_layers).map(|i| Layer::new(&(p / i), config, init)).collect()
+    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Rc<Self>>> {
+        (0..config.num_hidden_layers)
+            .map(|i| Layer::new(&(p / i), config, init).map(Rc::new))
+            .collect()
     }
 
     fn new(p: &Params, config: &Config, init: Init) -> Result<Self> {

@@ -1,6 +1,8 @@
 //! YOLOS (Fang et al. 2021). Reference: `modeling_yolos.py`. Differs from ViT: detection tokens after the
 //! patches, positions again after each layer but the last, all of them following the image.
 
+use std::rc::Rc;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use super::vit::{self, Layer};
 use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
-use crate::nn::{LayerNorm, Params, PatchEmbeddings, config, dropout};
+use crate::nn::{LayerNorm, Params, PatchEmbeddings, config, dropout, segment};
 
 pub(super) const YOLOS: EncoderArch = EncoderArch {
     model_type: "yolos",
@@ -78,7 +80,7 @@ struct Yolos {
     positions: Tensor,
     /// [L-1, 1, 1 + P + T, D]
     mid_positions: Option<Tensor>,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     layernorm: LayerNorm,
     grid: (i64, i64),
     image_size: (i64, i64),
@@ -141,9 +143,10 @@ impl Encoder for Yolos {
         let mid = self.mid_positions.as_ref();
         let mid = mid.map(|positions| self.positions_for(&positions.squeeze_dim(1), grid));
         for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, train);
+            xs = segment::encode(layer, &xs, move |layer, xs| layer.forward(xs, train));
             if let Some(mid) = mid.as_ref().filter(|_| i + 1 < self.layers.len()) {
-                xs += mid.get(i as i64);
+                // Not in place: what a layer gives may be kept for the backward pass.
+                xs = &xs + mid.get(i as i64);
             }
         }
         self.layernorm.forward(&xs)

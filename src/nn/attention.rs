@@ -7,6 +7,7 @@ use super::dropout::dropout as thin_out;
 use super::linear::{Joined, Linear};
 use super::mask;
 use super::position::Relative;
+use super::precision::{full, low};
 
 /// Self-attention with its output projection (dropout after it belongs to the layer).
 pub struct Attention {
@@ -44,6 +45,8 @@ pub fn attend(
     scale: f64,
     dropout: f64,
 ) -> Tensor {
+    let (q, k, v, bias) = (&low(q), &low(k), &low(v), bias.map(low));
+    let bias = bias.as_ref();
     if dropout <= 0.0 || q.device() != Device::Cpu {
         return Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, scale, false);
     }
@@ -53,8 +56,8 @@ pub fn attend(
         Some(bias) => scores + bias,
         None => scores,
     };
-    let probabilities = scores.softmax(-1, scores.kind());
-    thin_out(&probabilities, dropout, true).matmul(v)
+    let probabilities = full(&scores).softmax(-1, None);
+    low(&thin_out(&probabilities, dropout, true)).matmul(v)
 }
 
 /// What `attend` weighs the values by: softmax(q kᵀ · scale), in f32. q [B, A, K·t, d], the queries of

@@ -7,6 +7,7 @@ use super::activation::Activation;
 use super::dropout::dropout;
 use super::linear::Linear;
 use super::params::{Init, ONES, Params, ZEROS};
+use super::precision;
 
 /// Layer normalisation over the last axis (Ba et al. 2016), biased variance.
 pub struct LayerNorm {
@@ -33,7 +34,9 @@ impl Params {
 impl LayerNorm {
     /// [.., D] -> [.., D]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        xs.layer_norm([self.weight.size()[0]], Some(&self.weight), Some(&self.bias), self.eps, true)
+        let size = [self.weight.size()[0]];
+        let xs = precision::full(xs);
+        xs.layer_norm(size, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
 
@@ -101,8 +104,9 @@ impl PatchEmbeddings {
     /// [B, C, H, W] -> [B, P, D] with P = (H / ph)·(W / pw), row-major; a remainder is dropped.
     pub fn forward(&self, pixel_values: &Tensor) -> Tensor {
         let (ph, pw) = self.patch;
-        let maps =
-            pixel_values.conv2d(&self.weight, self.bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
-        maps.flatten(2, 3).transpose(1, 2)
+        let bias = self.bias.as_ref().map(precision::low);
+        let (pixel_values, weight) = (precision::low(pixel_values), precision::low(&self.weight));
+        let maps = pixel_values.conv2d(&weight, bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
+        precision::full(&maps).flatten(2, 3).transpose(1, 2)
     }
 }

@@ -16,6 +16,8 @@ pub mod mask;
 mod origins;
 pub mod params;
 pub mod position;
+pub mod precision;
+pub mod segment;
 pub mod store;
 pub mod window;
 

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::cache::Cache;
+use super::precision::low;
 
 /// Positions past, past+1, .. of t new tokens. -> [t]
 pub fn plain(t: i64, past: i64, device: Device) -> Tensor {
@@ -98,6 +99,12 @@ pub struct Rotary {
 }
 
 impl Rotary {
+    /// The same tables once more; nothing is copied.
+    pub fn share(&self) -> Self {
+        let (sin, cos) = (self.sin.shallow_clone(), self.cos.shallow_clone());
+        Rotary { sin, cos, value: self.value }
+    }
+
     /// Turns the neighbouring channels (2i, 2i + 1) of tokens past, past+1, ..
     /// [N, A, t, d] -> [N, A, t, d]
     pub fn turn(&self, xs: &Tensor, past: i64) -> Tensor {
@@ -130,11 +137,11 @@ impl RelativeKey {
         let distance =
             Tensor::embedding(&self.distance_embedding, &(left - right + center), -1, false, false); // [t, T, d]
         let path = None::<&[i64]>;
-        let scores = Tensor::einsum("bhld,lrd->bhlr", &[q, &distance], path);
+        let scores = Tensor::einsum("bhld,lrd->bhlr", &[low(q), low(&distance)], path);
         if !self.with_key {
             return scores;
         }
-        scores + Tensor::einsum("bhrd,lrd->bhlr", &[keys, &distance], path)
+        scores + Tensor::einsum("bhrd,lrd->bhlr", &[low(keys), low(&distance)], path)
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::optim::Parameter;
+use crate::nn::linear::product;
 use crate::ved::VisionEncoderDecoder;
 
 const WEIGHT: &str = "ctc_head.weight";
@@ -84,7 +85,7 @@ impl CtcHead {
     /// no room in its columns does not count.
     pub fn mix(&self, loss: &Tensor, columns: &Tensor, texts: &[Vec<i64>], items: i64) -> Tensor {
         let size = columns.size();
-        let scores = columns.linear(&self.weight, Some(&self.bias)).to_kind(Kind::Float);
+        let scores = product(columns, &self.weight, Some(&self.bias)).to_kind(Kind::Float);
         let log_probs = scores.log_softmax(-1, Kind::Float).transpose(0, 1); // [W, B, V]
         let lengths: Vec<i64> = texts.iter().map(|text| text.len() as i64).collect();
         let targets = Tensor::from_slice(&texts.concat()).to_device(columns.device());

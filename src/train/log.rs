@@ -3,7 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,6 +14,9 @@ use crate::stderr;
 
 /// The file of the log in the output directory: one JSON object a line.
 pub const METRICS: &str = "metrics.jsonl";
+
+/// Lines about work before the first step come at most so often.
+const BETWEEN_LINES: Duration = Duration::from_secs(20);
 
 /// Where a run talks to.
 pub struct Talk {
@@ -50,6 +54,20 @@ impl Talk {
             bar.set_message(format!("loss {loss:.4}  lr {learning_rate:.2e}  {rate:.1} samples/s"));
             bar.set_position(done);
         }
+    }
+
+    /// Progress of work on images before the first step: a bar on a terminal, else a line now and then.
+    pub fn counting(&self, what: &str) -> Counting {
+        let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new(0).with_message(what.to_string());
+            let style = "{msg}: {bar:24} {pos}/{len} images, {eta} left";
+            match ProgressStyle::with_template(style) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        let told = (!self.quiet && bar.is_none()).then(|| Mutex::new(Instant::now()));
+        Counting { what: what.to_string(), bar, told }
     }
 
     /// The bar while something else than steps goes on.
@@ -110,6 +128,37 @@ impl Talk {
             written.with_context(|| format!("can't write {:?}", self.path))?;
         }
         Ok(())
+    }
+}
+
+/// See [`Talk::counting`].
+pub struct Counting {
+    what: String,
+    bar: Option<ProgressBar>,
+    /// When the last line was written, where lines are.
+    told: Option<Mutex<Instant>>,
+}
+
+impl Counting {
+    /// So many of all are done. May be called from any thread.
+    pub fn done(&self, done: usize, all: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+        let Some(Ok(mut told)) = self.told.as_ref().map(Mutex::try_lock) else { return };
+        if told.elapsed() >= BETWEEN_LINES {
+            *told = Instant::now();
+            stderr::line(None, &format!("{}: {done} of {all} images", self.what));
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -8,7 +8,11 @@
 use anyhow::Result;
 use tch::{Kind, Reduction, Tensor};
 
+use crate::nn::precision;
 use crate::ved::VisionEncoderDecoder;
+
+/// In 16 bits, places come in multiples of this.
+const ROWS: i64 = 64;
 
 /// A label that does not count.
 pub const IGNORED: i64 = -100;
@@ -47,16 +51,21 @@ pub fn decode(
     let input_ids = model.shift_tokens_right(labels)?;
     let states = model.project(states);
     let hidden = model.hidden(&states, &input_ids, train); // [B, T, D]
-    let places = labels.reshape([-1]).ne(IGNORED).nonzero().squeeze_dim(1); // [n]
-    // Only the places that count meet the output layer, often the largest matrix of all.
+    let labels = labels.reshape([-1]);
+    let places = labels.ne(IGNORED).nonzero().squeeze_dim(1); // [n]
+    let labels = labels.index_select(0, &places); // [n]
+    let spare = precision::in_steps(labels.size()[0], ROWS) - labels.size()[0];
+    // Only the places that count meet the output layer, often the largest matrix of all, and as many
+    // that don't as make the number round.
+    let places = places.pad([0, spare], "constant", 0.0);
+    let labels = labels.pad([0, spare], "constant", IGNORED as f64);
     let hidden = hidden.flatten(0, 1).index_select(0, &places).unsqueeze(0); // [1, n, D]
-    let labels = labels.reshape([-1]).index_select(0, &places); // [n]
     let logits = model.decoder.logits(&hidden).squeeze_dim(0); // [n, V]
     Ok(cross_entropy(&logits, &labels, items, smoothing))
 }
 
-/// Sum of (1-ε)·(-ln p(label)) + ε·mean over v of (-ln p(v)), in f32, divided by `items`.
-/// logits [n, V], labels [n], none of them ignored -> []
+/// Sum over the labels that count of (1-ε)·(-ln p(label)) + ε·mean over v of (-ln p(v)), in f32, divided by `items`.
+/// logits [n, V], labels [n] -> []
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, items: i64, smoothing: f64) -> Tensor {
     let sum = logits.to_kind(Kind::Float).cross_entropy_loss(
         labels,

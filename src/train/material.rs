@@ -69,7 +69,10 @@ pub(super) fn read(
             cache_bytes: CACHE_BYTES,
             arranged,
         };
-        let prepared = prepare(table, &labeller, &processor.image_processor, &options, &|_, _| {})?;
+        let counting = talk.counting(&format!("checking the {what}"));
+        let progress = |done, all| counting.done(done, all);
+        let prepared = prepare(table, &labeller, &processor.image_processor, &options, &progress)?;
+        drop(counting);
         let is_example = |sentence: &str| sentence.starts_with("label ");
         for sentence in prepared.report.sentences() {
             // The labels of one table show what the tokenizer does.

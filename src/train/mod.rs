@@ -5,28 +5,29 @@ mod ctc;
 pub mod data;
 pub mod evaluate;
 mod finish;
+pub mod frozen;
 pub mod log;
 pub mod loss;
 mod material;
+pub mod memory;
 pub mod optim;
 pub mod options;
 pub mod plot;
 pub mod report;
+pub mod scaler;
 pub mod schedule;
 pub mod setup;
 pub mod state;
+mod step;
 mod watch;
 
-use std::time::Instant;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
 
-use crate::encoders::Grid;
-use crate::{signals, splitmix};
+use crate::signals;
 use ctc::CtcHead;
-use data::{Batch, BatchOptions, Feed, Position};
+use data::{BatchOptions, Feed, Position};
+use frozen::FrozenStates;
 use optim::Gradients;
 use options::{Interval, Options};
 pub use setup::Request;
@@ -40,9 +41,6 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// Steps in a row without a finite loss after which a run ends.
-const MAX_NON_FINITE: u64 = 5;
-
 /// What the first interrupt is answered, and the second.
 const STOPPING: &str = "stopping: a checkpoint is saved first; interrupt again to stop at once";
 const STOPPED: &str = "stopped at once; what the last checkpoint holds is safe";
@@ -53,6 +51,8 @@ struct Run<'a> {
     options: &'a Options,
     setup: Setup,
     gradients: Gradients,
+    /// What a frozen encoder says of the images, if that is kept.
+    frozen: Option<FrozenStates>,
     /// Samples and seconds of steps since the last line of the log.
     samples: u64,
     seconds: f64,
@@ -65,8 +65,16 @@ pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
     signals::listen(STOPPING, STOPPED)?;
     let setup = setup::open(request, options)?;
     let gradients = Gradients::new(setup.optimizer.parameters().len());
-    let mut run =
-        Run { request, options, setup, gradients, samples: 0, seconds: 0.0, advice: None };
+    let mut run = Run {
+        request,
+        options,
+        setup,
+        gradients,
+        frozen: None,
+        samples: 0,
+        seconds: 0.0,
+        advice: None,
+    };
     let outcome = run.go();
     run.setup.talk.stop();
     outcome
@@ -76,6 +84,7 @@ impl Run<'_> {
     /// The loop. What is due after a step is done at the head of the next round, so that a run which
     /// was interrupted in an evaluation begins with it when it is resumed.
     fn go(&mut self) -> Result<Outcome> {
+        self.freeze()?;
         let mut feed = self.feed(self.setup.state.position)?;
         let resumed = self.setup.state.global_step;
         let max_steps = self.setup.state.max_steps;
@@ -122,120 +131,9 @@ impl Run<'_> {
             epochs: None,
             augment: self.options.augment.as_deref().map(str::parse).transpose()?,
             trim: self.options.trim_padding > 0.0,
+            pixels: self.frozen.is_none(),
         };
         self.setup.train.feed(&options, self.options.skip_bad_rows, position)
-    }
-
-    /// One step of the optimizer over as many batches as are accumulated; an epoch's end closes a step.
-    fn step(&mut self, feed: &mut Feed) -> Result<()> {
-        let start = Instant::now();
-        let labeller = self.setup.labels.labeller(&self.setup.reader.processor.tokenizer);
-        let mut group: Vec<Batch> = Vec::new();
-        while group.len() < self.options.gradient_accumulation_steps {
-            let batch = feed.next(&labeller)?;
-            let epoch_ends = batch.next.index == 0;
-            group.push(batch);
-            if epoch_ends {
-                break;
-            }
-        }
-        let items: usize = group.iter().flat_map(|batch| &batch.labels).map(Vec::len).sum();
-        let samples: usize = group.iter().map(|batch| batch.labels.len()).sum();
-
-        let learning_rate = self.setup.rate.at(self.setup.state.global_step);
-        let (loss, grad_norm) = guarded(|| {
-            let mut total = Tensor::zeros([], (Kind::Float, self.request.device));
-            for batch in &group {
-                let loss = self.micro_step(batch, items as i64)?;
-                total += loss;
-            }
-            let Setup { optimizer, .. } = &mut self.setup;
-            let grad_norm = optimizer.step(&mut self.gradients, learning_rate);
-            Ok((total.double_value(&[]), grad_norm))
-        })?;
-
-        let state = &mut self.setup.state;
-        state.position = group.last().map_or(state.position, |batch| batch.next);
-        state.global_step += 1;
-        state.epoch = match self.setup.train.rows() {
-            Some(rows) => state.position.epoch as f64 + state.position.index as f64 / rows as f64,
-            // As the reference counts a stream: the run is one epoch.
-            None => state.global_step as f64 / state.max_steps as f64,
-        };
-        self.samples += samples as u64;
-        let seconds = start.elapsed().as_secs_f64();
-        self.seconds += seconds;
-        state.seconds += seconds;
-        self.look_at(loss, grad_norm)?;
-        self.log(loss, grad_norm, learning_rate)
-    }
-
-    /// Forward and backward pass of one batch; gives its share of the loss. -> []
-    fn micro_step(&mut self, batch: &Batch, items: i64) -> Result<Tensor> {
-        // Dropout is a function of seed and place alone: no state of a generator has to be saved, and
-        // a resumed run draws what the uninterrupted one would have. Seeds the CPU and all GPUs.
-        tch::manual_seed(seed_of(self.options.seed, self.setup.state.micro_step));
-        self.setup.state.micro_step += 1;
-        let model = &self.setup.reader.model;
-        let labels = batch.label_ids().to_device(self.request.device);
-        let smoothing = self.options.label_smoothing_factor;
-        let (states, grid) = self.encode(batch);
-        let mut loss = loss::decode(model, &states, &labels, items, smoothing, true)?;
-        if let Some(ctc) = &self.setup.ctc {
-            let is_text = |id: &&i64| !self.setup.reader.processor.tokenizer.is_special(**id);
-            let texts =
-                batch.labels.iter().map(|ids| ids.iter().filter(is_text).copied().collect());
-            loss = ctc.mix(&loss, &grid.columns(&states), &texts.collect::<Vec<_>>(), items);
-        }
-        self.gradients.add(&loss, self.setup.optimizer.parameters());
-        Ok(loss.detach())
-    }
-
-    /// The encoder's states of a batch, of the columns that hold something where that is wished, and how
-    /// they lie. -> [B, S, De]
-    fn encode(&self, batch: &Batch) -> (Tensor, Grid) {
-        let encoder = &self.setup.reader.model.encoder;
-        let pixel_values = batch.pixel_values();
-        let [_, _, height, width] = batch.shape.map(|size| size as i64);
-        let grid = encoder.grid(height, width);
-        let draw = splitmix::unit(seed_of(!self.options.seed, self.setup.state.micro_step) as u64);
-        if let (Some(content), Some(by_columns)) = (&batch.content, encoder.by_columns())
-            && draw < self.options.trim_padding
-        {
-            let (column, device) = (grid.cell.1, self.request.device);
-            let first = content.start as i64 / column;
-            let end = (content.end.div_ceil(column as usize) as i64).min(grid.columns);
-            let (start, width) = (first * column, (end - first) * column);
-            let pixel_values = pixel_values.narrow(3, start, width).to_device(device);
-            let states = by_columns.forward_columns(&pixel_values, first, true);
-            return (states, encoder.grid(height, width));
-        }
-        (encoder.forward(&pixel_values.to_device(self.request.device), true), grid)
-    }
-
-    /// Says so at once when numbers leave the finite, and ends a run that stays there. The optimizer has
-    /// not moved in such a step.
-    fn look_at(&mut self, loss: f64, grad_norm: f64) -> Result<()> {
-        let state = &mut self.setup.state;
-        if loss.is_finite() && grad_norm.is_finite() {
-            state.non_finite = 0;
-            return Ok(());
-        }
-        state.non_finite += 1;
-        let what = if loss.is_finite() { "gradient" } else { "loss" };
-        let sentence = format!(
-            "step {}: the {what} is no finite number, the step is left out; lower --learning-rate, raise \
-             --warmup-ratio",
-            state.global_step
-        );
-        if state.non_finite >= MAX_NON_FINITE {
-            bail!(
-                "{sentence}; this is the {MAX_NON_FINITE}th such step in a row, the run ends (the last \
-                 checkpoint is as it was)"
-            );
-        }
-        self.setup.talk.warn(&sentence);
-        Ok(())
     }
 
     /// Adds to the mean of the losses, and writes it when it is time.
@@ -252,7 +150,7 @@ impl Run<'_> {
         if !(state.global_step.is_multiple_of(self.options.logging_steps) || ends) {
             return Ok(());
         }
-        let line = json!({
+        let mut line = json!({
             "step": state.global_step,
             "epoch": rounded(state.epoch, 4),
             "loss": if state.loss_count > 0 { json!(mean) } else { Value::Null },
@@ -260,6 +158,10 @@ impl Run<'_> {
             "learning_rate": learning_rate,
             "samples_per_second": rounded(rate, 3),
         });
+        if let Some(scaler) = state.scaler {
+            line["loss_scale"] = json!(scaler.scale);
+            line["skipped_steps"] = json!(scaler.skipped);
+        }
         if !talk.has_bar() {
             let left = (state.max_steps - state.global_step) as f64 * state.seconds
                 / state.global_step.max(1) as f64;
@@ -308,34 +210,7 @@ impl Run<'_> {
     }
 }
 
-/// A number that looks random, from the seed of the run and the number of the forward pass.
-fn seed_of(seed: u64, micro_step: u64) -> i64 {
-    splitmix::mix(seed.wrapping_add((micro_step + 1).wrapping_mul(splitmix::GOLDEN))) as i64
-}
-
 fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale
-}
-
-/// Runs work on the model; memory that does not suffice becomes a sentence.
-///
-/// Operators of libtorch panic in this crate, once shapes are checked; memory alone is not ours to check.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let panic = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(done) => return done,
-        Err(panic) => panic,
-    };
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    if !["out of memory", "not enough memory", "can't allocate memory"]
-        .iter()
-        .any(|sign| text.contains(sign))
-    {
-        std::panic::resume_unwind(panic);
-    }
-    bail!(
-        "the memory does not suffice: lower --per-device-train-batch-size and raise \
-         --gradient-accumulation-steps by as much (what is learnt stays the same), or pass \
-         --gradient-checkpointing, --bf16 or a smaller --max-target-length"
-    )
 }

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::native;
 use crate::nn::Store;
+use crate::nn::segment::Tape;
 
 /// Settings of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +103,12 @@ impl Gradients {
     pub fn add(&mut self, loss: &Tensor, parameters: &[Parameter]) {
         let tensors: Vec<&Tensor> = parameters.iter().map(|p| &p.tensor).collect();
         self.take(Tensor::run_backward(&[loss], &tensors, false, false));
+    }
+
+    /// The same for a loss whose forward pass is on a tape.
+    pub fn add_taped(&mut self, tape: Tape, loss: &Tensor, parameters: &[Parameter]) {
+        let tensors: Vec<&Tensor> = parameters.iter().map(|p| &p.tensor).collect();
+        tape.backward(loss, &tensors, |gradients| self.take(gradients));
     }
 
     /// Adds gradients that were computed elsewhere; an undefined tensor is none.

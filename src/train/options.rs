@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tch::Kind;
 
 /// Everything that shapes a run, apart from the model, the data and the device.
 #[derive(Clone, Debug, Serialize)]
@@ -126,20 +127,21 @@ impl Options {
         for (flag, value) in at_least_one {
             ensure!(value != Some(0), "{flag} 0: expected at least 1");
         }
-        let absent = [
-            ("--fp16", self.fp16),
-            ("--bf16", self.bf16),
-            ("--gradient-checkpointing", self.gradient_checkpointing),
-        ];
-        if let Some((flag, _)) = absent.iter().find(|(_, wished)| *wished) {
-            bail!("{flag} is not supported yet");
-        }
         ensure!(!(self.fp16 && self.bf16), "--fp16 and --bf16: choose one of them");
         ensure!(
             !(self.freeze_encoder && self.freeze_decoder),
             "--freeze-encoder and --freeze-decoder: nothing would be left to train"
         );
         Ok(())
+    }
+
+    /// What products, convolutions and attention of a training step are computed in, if not in f32.
+    pub fn mixed_precision(&self) -> Option<Kind> {
+        match (self.bf16, self.fp16) {
+            (true, _) => Some(Kind::BFloat16),
+            (_, true) => Some(Kind::Half),
+            _ => None,
+        }
     }
 
     /// Threads that decode images. libtorch has one a core of its own, and images are mostly decoded

@@ -126,6 +126,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         tell_changes(&state, options, &data, &talk);
         state.data = data;
     }
+    state.scaler = options.fp16.then(|| state.scaler.unwrap_or_default());
     state.max_steps = max_steps;
     state.options = options.to_map();
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tch::Tensor;
 
 use super::data::Position;
+use super::scaler::Scaler;
 use crate::checkpoint::{self, Checkpoint};
 use crate::metrics::Scores;
 use crate::ved::config::read_json;
@@ -55,8 +56,8 @@ pub struct TrainState {
     pub loss_count: u64,
     /// Steps in a row whose loss or gradient was no finite number.
     pub non_finite: u64,
-    /// Scale of the loss and steps since it last changed (f16).
-    pub scaler: Option<Value>,
+    /// How the loss is scaled (f16).
+    pub scaler: Option<Scaler>,
     /// Seconds of training so far, evaluation included.
     pub seconds: f64,
     pub log_history: Vec<Value>,

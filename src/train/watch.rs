@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::data::{BatchOptions, Position};
 use super::evaluate::{self, Evaluation};
+use super::memory::{self, guarded};
 use super::options::{eval_name, greater_is_better};
 use super::setup::Setup;
-use super::{Run, guarded, loss, rounded};
+use super::{Run, loss, rounded};
 use crate::signals;
 use crate::ved::generation::Interrupted;
 
@@ -65,7 +66,8 @@ impl Run<'_> {
             let labels = batch.label_ids().to_device(self.request.device);
             let pixel_values = batch.pixel_values().to_device(self.request.device);
             let model = &self.setup.reader.model;
-            let loss = guarded(|| {
+            let advice = || memory::for_an_evaluation(self.options);
+            let loss = guarded(advice, || {
                 tch::no_grad(|| loss::forward(model, &pixel_values, &labels, 1, 0.0, false))
             })?;
             sum += loss.double_value(&[]);
@@ -78,12 +80,15 @@ impl Run<'_> {
     fn read_all(&self) -> Result<Option<Evaluation>> {
         let Some((_, table)) = &self.setup.eval else { return Ok(None) };
         let images = self.setup.images.1.unwrap_or_default();
-        let read = guarded(|| {
-            evaluate::evaluate(&self.setup.reader, table, false, |done| {
-                self.setup.talk.doing(&format!("evaluating: {done} of {images} images"));
-                if signals::asked() { Err(Interrupted.into()) } else { Ok(()) }
-            })
-        });
+        let read = guarded(
+            || memory::for_an_evaluation(self.options),
+            || {
+                evaluate::evaluate(&self.setup.reader, table, false, |done| {
+                    self.setup.talk.doing(&format!("evaluating: {done} of {images} images"));
+                    if signals::asked() { Err(Interrupted.into()) } else { Ok(()) }
+                })
+            },
+        );
         match read {
             Ok(evaluation) => {
                 let failed = evaluation.failed.iter();

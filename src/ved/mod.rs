@@ -27,7 +27,7 @@ pub use processor::Processor;
 use crate::decoders::{self, Decoder};
 use crate::encoders::{self, Encoder};
 use crate::nn::params::{Init, Params};
-use crate::nn::{Linear, Store};
+use crate::nn::{Linear, Store, segment};
 
 /// An encoder, a decoder, and a projection between them where their sizes ask for it.
 pub struct VisionEncoderDecoder {
@@ -102,7 +102,9 @@ impl VisionEncoderDecoder {
     /// What the output layer reads, teacher-forced. states [B, S, Dd], ids [B, T] -> [B, T, Dd]
     pub fn hidden(&self, states: &Tensor, decoder_input_ids: &Tensor, train: bool) -> Tensor {
         let mut cache = self.decoder.limits().cache();
-        self.decoder.forward(decoder_input_ids, states, &mut cache, train)
+        // Every layer reads them.
+        let states = segment::leaf(states);
+        self.decoder.forward(decoder_input_ids, &states, &mut cache, train)
     }
 
     /// The generation settings that this model runs with, and warnings; see `Sources` for the layers.

@@ -20,6 +20,7 @@ mod lines;
 mod odd;
 mod outputs;
 mod parity;
+mod precision;
 mod resume;
 mod small;
 mod streams;

@@ -113,24 +113,36 @@ fn wait_for(child: &mut Child, out: &Path, step: u64) {
     }
 }
 
+/// Moments drawn once: after which checkpoint a run is killed, and how many milliseconds later.
+const MOMENTS: &[(u64, u64)] = &[(1, 0), (4, 31), (9, 7), (15, 50), (19, 13)];
+
 #[test]
 fn a_killed_run_ends_as_one_that_never_stopped() {
+    kill_and_compare(&[], MOMENTS);
+}
+
+#[test]
+fn so_does_one_that_augments_in_16_bits_and_computes_layers_twice() {
+    let more = ["--augment", "ocr", "--dataloader-num-workers", "2", "--fp16"];
+    kill_and_compare(&[&more[..], &["--gradient-checkpointing"]].concat(), &MOMENTS[1..4]);
+}
+
+fn kill_and_compare(options: &[&str], moments: &[(u64, u64)]) {
     let place = place();
     let straight = place.out("straight");
-    place.run(&straight, &[]).status(0);
+    place.run(&straight, options).status(0);
 
     let killed = place.out("killed");
-    let mut more: &[&str] = &[];
-    // Moments drawn once: after which checkpoint, and how many milliseconds later.
-    for (step, pause) in [(1, 0), (4, 31), (9, 7), (15, 50), (19, 13)] {
-        let mut child = place.start(&killed, more);
-        wait_for(&mut child, &killed, step);
-        std::thread::sleep(Duration::from_millis(pause));
+    let mut more = options.to_vec();
+    for (step, pause) in moments {
+        let mut child = place.start(&killed, &more);
+        wait_for(&mut child, &killed, *step);
+        std::thread::sleep(Duration::from_millis(*pause));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "killed before the end");
-        more = &["--resume-from-checkpoint"];
+        more = [options, &["--resume-from-checkpoint"]].concat();
     }
-    place.run(&killed, more).status(0);
+    place.run(&killed, &more).status(0);
     assert!(weights(&straight) == weights(&killed), "the weights differ");
     assert_eq!(learnt(&straight), learnt(&killed));
     let left: Vec<String> = std::fs::read_dir(&killed)
@@ -223,4 +235,71 @@ fn a_full_disk_spares_the_last_checkpoint() {
     assert_eq!(newest(&out), Some(2));
     place.run(&out, &["--max-steps", "4", "--resume-from-checkpoint"]).status(0);
     assert_eq!(newest(&out), Some(4));
+}
+
+/// The largest address space of a process so far, in KiB; 0 if it has ended.
+fn address_space(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+    let status = status.unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
+    let words = line.unwrap_or_default().split_whitespace();
+    words.filter_map(|word| word.parse().ok()).next().unwrap_or(0)
+}
+
+/// A limit on the address space stands in for a machine with little memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_does_not_suffice_is_told_with_what_to_lower() {
+    let folder = tempfile::tempdir().unwrap();
+    // Many tokens, few pixels: what is too large is a tensor of the model.
+    let more = ["encoder.image_size=[16,128]", "encoder.patch_size=[2,2]"];
+    let model = fresh_model(folder.path(), &more);
+    let table = std::fs::read_to_string(eight_lines(folder.path())).unwrap();
+    let mut lines = table.lines();
+    let head = lines.next().unwrap();
+    let rows: Vec<&str> = lines.collect();
+    let many = folder.path().join("many.csv");
+    let table: String = rows.iter().cycle().take(128).map(|row| format!("\n{row}")).collect();
+    std::fs::write(&many, format!("{head}{table}\n")).unwrap();
+    let (many, out) = (many.display().to_string(), folder.path().join("out").display().to_string());
+    let args = |batch: &'static str| {
+        let mut args = vec!["train", "--model", &model, "--data", &many, "--output", &out];
+        args.extend(["--overwrite-output-dir", "--device", "cpu", "--threads", "1"]);
+        args.extend(["--dataloader-num-workers", "1", "--save-steps", "never", "--max-steps", "2"]);
+        args.extend(["--per-device-train-batch-size", batch]);
+        args.into_iter().map(str::to_string).collect::<Vec<String>>()
+    };
+    let mut small = Command::new(env!("CARGO_BIN_EXE_vedm"))
+        .args(args("1"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut peak = 0;
+    let ended = loop {
+        peak = peak.max(address_space(&small));
+        if let Some(ended) = small.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(ended.success() && peak > 0, "{ended:?} {peak}");
+    let script = format!("ulimit -v {}; exec \"$@\"", peak + (128 << 10));
+    let limited = |batch, more: &[&str]| {
+        let ran = Command::new("bash")
+            .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_vedm")])
+            .args(args(batch))
+            .args(more)
+            .output()
+            .unwrap();
+        (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+    };
+    let (status, said) = limited("128", &[]);
+    assert_eq!(status, Some(1), "{said}");
+    let told = "the memory does not suffice: lower --per-device-train-batch-size (now 128) and raise \
+                --gradient-accumulation-steps by as much, what is learnt stays the same; try \
+                --gradient-checkpointing, or --bf16, or a smaller --max-target-length";
+    assert!(said.contains(told), "{said}");
+    // What is done already is not recommended.
+    let (status, said) = limited("128", &["--gradient-checkpointing", "--bf16"]);
+    assert!(status == Some(0) || said.contains("; try a smaller --max-target-length"), "{said}");
 }

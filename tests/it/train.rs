@@ -162,3 +162,73 @@ fn help_fits_a_screen() {
     let long = Vedm::new(&["train", "--help"]).run().status(0).stdout;
     assert!(long.contains("--adam-epsilon") && long.contains("--generation-num-beams"));
 }
+
+#[test]
+fn a_frozen_encoder_that_draws_nothing_is_run_once() {
+    let (folder, model, data) = place();
+    let run = |name: &str, steps: &str| {
+        let out = folder.path().join(name);
+        let more = ["--freeze-encoder", "--lr-scheduler-type", "constant", "--logging-steps", "1"];
+        let sizes = ["--per-device-train-batch-size", "2", "--max-steps", steps];
+        let said = train(&model, &data, &out, &[&more[..], &sizes].concat()).status(0).stderr;
+        let losses = metrics(&out).iter().filter_map(|line| line["loss"].as_f64()).collect();
+        (said, losses)
+    };
+    let kept = "the encoder is frozen: what it says of each image is kept";
+    // Four steps see each of the eight images once: nothing would be saved.
+    let (said, each): (String, Vec<f64>) = run("each", "4");
+    assert!(!said.contains(kept), "{said}");
+    let (said, once): (String, Vec<f64>) = run("once", "9");
+    assert!(said.contains(kept), "{said}");
+    assert_eq!((each.len(), once.len()), (4, 9));
+    for (once, each) in once.iter().zip(&each) {
+        assert!((once / each - 1.0).abs() < 1e-5, "{once} for {each}");
+    }
+    let drawing = tempfile::tempdir().unwrap();
+    let model = fresh_model(drawing.path(), &["encoder.hidden_dropout_prob=0.1"]);
+    let more = ["--freeze-encoder", "--max-steps", "9", "--per-device-train-batch-size", "2"];
+    let said = train(&model, &data, &folder.path().join("drawing"), &more).status(0).stderr;
+    let told = "the frozen encoder is run for every batch: the encoder's config has \
+                hidden_dropout_prob 0.1";
+    assert!(said.contains(told), "{said}");
+}
+
+#[test]
+fn sixteen_bits_and_layers_computed_twice_learn_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = eight_lines(folder.path());
+    // Draws of dropout would not be the same.
+    let model = fresh_model(folder.path(), &["decoder.dropout=0"]);
+    let run = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let options = ["--max-steps", "12", "--learning-rate", "1e-3", "--logging-steps", "1"];
+        let said = train(&model, &data, &out, &[&options[..], more].concat()).status(0).stderr;
+        (said, metrics(&out))
+    };
+    let loss = |lines: &[Value]| -> Vec<f64> {
+        lines.iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    let plain = loss(&run("plain", &[]).1);
+    assert!(plain[11] < 0.95 * plain[0], "{plain:?}");
+    // How far from f32 the losses of twelve steps may be, relatively.
+    let table: [(&str, &[&str], f64); 3] = [
+        ("twice", &["--gradient-checkpointing"], 1e-4),
+        ("bf16", &["--bf16"], 2e-2),
+        ("both", &["--bf16", "--gradient-checkpointing"], 2e-2),
+    ];
+    for (name, more, bound) in table {
+        let found = loss(&run(name, more).1);
+        for (found, plain) in found.iter().zip(&plain) {
+            assert!((found / plain - 1.0).abs() < bound, "{name}: {found} for {plain}");
+        }
+    }
+    // A scale that is too large costs steps, is told and comes down; the learning rate waits.
+    let (said, lines) = run("fp16", &["--fp16"]);
+    let last = lines.last().unwrap();
+    let skipped = last["skipped_steps"].as_u64().unwrap();
+    assert_eq!(last["loss_scale"].as_f64().unwrap(), 65536.0 / 2f64.powi(skipped as i32));
+    assert_eq!(said.matches("too large for f16").count() as u64, skipped);
+    let learnt = loss(&lines);
+    assert!(learnt[11] < 0.97 * learnt[0], "{learnt:?}");
+    assert!((learnt[0] / plain[0] - 1.0).abs() < 5e-3, "{learnt:?}");
+}

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::nn::Store;
+use crate::nn::precision::Autocast;
 use crate::nn::store::Missing;
 
 /// Numbers of all sizes and both signs, the same at every run.
@@ -133,5 +134,64 @@ fn a_packed_store_computes_the_same_and_keeps_no_matrix() {
         let weights: Vec<&String> = names.iter().filter(|name| !name.ends_with("bias")).collect();
         assert_eq!(weights, ["embed"]);
         assert!(names.contains(&"drawn.bias".to_string()));
+    }
+}
+
+fn layer(bias: bool, trained: bool) -> Linear {
+    let draw =
+        |size: &[i64]| Tensor::randn(size, (Kind::Double, Device::Cpu)).set_requires_grad(trained);
+    Linear {
+        weights: Weights::Plain(draw(&[3, 4]), Storage::OutIn),
+        bias: bias.then(|| draw(&[3])),
+    }
+}
+
+/// What layers give, and the gradients of their weights and of what they read.
+fn learn(layers: &[Linear], xs: &Tensor, found: Vec<Tensor>) -> Vec<Tensor> {
+    let weight = |layer: &Linear| match &layer.weights {
+        Weights::Plain(weight, _) => weight.shallow_clone(),
+        _ => unreachable!("layers in training are plain"),
+    };
+    let weights: Vec<Tensor> = layers.iter().map(weight).collect();
+    let biases = layers.iter().filter_map(|layer| layer.bias.as_ref());
+    let inputs: Vec<&Tensor> = weights.iter().chain(biases).chain([xs]).collect();
+    // Every layer's result weighs differently.
+    let parts = found.iter().zip(1..).map(|(part, n)| part.square().sum(None::<Kind>) * n);
+    let loss: Tensor = parts.sum();
+    let mut all = Tensor::run_backward(&[&loss], &inputs, false, false);
+    all.extend(found);
+    all
+}
+
+/// In f64, which no cast touches.
+#[test]
+fn one_product_for_three_layers_teaches_them_the_same() {
+    let _mixed = Autocast::new(Some(Kind::BFloat16));
+    tch::manual_seed(5);
+    for bias in [true, false] {
+        let layers = [(); 3].map(|()| layer(bias, true));
+        let xs = Tensor::randn([2, 5, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        let joined = together(&layers, &xs).expect("layers alike");
+        let apart = layers.iter().map(|layer| layer.forward(&xs)).collect();
+        let (joined, apart) = (learn(&layers, &xs, joined), learn(&layers, &xs, apart));
+        for (joined, apart) in joined.iter().zip(&apart) {
+            assert!((joined - apart).abs().max().double_value(&[]) < 1e-12);
+        }
+    }
+}
+
+#[test]
+fn layers_that_differ_or_rest_stay_apart() {
+    let xs = Tensor::ones([1, 4], (Kind::Double, Device::Cpu));
+    let alike = [layer(true, true), layer(true, true)];
+    assert!(together(&alike, &xs).is_none());
+    let _mixed = Autocast::new(Some(Kind::BFloat16));
+    assert!(together(&alike, &xs).is_some());
+    for pair in [
+        [layer(true, true), layer(false, true)],
+        [layer(true, false), layer(true, false)],
+        [layer(true, true), layer(true, false)],
+    ] {
+        assert!(together(&pair, &xs).is_none());
     }
 }

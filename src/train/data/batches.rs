@@ -30,6 +30,8 @@ pub struct BatchOptions {
     pub augment: Option<Augment>,
     /// Batches know which columns of their pictures are more than padding.
     pub trim: bool,
+    /// False: batches come without pixels, for a model that knows its images by their numbers.
+    pub pixels: bool,
 }
 
 impl Default for BatchOptions {
@@ -44,6 +46,7 @@ impl Default for BatchOptions {
             epochs: None,
             augment: None,
             trim: false,
+            pixels: true,
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct Batch<L = Vec<Vec<i64>>> {
     pub shape: [usize; 4],
     /// B rows: token ids without padding, or texts that are yet to be encoded.
     pub labels: L,
+    /// Numbers of the images in [`Images`]; none in a stream.
+    pub images: Vec<usize>,
     /// The place behind this batch; the start of the next epoch behind an epoch's last batch.
     pub next: Position,
     /// Columns of pixels outside of which all images are padding, if that was asked for.
@@ -141,13 +146,14 @@ impl<L> Batch<L> {
             pixels.extend_from_slice(&image.data);
         }
         let [c, h, w] = size.unwrap_or_default();
-        Ok(Batch { pixels, shape: [count, c, h, w], labels, next, content: None })
+        let shape = [count, c, h, w];
+        Ok(Batch { pixels, shape, labels, images: Vec::new(), next, content: None })
     }
 
     /// The same pixels with other labels.
     pub(super) fn with_labels<M>(self, labels: M) -> Batch<M> {
-        let Batch { pixels, shape, next, content, .. } = self;
-        Batch { pixels, shape, labels, next, content }
+        let Batch { pixels, shape, images, next, content, .. } = self;
+        Batch { pixels, shape, labels, images, next, content }
     }
 
     /// Finds `content`: the columns outside of which every image is what the processor pads with, black as
@@ -192,6 +198,18 @@ impl Dataset {
 
     pub fn rows(&self) -> &[Sample] {
         &self.rows
+    }
+
+    /// Every image that a row has, once, without a label.
+    pub fn each_image(&self) -> Dataset {
+        let mut seen = vec![false; self.images.len()];
+        let mut rows = Vec::new();
+        for row in self.rows.iter() {
+            if !std::mem::replace(&mut seen[row.image], true) {
+                rows.push(Sample { image: row.image, label: Vec::new() });
+            }
+        }
+        Dataset { images: self.images.clone(), rows: rows.into() }
     }
 
     /// Batches from a place on. The last batch of an epoch holds what is left.
@@ -244,6 +262,13 @@ impl Dataset {
         epoch: u64,
         next: Position,
     ) -> Result<Batch> {
+        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
+        let numbers = rows.iter().map(|row| self.rows[*row].image).collect();
+        if !options.pixels {
+            let shape = [rows.len(), 0, 0, 0];
+            let pixels = Vec::new();
+            return Ok(Batch { pixels, shape, labels, images: numbers, next, content: None });
+        }
         let images: Vec<Result<Pixels>> = rows
             .par_iter()
             .map(|row| {
@@ -257,8 +282,7 @@ impl Dataset {
                 }
             })
             .collect();
-        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
-        let mut batch = Batch::stack(images, labels, next)?;
+        let mut batch = Batch { images: numbers, ..Batch::stack(images, labels, next)? };
         if options.trim {
             batch.find_content(self.images.processor());
         }

@@ -135,6 +135,7 @@ fn labels_are_filled_with_the_ignored_id() {
         pixels: vec![0.0; 2],
         shape: [2, 1, 1, 1],
         labels: vec![vec![5, 6, 7], vec![8]],
+        images: vec![],
         next: Position::default(),
         content: None,
     };
