@@ -16,8 +16,7 @@ use tch::{Device, Kind, Tensor};
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use vectors::{
-    Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, has_matrix_unit, panel_width, prefetch,
-    vectorize,
+    Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
 };
 
 /// Maps a file for reading.

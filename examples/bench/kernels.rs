@@ -8,9 +8,10 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 use vedm::device::Dtype;
-use vedm::native::{Layout, PackedMatrix, Then, has_matrix_unit, has_operators};
+use vedm::native::{Layout, PackedMatrix, Then, has_operators};
 use vedm::nn::linear::int8_scales;
-use vedm::nn::{Init, Linear, Packing, Params, Store};
+use vedm::nn::{Init, Linear, Params, Store};
+use vedm::ved;
 
 use crate::spread::Spread;
 
@@ -88,13 +89,7 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
 /// A dense layer of a decoder, or (of `many` rows) of an encoder, as a model of this type has it.
 fn layer(dtype: &str, inputs: i64, outputs: i64, many: bool) -> Result<Linear> {
     let dtype = Dtype::from_str(dtype, true).map_err(|reason| anyhow!("--dtype: {reason}"))?;
-    let packing = match dtype {
-        Dtype::F32 | Dtype::Auto => Packing::F32,
-        Dtype::Bf16 => Packing::Bf16,
-        Dtype::F16 => Packing::F16,
-        Dtype::Int8 => Packing::Int8,
-    };
-    packing.check()?;
+    let packing = ved::cpu_packing(dtype)?;
     let store = Rc::new(Store::fresh(Device::Cpu, Kind::Float).packing(packing));
     let root = Params::root(store);
     let place = if many { root.for_many_rows() } else { root };
@@ -114,8 +109,7 @@ fn square(kind: Kind) -> f64 {
 fn square_int8() -> Result<f64> {
     let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu));
     let (a, b) = (side(), side());
-    let layout = if has_matrix_unit() { Layout::Int8OneDnn } else { Layout::Int8Fbgemm };
-    let packed = PackedMatrix::pack(layout, &b, Some(&int8_scales(&b)), None)?;
+    let packed = PackedMatrix::pack(Layout::int8(), &b, Some(&int8_scales(&b)), None)?;
     drop(packed.product(&a, Then::Nothing)?);
     Ok(gflops(time(|| drop(packed.product(&a, Then::Nothing)))))
 }

@@ -14,6 +14,7 @@ use super::sidecar::Existing;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::{Background, Pages};
 use crate::nn::Packing;
+use crate::ved;
 
 /// Where else flags may come from.
 pub(super) const ENVIRONMENT: &str =
@@ -118,14 +119,7 @@ impl ModelArgs {
                 }
             });
         }
-        let packing = match self.dtype {
-            Dtype::F32 | Dtype::Auto => Packing::F32,
-            Dtype::Bf16 => Packing::Bf16,
-            Dtype::F16 => Packing::F16,
-            Dtype::Int8 => Packing::Int8,
-        };
-        packing.check()?;
-        Ok((Kind::Float, Some(packing)))
+        Ok((Kind::Float, Some(ved::cpu_packing(self.dtype)?)))
     }
 }
 

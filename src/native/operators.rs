@@ -4,6 +4,8 @@
 use anyhow::Result;
 use tch::Tensor;
 
+use super::vectors::has_matrix_unit;
+
 /// Who packs a matrix, and what its numbers become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -17,6 +19,13 @@ pub enum Layout {
     Int8Fbgemm = 2,
     /// The same by oneDNN
     Int8OneDnn = 3,
+}
+
+impl Layout {
+    /// Whole numbers of 8 bits by the engine that is faster on this CPU.
+    pub fn int8() -> Self {
+        if has_matrix_unit() { Layout::Int8OneDnn } else { Layout::Int8Fbgemm }
+    }
 }
 
 /// A matrix [out, in] in the form of one of libtorch's engines.

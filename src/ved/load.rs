@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{Checkpoint, Memory, TensorInfo};
 use crate::decoders;
+use crate::device::Dtype;
 use crate::encoders::{self, ignored};
 use crate::nn::Packing;
 use crate::nn::store::{Missing, Store, list};
@@ -26,6 +27,18 @@ pub struct LoadOptions {
     pub memory: Memory,
     /// For inference on a CPU: what the matrices are packed as, whatever `kind` says of the rest.
     pub packing: Option<Packing>,
+}
+
+/// What `--dtype` packs the matrices as on a CPU, in a sentence where this one does not serve it.
+pub fn cpu_packing(dtype: Dtype) -> Result<Packing> {
+    let packing = match dtype {
+        Dtype::F32 | Dtype::Auto => Packing::F32,
+        Dtype::Bf16 => Packing::Bf16,
+        Dtype::F16 => Packing::F16,
+        Dtype::Int8 => Packing::Int8,
+    };
+    packing.check()?;
+    Ok(packing)
 }
 
 impl Default for LoadOptions {

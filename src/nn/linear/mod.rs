@@ -214,8 +214,7 @@ fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weig
         Packing::F32 => (Layout::OneDnn, Kind::Float),
         Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
         Packing::F16 => (Layout::F16, Kind::Float),
-        Packing::Int8 if native::has_matrix_unit() => (Layout::Int8OneDnn, Kind::Float),
-        Packing::Int8 => (Layout::Int8Fbgemm, Kind::Float),
+        Packing::Int8 => (Layout::int8(), Kind::Float),
     };
     let (outputs, inputs) = weight.size2()?;
     let scales = (packing == Packing::Int8).then(|| int8_scales(weight));
@@ -323,7 +322,9 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
 /// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
 /// W [out, in] -> [out], f64
 pub fn int8_scales(weight: &Tensor) -> Tensor {
-    let largest = weight.abs().amax([1], false).to_kind(Kind::Double) / 127.0;
+    // Not the largest of |W|, which would be a second matrix.
+    let (least, greatest) = weight.aminmax(1, false);
+    let largest = greatest.maximum(&least.neg()).to_kind(Kind::Double) / 127.0;
     largest.where_self(&largest.gt(0.0), &largest.ones_like())
 }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
+use super::int8_scales;
 use super::number::{Aligned, Bf16, F16, Number};
 use crate::native::{self, Lanes, Vectorized};
 
@@ -58,7 +59,8 @@ impl Panels {
                 Packing::Bf16 => Data::Bf16(source.pack(|x, _| Bf16::round(x))),
                 Packing::F16 => Data::F16(source.pack(|x, _| F16::round(x))),
                 Packing::Int8 => {
-                    let scales = source.int8_scales();
+                    let scales = Vec::try_from(int8_scales(weight).to_kind(Kind::Float));
+                    let scales: Vec<f32> = scales.expect("a number for each output");
                     let rounded = |x: f32, out: usize| (x / scales[out]).round() as i8;
                     Data::Int8(source.pack(rounded), scales)
                 }
@@ -162,23 +164,6 @@ impl Source<'_> {
             true => self.values[input * self.outputs + output],
             false => self.values[output * self.inputs + input],
         }
-    }
-
-    /// For each output the size of its largest weight over 127 (1 where all are zero).
-    fn int8_scales(&self) -> Vec<f32> {
-        let mut largest = vec![0f32; self.outputs];
-        if self.transposed {
-            for row in self.values.chunks_exact(self.outputs) {
-                for (largest, value) in largest.iter_mut().zip(row) {
-                    *largest = largest.max(value.abs());
-                }
-            }
-        } else {
-            for (largest, row) in largest.iter_mut().zip(self.values.chunks_exact(self.inputs)) {
-                *largest = row.iter().fold(0.0, |largest, value| largest.max(value.abs()));
-            }
-        }
-        largest.iter().map(|&size| if size > 0.0 { size / 127.0 } else { 1.0 }).collect()
     }
 
     /// -> panels of [in][P]; the last one is filled up with zeros.
