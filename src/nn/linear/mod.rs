@@ -3,6 +3,8 @@
 //! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
+mod few;
+mod many;
 mod number;
 mod panel;
 

@@ -4,16 +4,15 @@
 //! of reading memory. The general product of libtorch re-arranges the matrix at every call as soon as
 //! there are two rows, which costs a second pass over it. Here the matrix lies in panels, once and for all:
 //! panel p holds columns p·P to p·P+P of Wᵀ as [in][P], so that a core reads memory from one end to the
-//! other, and up to eight rows are done for each weight read. Weights may be narrower than f32; they are
-//! widened in registers, so that inputs, sums and results stay f32.
-
-use std::ops::Range;
+//! other. Weights may be narrower than f32; they are widened on the way, so that inputs, sums and results
+//! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
+//! the matrix unit of the CPU.
 
 use tch::{Kind, Tensor};
 
-use super::int8_scales;
 use super::number::{Aligned, Bf16, F16, Number};
-use crate::native::{self, Lanes, Vectorized};
+use super::{few, int8_scales, many};
+use crate::native::{self, Lanes};
 
 /// A matrix [out, in] in panels.
 pub struct Panels {
@@ -132,7 +131,6 @@ impl Panels {
                     weights: &weights[from..to],
                     scales: scales.map(|all| &all[columns.clone()]),
                     bias: bias.map(|all| &all[columns.clone()]),
-                    xs,
                     inputs,
                     rows: Vec::with_capacity(xs.len() / inputs),
                 }
@@ -145,7 +143,13 @@ impl Panels {
                 row = rest;
             }
         }
-        native::parallel(tasks, native::vectorize);
+        if T::IS_BF16 && many::is_better(xs.len() / inputs) {
+            let rows = many::Rows::new(xs, inputs);
+            native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
+        } else {
+            let rows = few::Rows::new(xs, inputs);
+            native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));
+        }
     }
 }
 
@@ -184,77 +188,44 @@ impl Source<'_> {
 }
 
 /// The panels of one thread, and the places of its results.
-struct Part<'a, T> {
+pub(super) struct Part<'a, T> {
     weights: &'a [T],
     scales: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
-    /// [rows, in]
-    xs: &'a [f32],
     inputs: usize,
     /// The part's columns of each row.
     rows: Vec<&'a mut [f32]>,
 }
 
-impl<T: Number> Vectorized for Part<'_, T> {
-    #[inline(always)]
-    fn run<L: Lanes, const P: usize>(mut self) {
-        let (lines, _) = self.weights.as_chunks::<P>();
-        for (panel, lines) in lines.chunks_exact(self.inputs).enumerate() {
-            let columns = panel * P..((panel + 1) * P).min(self.rows[0].len());
-            let mut row = 0;
-            while row < self.rows.len() {
-                // What is read again for the next rows lies in the cache of the core by now.
-                // As many sums as there are registers for.
-                row += match (self.rows.len() - row).min(P / 4) {
-                    1 => self.rows::<L, P, 1>(lines, row, &columns),
-                    2 => self.rows::<L, P, 2>(lines, row, &columns),
-                    3 => self.rows::<L, P, 3>(lines, row, &columns),
-                    4 => self.rows::<L, P, 4>(lines, row, &columns),
-                    5 => self.rows::<L, P, 5>(lines, row, &columns),
-                    6 => self.rows::<L, P, 6>(lines, row, &columns),
-                    7 => self.rows::<L, P, 7>(lines, row, &columns),
-                    _ => self.rows::<L, P, 8>(lines, row, &columns),
-                };
-            }
-        }
+impl<T> Part<'_, T> {
+    pub(super) fn panels<const P: usize>(&self) -> usize {
+        self.weights.len() / (P * self.inputs)
     }
-}
 
-impl<T: Number> Part<'_, T> {
-    /// M rows from `first` on, over one panel. -> M
-    #[allow(clippy::needless_range_loop)]
+    /// Panel `panel`: a line for each input.
     #[inline(always)]
-    fn rows<L: Lanes, const P: usize, const M: usize>(
-        &mut self,
-        lines: &[[T; P]],
-        first: usize,
-        columns: &Range<usize>,
-    ) -> usize {
-        let inputs = self.inputs;
-        let xs: [&[f32]; M] =
-            std::array::from_fn(|m| &self.xs[(first + m) * inputs..][..lines.len()]);
-        let mut sums = [[0f32; P]; M];
-        // Plain loops over fixed sizes: what the compiler turns into registers.
-        for (k, line) in lines.iter().enumerate() {
-            native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
-            let line = T::widen::<L, P>(line);
-            for m in 0..M {
-                let x = xs[m][k];
-                for j in 0..P {
-                    sums[m][j] = L::multiply_add(line[j], x, sums[m][j]);
-                }
-            }
+    pub(super) fn panel<const P: usize>(&self, panel: usize) -> &[[T; P]] {
+        &self.weights.as_chunks::<P>().0[panel * self.inputs..][..self.inputs]
+    }
+
+    /// Puts the sums of a row over panel `panel` where they belong.
+    #[inline(always)]
+    pub(super) fn put<const P: usize>(&mut self, row: usize, panel: usize, sums: &[f32; P]) {
+        let row = &mut self.rows[row];
+        let columns = panel * P..((panel + 1) * P).min(row.len());
+        for ((place, sum), column) in row[columns.clone()].iter_mut().zip(sums).zip(columns) {
+            let scaled = self.scales.map_or(*sum, |scales| sum * scales[column]);
+            *place = self.bias.map_or(scaled, |bias| scaled + bias[column]);
         }
-        for (sums, row) in sums.iter().zip(&mut self.rows[first..]) {
-            for (place, (value, sum)) in row[columns.clone()].iter_mut().zip(sums).enumerate() {
-                let column = columns.start + place;
-                let scaled = self.scales.map_or(*sum, |scales| sum * scales[column]);
-                *value = self.bias.map_or(scaled, |bias| scaled + bias[column]);
-            }
-        }
-        M
     }
 }
 
 /// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
 const AHEAD: usize = 2048;
+
+/// Line `k` of a panel as f32, while one further on is fetched.
+#[inline(always)]
+pub(super) fn line<T: Number, L: Lanes, const P: usize>(lines: &[[T; P]], k: usize) -> [f32; P] {
+    native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
+    T::widen::<L, P>(&lines[k])
+}
