@@ -57,7 +57,7 @@ impl Params {
     }
 
     /// What the matrices of dense layers become; None where they stay variables.
-    pub(super) fn packing(&self) -> Option<Packing> {
+    pub fn packing(&self) -> Option<Packing> {
         self.store.packs()
     }
 

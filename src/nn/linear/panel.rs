@@ -8,6 +8,7 @@
 //! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
 //! the matrix unit of the CPU.
 
+use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
@@ -39,8 +40,34 @@ pub enum Packing {
     Int8,
 }
 
+impl Packing {
+    /// An error, in a sentence, where this CPU or this build does not serve the type.
+    pub fn check(self) -> Result<()> {
+        if self == Packing::F32 {
+            return Ok(());
+        }
+        ensure!(
+            native::has_operators(),
+            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
+             --dtype f32"
+        );
+        match self {
+            Packing::Bf16 => ensure!(
+                native::has_bf16(),
+                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
+                 in f32; use --dtype f16, int8 or f32"
+            ),
+            _ => ensure!(
+                native::has_avx2(),
+                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
+            ),
+        }
+        Ok(())
+    }
+}
+
 /// Bytes of weights below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 16;
+pub(super) const WORTH_A_THREAD: usize = 1 << 16;
 
 impl Panels {
     /// Packs W [out, in] (f32, CPU, any strides).
@@ -154,12 +181,13 @@ impl Panels {
 }
 
 /// What `pack` reads.
-struct Source<'a> {
-    values: &'a [f32],
-    inputs: usize,
-    outputs: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub values: &'a [f32],
+    pub inputs: usize,
+    pub outputs: usize,
     /// True: `values` is [in, out]. False: [out, in].
-    transposed: bool,
+    pub transposed: bool,
 }
 
 impl Source<'_> {
@@ -172,29 +200,44 @@ impl Source<'_> {
 
     /// -> panels of [in][P]; the last one is filled up with zeros.
     fn pack<T: Number>(&self, number: impl Fn(f32, usize) -> T + Sync) -> Aligned<T> {
-        let width = native::panel_width();
-        let mut packed = Aligned::zeros(self.outputs.div_ceil(width) * width * self.inputs);
-        let panels = packed.chunks_mut(width * self.inputs).enumerate().collect();
+        let size = native::panel_width() * self.inputs;
+        let mut packed = Aligned::zeros(self.panels() * size);
+        let panels = packed.chunks_mut(size).enumerate().collect();
         native::parallel(panels, |(panel, target): (usize, &mut [T])| {
-            let columns = panel * width..((panel + 1) * width).min(self.outputs);
-            for (input, line) in target.chunks_exact_mut(width).enumerate() {
-                for (place, output) in line.iter_mut().zip(columns.clone()) {
-                    *place = number(self.at(output, input), output);
-                }
-            }
+            self.panel(panel, target, &number);
         });
         packed
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.outputs.div_ceil(native::panel_width())
+    }
+
+    /// Writes a panel into `target` [in][P], which holds zeros.
+    pub(super) fn panel<T>(
+        &self,
+        panel: usize,
+        target: &mut [T],
+        number: impl Fn(f32, usize) -> T,
+    ) {
+        let width = native::panel_width();
+        let columns = panel * width..((panel + 1) * width).min(self.outputs);
+        for (input, line) in target.chunks_exact_mut(width).enumerate() {
+            for (place, output) in line.iter_mut().zip(columns.clone()) {
+                *place = number(self.at(output, input), output);
+            }
+        }
     }
 }
 
 /// The panels of one thread, and the places of its results.
 pub(super) struct Part<'a, T> {
-    weights: &'a [T],
-    scales: Option<&'a [f32]>,
-    bias: Option<&'a [f32]>,
-    inputs: usize,
+    pub weights: &'a [T],
+    pub scales: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub inputs: usize,
     /// The part's columns of each row.
-    rows: Vec<&'a mut [f32]>,
+    pub rows: Vec<&'a mut [f32]>,
 }
 
 impl<T> Part<'_, T> {
