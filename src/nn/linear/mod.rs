@@ -169,7 +169,10 @@ impl Params {
                 let weight = storage.out_in(&weight);
                 match self.many_rows() {
                     true => many(&weight, bias.as_ref(), packing)?,
-                    false => Weights::Panels(Panels::pack(&weight, packing)),
+                    false => {
+                        let between = || self.give_back();
+                        Weights::Panels(Panels::pack_in_pieces(&weight, packing, between))
+                    }
                 }
             }
         };
@@ -335,8 +338,8 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
 /// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
 /// W [out, in] -> [out], f64
 pub fn int8_scales(weight: &Tensor) -> Tensor {
-    // Not the largest of |W|, which would be a second matrix.
-    let (least, greatest) = weight.aminmax(1, false);
+    // Not the largest of |W|, which would be a second matrix; nor both at once, which is not vectorized.
+    let (least, greatest) = (weight.amin([1], false), weight.amax([1], false));
     let largest = greatest.maximum(&least.neg()).to_kind(Kind::Double) / 127.0;
     largest.where_self(&largest.gt(0.0), &largest.ones_like())
 }

@@ -66,30 +66,53 @@ impl Packing {
     }
 }
 
+/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds
+/// are made for.)
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
+    (x + FIRST_WITHOUT_FRACTION) - FIRST_WITHOUT_FRACTION
+}
+
+/// Bytes of a matrix that are read at a time while it is packed.
+const PIECE: usize = 32 << 20;
+
 /// Bytes of weights below which a second thread costs more than it brings.
 pub(super) const WORTH_A_THREAD: usize = 1 << 16;
 
 impl Panels {
     /// Packs W [out, in] (f32, CPU, any strides).
     pub fn pack(weight: &Tensor, packing: Packing) -> Self {
+        Panels::pack_in_pieces(weight, packing, || ())
+    }
+
+    /// The same, with `between` called whenever a piece of W has been read and will not be soon again.
+    pub fn pack_in_pieces(weight: &Tensor, packing: Packing, between: impl Fn()) -> Self {
         let (outputs, inputs) = weight.size2().expect("a matrix");
         let (outputs, inputs) = (outputs as usize, inputs as usize);
         // Stored either as [out, in] or, seen through a transpose, as [in, out].
         let transposed = !weight.is_contiguous() && weight.tr().is_contiguous();
         let stored = if transposed { weight.tr() } else { weight.contiguous() };
         let stored = stored.to_kind(Kind::Float);
+        let scales = (packing == Packing::Int8).then(|| {
+            let piece = PIECE / (inputs * size_of::<f32>()).max(1);
+            let scales = weight.split(piece.max(1) as i64, 0).into_iter().map(|rows| {
+                let scales = int8_scales(&rows).to_kind(Kind::Float);
+                between();
+                Vec::<f32>::try_from(scales).expect("a number for each output")
+            });
+            scales.collect::<Vec<_>>().concat()
+        });
         let data = native::with_floats([&stored], |[values]| {
             let source = Source { values, inputs, outputs, transposed };
-            match packing {
-                Packing::F32 => Data::F32(source.pack(|x, _| x)),
-                Packing::Bf16 => Data::Bf16(source.pack(|x, _| Bf16::round(x))),
-                Packing::F16 => Data::F16(source.pack(|x, _| F16::round(x))),
-                Packing::Int8 => {
-                    let scales = Vec::try_from(int8_scales(weight).to_kind(Kind::Float));
-                    let scales: Vec<f32> = scales.expect("a number for each output");
-                    let rounded = |x: f32, out: usize| (x / scales[out]).round() as i8;
-                    Data::Int8(source.pack(rounded), scales)
+            match (packing, scales) {
+                (Packing::Bf16, _) => Data::Bf16(source.pack(|x, _| Bf16::round(x), between)),
+                (Packing::F16, _) => Data::F16(source.pack(|x, _| F16::round(x), between)),
+                (Packing::Int8, Some(scales)) => {
+                    let rounded = |x: f32, out: usize| nearest(x / scales[out]) as i8;
+                    Data::Int8(source.pack(rounded, between), scales)
                 }
+                _ => Data::F32(source.pack(|x, _| x, between)),
             }
         });
         Panels { data: data.expect("f32 on the CPU"), inputs, outputs }
@@ -199,13 +222,22 @@ impl Source<'_> {
     }
 
     /// -> panels of [in][P]; the last one is filled up with zeros.
-    fn pack<T: Number>(&self, number: impl Fn(f32, usize) -> T + Sync) -> Aligned<T> {
+    fn pack<T: Number>(
+        &self,
+        number: impl Fn(f32, usize) -> T + Sync,
+        between: impl Fn(),
+    ) -> Aligned<T> {
         let size = native::panel_width() * self.inputs;
         let mut packed = Aligned::zeros(self.panels() * size);
-        let panels = packed.chunks_mut(size).enumerate().collect();
-        native::parallel(panels, |(panel, target): (usize, &mut [T])| {
-            self.panel(panel, target, &number);
-        });
+        let mut panels: Vec<(usize, &mut [T])> = packed.chunks_mut(size).enumerate().collect();
+        let piece = (PIECE / (size * size_of::<f32>())).max(1);
+        while !panels.is_empty() {
+            let rest = panels.split_off(piece.min(panels.len()));
+            native::parallel(std::mem::replace(&mut panels, rest), |(panel, target)| {
+                self.panel(panel, target, &number);
+            });
+            between();
+        }
         packed
     }
 

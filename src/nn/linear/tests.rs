@@ -67,6 +67,21 @@ fn panels_give_the_product_of_what_they_keep() {
     }
 }
 
+/// A matrix of 36 MB is read in pieces, after each of which its memory may be given back.
+#[test]
+fn a_large_matrix_is_packed_in_pieces() {
+    let weight = waves(&[9001, 1000], 0.37);
+    let xs = waves(&[2, 1000], 0.11);
+    for packing in [Packing::F32, Packing::Int8] {
+        let calls = std::cell::Cell::new(0);
+        let panels = Panels::pack_in_pieces(&weight, packing, || calls.set(calls.get() + 1));
+        let passes = if packing == Packing::Int8 { 2 } else { 1 }; // one for the scales
+        assert_eq!(calls.get(), 2 * passes);
+        let expected = xs.matmul(&kept(&weight, packing).tr());
+        assert!(largest(&(panels.forward(&xs, None) - expected)) < 1e-3);
+    }
+}
+
 #[test]
 fn panels_keep_leading_sizes_and_take_views() {
     let weight = waves(&[48, 20], 0.7);
