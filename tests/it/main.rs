@@ -22,6 +22,7 @@ mod outputs;
 mod parity;
 mod precision;
 mod resume;
+mod shipped;
 mod small;
 mod streams;
 mod support;
