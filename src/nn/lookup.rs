@@ -46,7 +46,7 @@ pub fn watch<T>(forward: impl FnOnce() -> T) -> (T, Vec<Lookup>) {
     (result, lookups)
 }
 
-/// The rows as a leaf, in `watch` and where this is less work. table [V, D], ids [..] -> [.., D]
+/// The rows by way of a leaf, in `watch` and where this is less work. table [V, D], ids [..] -> [.., D]
 pub(super) fn rows(table: &Tensor, ids: &Tensor, padding_idx: Option<i64>) -> Option<Tensor> {
     LOOKUPS.with_borrow_mut(|lookups| {
         let lookups = lookups.as_mut()?;
@@ -57,8 +57,10 @@ pub(super) fn rows(table: &Tensor, ids: &Tensor, padding_idx: Option<i64>) -> Op
         let rows = no_grad(|| Tensor::embedding(table, ids, -1, false, false));
         let rows = rows.set_requires_grad(true);
         let (table, ids) = (table.shallow_clone(), ids.shallow_clone());
-        lookups.push(Lookup { table, ids, padding_idx, rows: rows.shallow_clone() });
-        Some(rows)
+        // Not the leaf itself: whoever gets it may change it in place.
+        let copy = rows.g_mul_scalar(1.0);
+        lookups.push(Lookup { table, ids, padding_idx, rows });
+        Some(copy)
     })
 }
 
