@@ -4,6 +4,7 @@
 
 mod operators;
 mod threads;
+mod tiles;
 mod vectors;
 
 use std::ffi::CString;
@@ -15,6 +16,9 @@ use tch::{Device, Kind, Tensor};
 
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
+pub use tiles::{
+    PanelStep, RowsStep, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
+};
 pub use vectors::{
     Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
 };
@@ -67,6 +71,17 @@ pub fn tune_allocator() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
+/// Gives the freed blocks that `tune_allocator` keeps back to the system.
+///
+/// While a model is loaded, each matrix passes through blocks of its own size, which nobody needs again.
+pub(crate) fn trim_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: only touches what has been freed.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

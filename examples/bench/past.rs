@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
-use vedm::nn::{Cache, KeyValue};
+use vedm::nn::{Cache, KeyValue, Memory};
 
 use crate::spread::Spread;
 
@@ -60,7 +60,7 @@ fn own(past: i64) -> Vec<f64> {
             // The image, whose beams these are.
             layer.cross.get_or_insert_with(|| {
                 let image = || Tensor::zeros([1, HEADS, 1, SIZE], (Kind::Float, Device::Cpu));
-                KeyValue { key: image(), value: image() }
+                Memory::Plain(KeyValue { key: image(), value: image() })
             });
             layer.append(xs.shallow_clone(), xs.shallow_clone());
         }

@@ -135,6 +135,7 @@ impl Layer {
             self_attn_layer_norm: norm("self_attn_layer_norm")?,
             encoder_attn: CrossAttention {
                 query: linear(&cross, "q_proj", d)?,
+                packing: cross.packing(),
                 key_value: joined(&cross.for_many_rows(), &["k_proj", "v_proj"], states)?,
                 out: linear(&cross, "out_proj", d)?,
                 heads,

@@ -112,6 +112,7 @@ pub(super) fn cross_attention(p: &Params, config: &Config) -> Result<CrossAttent
     let own = p / "self";
     Ok(CrossAttention {
         query: own.linear("query", d, d, init)?,
+        packing: own.packing(),
         key_value: own.for_many_rows().joined(&[("key", true), ("value", true)], d, d, init)?,
         out: (p / "output").linear("dense", d, d, init)?,
         heads,

@@ -196,6 +196,7 @@ impl Layer {
             ln_cross_attn: p.layer_norm("ln_cross_attn", d, eps)?,
             crossattention: CrossAttention {
                 query: cross.conv1d("q_attn", d, d, init)?,
+                packing: cross.packing(),
                 key_value: Joined::one(cross.for_many_rows().conv1d("c_attn", d, 2 * d, init)?, 2),
                 out: cross.conv1d("c_proj", d, d, narrow)?,
                 heads,

@@ -248,6 +248,7 @@ impl Layer {
             self_attn_layer_norm: p.layer_norm("self_attn_layer_norm", d, EPS)?,
             cross_attn: CrossAttention {
                 query: cross.linear("query_proj", d, d, init)?,
+                packing: cross.packing(),
                 key_value: cross.for_many_rows().joined(
                     &[("key_proj", true), ("value_proj", true)],
                     d,

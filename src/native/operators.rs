@@ -32,7 +32,6 @@ impl Layout {
 pub struct PackedMatrix {
     #[cfg(vedm_operators)]
     packed: std::ptr::NonNull<std::ffi::c_void>,
-    #[cfg_attr(not(vedm_operators), allow(dead_code))]
     layout: Layout,
     /// [out]; oneDNN alone is handed it at each product.
     #[cfg_attr(not(vedm_operators), allow(dead_code))]
@@ -167,6 +166,11 @@ fn missing() -> anyhow::Error {
 }
 
 impl PackedMatrix {
+    /// True for whole numbers of 8 bits.
+    pub fn is_int8(&self) -> bool {
+        matches!(self.layout, Layout::Int8Fbgemm | Layout::Int8OneDnn)
+    }
+
     /// Packs W [out, in] with b [out]. `scales` [out], f64, are for int8 alone.
     pub fn pack(
         layout: Layout,

@@ -1,11 +1,12 @@
 //! Attention (Vaswani et al. 2017): over a whole sequence, cached, and to an image.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::cache::{Common, KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
-use super::linear::{Joined, Linear};
+use super::linear::{Joined, Linear, Packing};
 use super::mask;
+use super::memory::Memory;
 use super::position::Relative;
 use super::precision::{full, low};
 
@@ -28,6 +29,8 @@ pub struct CrossAttention {
     pub query: Linear,
     /// Key and value of the states.
     pub key_value: Joined,
+    /// How keys and values are kept, as the weights of the model are.
+    pub packing: Option<Packing>,
     pub out: Linear,
     pub heads: i64,
     pub scale: f64,
@@ -58,16 +61,6 @@ pub fn attend(
     };
     let probabilities = full(&scores).softmax(-1, None);
     low(&thin_out(&probabilities, dropout, true)).matmul(v)
-}
-
-/// What `attend` weighs the values by: softmax(q kᵀ · scale), in f32. q [B, A, K·t, d], the queries of
-/// `n` = B·K rows, k [B, A, S, d] -> [N, A, t, S]
-fn probabilities(q: &Tensor, k: &Tensor, scale: f64, n: i64) -> Tensor {
-    let scores = q.to_kind(Kind::Float).matmul(&k.to_kind(Kind::Float).transpose(2, 3)) * scale;
-    let size = scores.size();
-    let (b, heads, rows, s) = (size[0], size[1], size[2], size[3]);
-    let apart = scores.softmax(-1, Kind::Float).reshape([b, heads, n / b, rows * b / n, s]);
-    apart.transpose(1, 2).reshape([n, heads, rows * b / n, s])
 }
 
 /// Each of t new tokens sees the past and those up to itself.
@@ -139,8 +132,10 @@ impl Attention {
     /// Every token sees every token. `bias` is added to the scores, broadcast to [B, A, S, S].
     /// [B, S, D] -> [B, S, D]
     pub fn encode(&self, xs: &Tensor, bias: Option<&Tensor>, train: bool) -> Tensor {
-        let [q, k, v] = self.project(xs);
-        let context = attend(&q, &k, &v, bias, self.scale, self.probability(train));
+        let [q, k, v] = self.qkv.for_attention::<3>(xs).map(|xs| split_heads(&xs, self.heads));
+        let bias = bias.map(|bias| bias.to_kind(q.kind()));
+        let dropout = self.probability(train);
+        let context = attend(&q, &k, &v, bias.as_ref(), self.scale, dropout);
         self.out.forward(&merge_heads(&context))
     }
 
@@ -180,11 +175,11 @@ impl Attention {
 }
 
 impl CrossAttention {
-    /// [B, S, De] -> keys and values [B, A, S, d]
-    fn key_value(&self, states: &Tensor) -> KeyValue {
-        let split = |xs: Tensor| split_heads(&xs, self.heads).contiguous();
-        let [key, value] = self.key_value.forward::<2>(states).map(split);
-        KeyValue { key, value }
+    /// encoder_hidden_states [B, S, De]
+    fn key_value(&self, states: &Tensor) -> Memory {
+        let [key, value] =
+            self.key_value.forward::<2>(states).map(|xs| split_heads(&xs, self.heads));
+        Memory::new(&key, &value, self.packing)
     }
 
     /// xs [N, t, D], encoder_hidden_states [B, S, De] -> [N, t, D]
@@ -200,15 +195,17 @@ impl CrossAttention {
     ) -> Tensor {
         let q = self.query.forward(xs); // [N, t, D]
         let (n, t, d) = size3(&q);
-        let kv = cache.cross.get_or_insert_with(|| self.key_value(encoder_hidden_states));
-        let b = kv.key.size()[0];
+        let memory = cache.cross.get_or_insert_with(|| self.key_value(encoder_hidden_states));
+        let b = memory.images();
         let rows = n / b * t;
         let q = q.reshape([b, rows, self.heads, d / self.heads]).transpose(1, 2); // [B, A, K·t, d]
         if let Some(watched) = &mut cache.watched {
-            *watched = probabilities(&q, &kv.key, self.scale, n);
+            // [B, A, K·t, S] -> [N, A, t, S]
+            let seen = memory.probabilities(&q, self.scale).unflatten(2, [n / b, t]);
+            *watched = seen.transpose(1, 2).flatten(0, 1);
         }
         let dropout = if train { self.dropout } else { 0.0 };
-        let context = attend(&q, &kv.key, &kv.value, None, self.scale, dropout);
+        let context = memory.attend(&q, self.scale, dropout);
         self.out.forward(&merge_heads(&context).reshape([n, t, d]))
     }
 }

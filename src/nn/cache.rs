@@ -7,6 +7,7 @@
 
 use tch::{Device, Tensor};
 
+use super::memory::Memory;
 use super::origins::Origins;
 
 /// Keys and values of one attention, both [N, A, T, d].
@@ -22,9 +23,8 @@ pub struct LayerCache {
     own: Option<KeyValue>,
     /// The layer's part of the block, [N, C, A, d] each; its first T tokens are `own`.
     room: Option<KeyValue>,
-    /// One entry an image, computed at the first call; its beams share it. Nobody else may hold these
-    /// tensors: they are changed in place when images leave.
-    pub cross: Option<KeyValue>,
+    /// One entry an image, computed at the first call; its beams share it.
+    pub cross: Option<Memory>,
     /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
     pub watched: Option<Tensor>,
     common: Common,
@@ -153,7 +153,7 @@ impl Cache {
         let layer = |layer: &LayerCache| LayerCache {
             own: fork(&layer.own),
             room: None,
-            cross: fork(&layer.cross),
+            cross: layer.cross.as_ref().map(Memory::share),
             watched: None,
             common: layer.common,
         };
@@ -213,7 +213,7 @@ impl Cache {
     fn tell_common(&mut self) {
         let rows = self.layers.iter().find_map(LayerCache::rows);
         let images = self.layers.iter().find_map(|layer| {
-            layer.cross.as_ref().map(|cross| cross.key.size()[0]).filter(|images| *images > 0)
+            layer.cross.as_ref().map(Memory::images).filter(|images| *images > 0)
         });
         let (Some(rows), Some(images)) = (rows, images) else { return };
         let rows_per_image = rows / images;
@@ -231,7 +231,7 @@ impl Default for Common {
 }
 
 impl KeyValue {
-    fn share(&self) -> Self {
+    pub(super) fn share(&self) -> Self {
         KeyValue { key: self.key.shallow_clone(), value: self.value.shallow_clone() }
     }
 
@@ -240,7 +240,7 @@ impl KeyValue {
     }
 
     /// Keeps `images`. Where a later one takes the place of one that has left, only it is moved.
-    fn keep(&mut self, images: &[i64], lent: bool) {
+    pub(super) fn keep(&mut self, images: &[i64], lent: bool) {
         let kept = images.len() as i64;
         let moves: Vec<(i64, i64)> =
             (0..kept).zip(images.iter().copied()).filter(|(to, from)| to != from).collect();

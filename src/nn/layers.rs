@@ -75,7 +75,7 @@ pub struct FeedForward {
 impl FeedForward {
     /// [.., D] -> [.., D]
     pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
-        let hidden = self.activation.forward(&self.up.forward(xs)); // [.., I]
+        let hidden = self.up.activated(xs, self.activation); // [.., I]
         self.down.forward(&dropout(&hidden, self.activation_dropout, train))
     }
 }

@@ -57,7 +57,7 @@ impl Params {
     }
 
     /// What the matrices of dense layers become; None where they stay variables.
-    pub(super) fn packing(&self) -> Option<Packing> {
+    pub fn packing(&self) -> Option<Packing> {
         self.store.packs()
     }
 
@@ -72,6 +72,11 @@ impl Params {
     }
 
     /// The layer holds this variable's value itself from now on.
+    /// Frees the memory of what has been read of the source.
+    pub(super) fn give_back(&self) {
+        self.store.give_back();
+    }
+
     pub(super) fn let_go(&self, name: &str) {
         self.store.let_go(&self.key(name));
     }

@@ -40,6 +40,8 @@ pub struct Store {
     device: Device,
     kind: Kind,
     packing: Option<Packing>,
+    /// None once the source is closed.
+    give_back: RefCell<Option<Box<dyn Fn()>>>,
     tally: RefCell<Tally>,
 }
 
@@ -76,6 +78,7 @@ impl Store {
             device,
             kind,
             packing: None,
+            give_back: RefCell::new(None),
             tally: RefCell::default(),
         }
     }
@@ -85,6 +88,20 @@ impl Store {
     pub fn packing(mut self, packing: Packing) -> Self {
         self.packing = Some(packing);
         self
+    }
+
+    /// With a way to free the memory of what has been read of the source, which its tensors may go on
+    /// using.
+    pub fn giving_back(mut self, give_back: Box<dyn Fn()>) -> Self {
+        self.give_back = RefCell::new(Some(give_back));
+        self
+    }
+
+    /// Frees the memory of what has been read of the source.
+    pub(super) fn give_back(&self) {
+        if let Some(give_back) = &*self.give_back.borrow() {
+            give_back();
+        }
     }
 
     /// A store without a source: every variable is drawn by its rule.
@@ -101,6 +118,7 @@ impl Store {
     /// Lets go of the source: every constructor has what it asked for.
     pub fn close(&self) {
         self.lookup.borrow_mut().take();
+        self.give_back.borrow_mut().take();
     }
 
     pub fn device(&self) -> Device {

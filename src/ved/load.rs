@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpoint, Memory, TensorInfo};
 use crate::decoders;
 use crate::device::Dtype;
 use crate::encoders::{self, ignored};
+use crate::native;
 use crate::nn::Packing;
 use crate::nn::store::{Missing, Store, list};
 
@@ -65,20 +66,28 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     checkpoint.read_ahead();
     let LoadOptions { device, kind, memory, .. } = options;
     let keys: Vec<String> = checkpoint.keys().map(str::to_string).collect();
-    let source = checkpoint.clone();
+    let give_back = {
+        let source = checkpoint.clone();
+        Rc::new(move || {
+            source.release();
+            native::trim_allocator();
+        })
+    };
+    let (source, between) = (checkpoint.clone(), give_back.clone());
     let touched = Cell::new(0);
     let lookup = Box::new(move |key: &str| {
         // Layers that keep their weights in another form have read the pages of those before.
         touched.set(touched.get() + source.info(key).map_or(0, TensorInfo::bytes));
         if touched.get() > KEPT {
-            source.release();
+            between();
             touched.set(0);
         }
         source.tensor_as(key, kind, device, memory)
     });
     let store = Store::new(keys, lookup, Missing::Refuse, device, kind);
+    let between = give_back.clone();
     let store = Rc::new(match options.packing {
-        Some(packing) => store.packing(packing),
+        Some(packing) => store.packing(packing).giving_back(Box::new(move || between())),
         None => store,
     });
     let model = VisionEncoderDecoder::build(config, store.clone())
@@ -86,7 +95,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     store.check().with_context(|| format!("{dir:?}"))?;
     store.close();
     // What constructors only looked at need not stay in memory.
-    checkpoint.release();
+    give_back();
 
     let mut warnings = store.warnings();
     let unused = unused(&model);

@@ -33,7 +33,7 @@ fn step(cache: &mut Cache, plain: &mut Plain, n: i64, t: i64, random: &mut Rng) 
         let (layer, past) = cache.layer(index);
         layer.cross.get_or_insert_with(|| {
             let images = Tensor::from_slice(&plain.images).reshape([-1, 1, 1, 1]);
-            KeyValue { key: images.copy(), value: images * 2 }
+            Memory::Plain(KeyValue { key: images.copy(), value: images * 2 })
         });
         let all = layer.append(key.copy(), value.copy());
         assert_eq!(all.key.size()[2], past + t);
@@ -48,7 +48,7 @@ fn compare(cache: &Cache, plain: &Plain) {
     for (layer, expected) in cache.layers.iter().zip(&plain.layers) {
         let own = layer.own.as_ref().expect("tokens");
         assert_eq!([&own.key, &own.value], [&expected[0], &expected[1]]);
-        let cross = layer.cross.as_ref().expect("images");
+        let Some(Memory::Plain(cross)) = &layer.cross else { panic!("plain images") };
         let images = Tensor::from_slice(&plain.images).reshape([-1, 1, 1, 1]);
         assert_eq!(cross.key, images);
         assert_eq!(cross.value, images * 2);

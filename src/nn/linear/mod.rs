@@ -3,16 +3,21 @@
 //! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
+mod few;
+mod many;
 mod number;
 mod panel;
+mod stack;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
+use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::{self, low};
 use crate::native::{self, Layout, PackedMatrix, Then};
 pub use panel::{Packing, Panels};
+pub use stack::Stack;
 
 /// y = x·Wᵀ + b.
 pub struct Linear {
@@ -164,7 +169,10 @@ impl Params {
                 let weight = storage.out_in(&weight);
                 match self.many_rows() {
                     true => many(&weight, bias.as_ref(), packing)?,
-                    false => Weights::Panels(Panels::pack(&weight, packing)),
+                    false => {
+                        let between = || self.give_back();
+                        Weights::Panels(Panels::pack_in_pieces(&weight, packing, between))
+                    }
                 }
             }
         };
@@ -179,32 +187,6 @@ impl Storage {
             Storage::OutIn => weight.shallow_clone(),
             Storage::InOut => weight.tr(),
         }
-    }
-}
-
-impl Packing {
-    /// An error, in a sentence, where this CPU or this build does not serve the type.
-    pub fn check(self) -> Result<()> {
-        if self == Packing::F32 {
-            return Ok(());
-        }
-        ensure!(
-            native::has_operators(),
-            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
-             --dtype f32"
-        );
-        match self {
-            Packing::Bf16 => ensure!(
-                native::has_bf16(),
-                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
-                 in f32; use --dtype f16, int8 or f32"
-            ),
-            _ => ensure!(
-                native::has_avx2(),
-                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
-            ),
-        }
-        Ok(())
     }
 }
 
@@ -261,13 +243,33 @@ impl Linear {
                 product(xs, &storage.out_in(weight), self.bias.as_ref())
             }
             Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
-            Weights::Operator { matrix, kind, .. } => {
-                let product = matrix.product(&xs.to_kind(*kind), Then::Nothing);
-                product
-                    .expect("the operator took this matrix when it was packed")
-                    .to_kind(xs.kind())
+            Weights::Operator { .. } => {
+                self.operator(xs, Then::Nothing).expect("an operator").to_kind(Kind::Float)
             }
         }
+    }
+
+    /// `activation` of the product. Where another dense layer takes it, it need not be f32: on the way
+    /// between products of 16 bits it stays so. [.., in] -> [.., out]
+    pub fn activated(&self, xs: &Tensor, activation: Activation) -> Tensor {
+        let then = match activation {
+            Activation::Gelu => Then::Gelu,
+            Activation::GeluNew | Activation::GeluTanh => Then::GeluTanh,
+            _ => return activation.forward(&self.forward(xs)),
+        };
+        match &self.weights {
+            Weights::Operator { kind: Kind::BFloat16, .. } => {
+                self.operator(xs, then).expect("an operator")
+            }
+            _ => activation.forward(&self.forward(xs)),
+        }
+    }
+
+    /// The product in the number type of the operator, if there is one.
+    fn operator(&self, xs: &Tensor, then: Then) -> Option<Tensor> {
+        let Weights::Operator { matrix, kind, .. } = &self.weights else { return None };
+        let product = matrix.product(&xs.to_kind(*kind), then);
+        Some(product.expect("the operator took this matrix when it was packed"))
     }
 }
 
@@ -275,6 +277,20 @@ impl Joined {
     /// A layer that gives `parts` results at once, [.., parts·out].
     pub fn one(layer: Linear, parts: i64) -> Self {
         Joined { layers: vec![layer], parts }
+    }
+
+    /// The same for attention, whose products take 16 bits where those of the layers take as few.
+    pub fn for_attention<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
+        if let [one] = self.layers.as_slice()
+            && native::has_bf16()
+            && let Weights::Operator { kind, matrix, .. } = &one.weights
+            && (*kind == Kind::BFloat16 || matrix.is_int8())
+        {
+            let all = one.operator(xs, Then::Nothing).expect("an operator");
+            let parts = all.to_kind(Kind::BFloat16).chunk(N as i64, -1);
+            return parts.try_into().expect("as many results as layers were joined");
+        }
+        self.forward(xs)
     }
 
     /// [.., in] -> N of [.., out]
@@ -322,8 +338,8 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
 /// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
 /// W [out, in] -> [out], f64
 pub fn int8_scales(weight: &Tensor) -> Tensor {
-    // Not the largest of |W|, which would be a second matrix.
-    let (least, greatest) = weight.aminmax(1, false);
+    // Not the largest of |W|, which would be a second matrix; nor both at once, which is not vectorized.
+    let (least, greatest) = (weight.amin([1], false), weight.amax([1], false));
     let largest = greatest.maximum(&least.neg()).to_kind(Kind::Double) / 127.0;
     largest.where_self(&largest.gt(0.0), &largest.ones_like())
 }

@@ -7,6 +7,9 @@ use crate::native::Lanes;
 
 /// A number that a panel is made of.
 pub(super) trait Number: Copy + Default + Send + Sync {
+    /// True where bf16 holds every such number.
+    const IS_BF16: bool;
+
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
 }
@@ -21,6 +24,8 @@ pub(super) struct Bf16(u16);
 pub(super) struct F16(u16);
 
 impl Number for f32 {
+    const IS_BF16: bool = false;
+
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
         *line
@@ -28,6 +33,8 @@ impl Number for f32 {
 }
 
 impl Number for Bf16 {
+    const IS_BF16: bool = true;
+
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
         let mut wide = [0f32; P];
@@ -39,6 +46,8 @@ impl Number for Bf16 {
 }
 
 impl Number for F16 {
+    const IS_BF16: bool = false;
+
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[F16; P]) -> [f32; P] {
         let mut halves = [0u16; P];
@@ -50,6 +59,8 @@ impl Number for F16 {
 }
 
 impl Number for i8 {
+    const IS_BF16: bool = true;
+
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[i8; P]) -> [f32; P] {
         let mut wide = [0f32; P];

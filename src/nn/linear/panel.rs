@@ -4,16 +4,16 @@
 //! of reading memory. The general product of libtorch re-arranges the matrix at every call as soon as
 //! there are two rows, which costs a second pass over it. Here the matrix lies in panels, once and for all:
 //! panel p holds columns p·P to p·P+P of Wᵀ as [in][P], so that a core reads memory from one end to the
-//! other, and up to eight rows are done for each weight read. Weights may be narrower than f32; they are
-//! widened in registers, so that inputs, sums and results stay f32.
+//! other. Weights may be narrower than f32; they are widened on the way, so that inputs, sums and results
+//! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
+//! the matrix unit of the CPU.
 
-use std::ops::Range;
-
+use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::int8_scales;
 use super::number::{Aligned, Bf16, F16, Number};
-use crate::native::{self, Lanes, Vectorized};
+use super::{few, int8_scales, many};
+use crate::native::{self, Lanes};
 
 /// A matrix [out, in] in panels.
 pub struct Panels {
@@ -40,30 +40,79 @@ pub enum Packing {
     Int8,
 }
 
+impl Packing {
+    /// An error, in a sentence, where this CPU or this build does not serve the type.
+    pub fn check(self) -> Result<()> {
+        if self == Packing::F32 {
+            return Ok(());
+        }
+        ensure!(
+            native::has_operators(),
+            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
+             --dtype f32"
+        );
+        match self {
+            Packing::Bf16 => ensure!(
+                native::has_bf16(),
+                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
+                 in f32; use --dtype f16, int8 or f32"
+            ),
+            _ => ensure!(
+                native::has_avx2(),
+                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds
+/// are made for.)
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
+    (x + FIRST_WITHOUT_FRACTION) - FIRST_WITHOUT_FRACTION
+}
+
+/// Bytes of a matrix that are read at a time while it is packed.
+const PIECE: usize = 32 << 20;
+
 /// Bytes of weights below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 16;
+pub(super) const WORTH_A_THREAD: usize = 1 << 16;
 
 impl Panels {
     /// Packs W [out, in] (f32, CPU, any strides).
     pub fn pack(weight: &Tensor, packing: Packing) -> Self {
+        Panels::pack_in_pieces(weight, packing, || ())
+    }
+
+    /// The same, with `between` called whenever a piece of W has been read and will not be soon again.
+    pub fn pack_in_pieces(weight: &Tensor, packing: Packing, between: impl Fn()) -> Self {
         let (outputs, inputs) = weight.size2().expect("a matrix");
         let (outputs, inputs) = (outputs as usize, inputs as usize);
         // Stored either as [out, in] or, seen through a transpose, as [in, out].
         let transposed = !weight.is_contiguous() && weight.tr().is_contiguous();
         let stored = if transposed { weight.tr() } else { weight.contiguous() };
         let stored = stored.to_kind(Kind::Float);
+        let scales = (packing == Packing::Int8).then(|| {
+            let piece = PIECE / (inputs * size_of::<f32>()).max(1);
+            let scales = weight.split(piece.max(1) as i64, 0).into_iter().map(|rows| {
+                let scales = int8_scales(&rows).to_kind(Kind::Float);
+                between();
+                Vec::<f32>::try_from(scales).expect("a number for each output")
+            });
+            scales.collect::<Vec<_>>().concat()
+        });
         let data = native::with_floats([&stored], |[values]| {
             let source = Source { values, inputs, outputs, transposed };
-            match packing {
-                Packing::F32 => Data::F32(source.pack(|x, _| x)),
-                Packing::Bf16 => Data::Bf16(source.pack(|x, _| Bf16::round(x))),
-                Packing::F16 => Data::F16(source.pack(|x, _| F16::round(x))),
-                Packing::Int8 => {
-                    let scales = Vec::try_from(int8_scales(weight).to_kind(Kind::Float));
-                    let scales: Vec<f32> = scales.expect("a number for each output");
-                    let rounded = |x: f32, out: usize| (x / scales[out]).round() as i8;
-                    Data::Int8(source.pack(rounded), scales)
+            match (packing, scales) {
+                (Packing::Bf16, _) => Data::Bf16(source.pack(|x, _| Bf16::round(x), between)),
+                (Packing::F16, _) => Data::F16(source.pack(|x, _| F16::round(x), between)),
+                (Packing::Int8, Some(scales)) => {
+                    let rounded = |x: f32, out: usize| nearest(x / scales[out]) as i8;
+                    Data::Int8(source.pack(rounded, between), scales)
                 }
+                _ => Data::F32(source.pack(|x, _| x, between)),
             }
         });
         Panels { data: data.expect("f32 on the CPU"), inputs, outputs }
@@ -132,7 +181,6 @@ impl Panels {
                     weights: &weights[from..to],
                     scales: scales.map(|all| &all[columns.clone()]),
                     bias: bias.map(|all| &all[columns.clone()]),
-                    xs,
                     inputs,
                     rows: Vec::with_capacity(xs.len() / inputs),
                 }
@@ -145,17 +193,24 @@ impl Panels {
                 row = rest;
             }
         }
-        native::parallel(tasks, native::vectorize);
+        if T::IS_BF16 && many::is_better(xs.len() / inputs) {
+            let rows = many::Rows::new(xs, inputs);
+            native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
+        } else {
+            let rows = few::Rows::new(xs, inputs);
+            native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));
+        }
     }
 }
 
 /// What `pack` reads.
-struct Source<'a> {
-    values: &'a [f32],
-    inputs: usize,
-    outputs: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub values: &'a [f32],
+    pub inputs: usize,
+    pub outputs: usize,
     /// True: `values` is [in, out]. False: [out, in].
-    transposed: bool,
+    pub transposed: bool,
 }
 
 impl Source<'_> {
@@ -167,94 +222,85 @@ impl Source<'_> {
     }
 
     /// -> panels of [in][P]; the last one is filled up with zeros.
-    fn pack<T: Number>(&self, number: impl Fn(f32, usize) -> T + Sync) -> Aligned<T> {
-        let width = native::panel_width();
-        let mut packed = Aligned::zeros(self.outputs.div_ceil(width) * width * self.inputs);
-        let panels = packed.chunks_mut(width * self.inputs).enumerate().collect();
-        native::parallel(panels, |(panel, target): (usize, &mut [T])| {
-            let columns = panel * width..((panel + 1) * width).min(self.outputs);
-            for (input, line) in target.chunks_exact_mut(width).enumerate() {
-                for (place, output) in line.iter_mut().zip(columns.clone()) {
-                    *place = number(self.at(output, input), output);
-                }
-            }
-        });
+    fn pack<T: Number>(
+        &self,
+        number: impl Fn(f32, usize) -> T + Sync,
+        between: impl Fn(),
+    ) -> Aligned<T> {
+        let size = native::panel_width() * self.inputs;
+        let mut packed = Aligned::zeros(self.panels() * size);
+        let mut panels: Vec<(usize, &mut [T])> = packed.chunks_mut(size).enumerate().collect();
+        let piece = (PIECE / (size * size_of::<f32>())).max(1);
+        while !panels.is_empty() {
+            let rest = panels.split_off(piece.min(panels.len()));
+            native::parallel(std::mem::replace(&mut panels, rest), |(panel, target)| {
+                self.panel(panel, target, &number);
+            });
+            between();
+        }
         packed
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.outputs.div_ceil(native::panel_width())
+    }
+
+    /// Writes a panel into `target` [in][P], which holds zeros.
+    pub(super) fn panel<T>(
+        &self,
+        panel: usize,
+        target: &mut [T],
+        number: impl Fn(f32, usize) -> T,
+    ) {
+        let width = native::panel_width();
+        let columns = panel * width..((panel + 1) * width).min(self.outputs);
+        for (input, line) in target.chunks_exact_mut(width).enumerate() {
+            for (place, output) in line.iter_mut().zip(columns.clone()) {
+                *place = number(self.at(output, input), output);
+            }
+        }
     }
 }
 
 /// The panels of one thread, and the places of its results.
-struct Part<'a, T> {
-    weights: &'a [T],
-    scales: Option<&'a [f32]>,
-    bias: Option<&'a [f32]>,
-    /// [rows, in]
-    xs: &'a [f32],
-    inputs: usize,
+pub(super) struct Part<'a, T> {
+    pub weights: &'a [T],
+    pub scales: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub inputs: usize,
     /// The part's columns of each row.
-    rows: Vec<&'a mut [f32]>,
+    pub rows: Vec<&'a mut [f32]>,
 }
 
-impl<T: Number> Vectorized for Part<'_, T> {
-    #[inline(always)]
-    fn run<L: Lanes, const P: usize>(mut self) {
-        let (lines, _) = self.weights.as_chunks::<P>();
-        for (panel, lines) in lines.chunks_exact(self.inputs).enumerate() {
-            let columns = panel * P..((panel + 1) * P).min(self.rows[0].len());
-            let mut row = 0;
-            while row < self.rows.len() {
-                // What is read again for the next rows lies in the cache of the core by now.
-                // As many sums as there are registers for.
-                row += match (self.rows.len() - row).min(P / 4) {
-                    1 => self.rows::<L, P, 1>(lines, row, &columns),
-                    2 => self.rows::<L, P, 2>(lines, row, &columns),
-                    3 => self.rows::<L, P, 3>(lines, row, &columns),
-                    4 => self.rows::<L, P, 4>(lines, row, &columns),
-                    5 => self.rows::<L, P, 5>(lines, row, &columns),
-                    6 => self.rows::<L, P, 6>(lines, row, &columns),
-                    7 => self.rows::<L, P, 7>(lines, row, &columns),
-                    _ => self.rows::<L, P, 8>(lines, row, &columns),
-                };
-            }
-        }
+impl<T> Part<'_, T> {
+    pub(super) fn panels<const P: usize>(&self) -> usize {
+        self.weights.len() / (P * self.inputs)
     }
-}
 
-impl<T: Number> Part<'_, T> {
-    /// M rows from `first` on, over one panel. -> M
-    #[allow(clippy::needless_range_loop)]
+    /// Panel `panel`: a line for each input.
     #[inline(always)]
-    fn rows<L: Lanes, const P: usize, const M: usize>(
-        &mut self,
-        lines: &[[T; P]],
-        first: usize,
-        columns: &Range<usize>,
-    ) -> usize {
-        let inputs = self.inputs;
-        let xs: [&[f32]; M] =
-            std::array::from_fn(|m| &self.xs[(first + m) * inputs..][..lines.len()]);
-        let mut sums = [[0f32; P]; M];
-        // Plain loops over fixed sizes: what the compiler turns into registers.
-        for (k, line) in lines.iter().enumerate() {
-            native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
-            let line = T::widen::<L, P>(line);
-            for m in 0..M {
-                let x = xs[m][k];
-                for j in 0..P {
-                    sums[m][j] = L::multiply_add(line[j], x, sums[m][j]);
-                }
-            }
+    pub(super) fn panel<const P: usize>(&self, panel: usize) -> &[[T; P]] {
+        &self.weights.as_chunks::<P>().0[panel * self.inputs..][..self.inputs]
+    }
+
+    /// Puts the sums of a row over panel `panel` where they belong.
+    #[inline(always)]
+    pub(super) fn put<const P: usize>(&mut self, row: usize, panel: usize, sums: &[f32; P]) {
+        let row = &mut self.rows[row];
+        let columns = panel * P..((panel + 1) * P).min(row.len());
+        for ((place, sum), column) in row[columns.clone()].iter_mut().zip(sums).zip(columns) {
+            let scaled = self.scales.map_or(*sum, |scales| sum * scales[column]);
+            *place = self.bias.map_or(scaled, |bias| scaled + bias[column]);
         }
-        for (sums, row) in sums.iter().zip(&mut self.rows[first..]) {
-            for (place, (value, sum)) in row[columns.clone()].iter_mut().zip(sums).enumerate() {
-                let column = columns.start + place;
-                let scaled = self.scales.map_or(*sum, |scales| sum * scales[column]);
-                *value = self.bias.map_or(scaled, |bias| scaled + bias[column]);
-            }
-        }
-        M
     }
 }
 
 /// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
 const AHEAD: usize = 2048;
+
+/// Line `k` of a panel as f32, while one further on is fetched.
+#[inline(always)]
+pub(super) fn line<T: Number, L: Lanes, const P: usize>(lines: &[[T; P]], k: usize) -> [f32; P] {
+    native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
+    T::widen::<L, P>(&lines[k])
+}

@@ -44,12 +44,19 @@ fn panels_give_the_product_of_what_they_keep() {
             for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
                 let panels = Panels::pack(&stored, packing);
                 assert_eq!((panels.inputs(), panels.outputs()), (inputs, outputs));
-                for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 21] {
+                for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 21, 37] {
                     let xs = waves(&[rows, inputs], 0.11);
                     let expected = xs.to_kind(Kind::Double).matmul(&exact.tr());
                     let found = panels.forward(&xs, None);
                     assert_eq!(found.size(), [rows, outputs]);
-                    let scale = 1e-6 * (inputs as f64).sqrt().max(1.0) * 2.0;
+                    let rounding = 1e-6 * (inputs as f64).sqrt().max(1.0) * 2.0;
+                    // The matrix unit keeps 17 bits of an input.
+                    let unit = matches!(packing, Packing::Bf16 | Packing::Int8)
+                        && many::is_better(rows as usize);
+                    let inputs_kept = if unit { 2f64.powi(-17) } else { 0.0 };
+                    let largest_sum =
+                        largest(&xs.to_kind(Kind::Double).abs().matmul(&exact.abs().tr()));
+                    let scale = rounding + inputs_kept * largest_sum;
                     let error = largest(&(&found - &expected));
                     assert!(error < scale, "{packing:?} {inputs}x{outputs} M{rows}: {error}");
                     let added = panels.forward(&xs, Some(&bias));
@@ -57,6 +64,21 @@ fn panels_give_the_product_of_what_they_keep() {
                 }
             }
         }
+    }
+}
+
+/// A matrix of 36 MB is read in pieces, after each of which its memory may be given back.
+#[test]
+fn a_large_matrix_is_packed_in_pieces() {
+    let weight = waves(&[9001, 1000], 0.37);
+    let xs = waves(&[2, 1000], 0.11);
+    for packing in [Packing::F32, Packing::Int8] {
+        let calls = std::cell::Cell::new(0);
+        let panels = Panels::pack_in_pieces(&weight, packing, || calls.set(calls.get() + 1));
+        let passes = if packing == Packing::Int8 { 2 } else { 1 }; // one for the scales
+        assert_eq!(calls.get(), 2 * passes);
+        let expected = xs.matmul(&kept(&weight, packing).tr());
+        assert!(largest(&(panels.forward(&xs, None) - expected)) < 1e-3);
     }
 }
 

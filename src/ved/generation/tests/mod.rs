@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::*;
 use crate::decoders::Limits;
-use crate::nn::{Cache, KeyValue};
+use crate::nn::{Cache, KeyValue, Memory};
 
 const WORDS: [&str; 16] =
     ["", "<s>", "</s>", "a", "b", "c", "d", "e", "f", "ab", "bc", "ca", "abc", "de", "x", "ef"];
@@ -55,10 +55,11 @@ impl Decoder for Scripted {
         let (n, t) = ids.size2().unwrap();
         assert!(states.size()[0] > 0 && n % states.size()[0] == 0);
         let (layer, _) = cache.layer(0);
-        let numbers = layer.cross.get_or_insert_with(|| KeyValue {
-            key: states.copy(), // the cache changes its own in place
-            value: states.copy(),
+        let numbers = layer.cross.get_or_insert_with(|| {
+            // The cache changes its own in place.
+            Memory::Plain(KeyValue { key: states.copy(), value: states.copy() })
         });
+        let Memory::Plain(numbers) = numbers else { unreachable!("made above") };
         let images = rows(&numbers.key.flatten(1, -1));
         assert_eq!(images, rows(&states.flatten(1, -1)));
         let keys = ids.to_kind(Kind::Float).reshape([n, 1, t, 1]);

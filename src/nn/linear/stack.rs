@@ -1,0 +1,148 @@
+//! Products with the matrices of an image: one a head, in panels.
+
+use tch::{Kind, Tensor};
+
+use super::few::{Few, Rows};
+use super::number::{Aligned, Bf16, F16, Number};
+use super::panel::{Packing, Part, Source, WORTH_A_THREAD};
+use crate::native;
+
+/// A matrix [out, in] for each of A heads.
+pub struct Stack {
+    data: Data,
+    heads: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+enum Data {
+    F32(Aligned<f32>),
+    Bf16(Aligned<Bf16>),
+    F16(Aligned<F16>),
+}
+
+impl Stack {
+    /// One stack an image. matrices [B, A, out, in] (f32, CPU, any strides)
+    ///
+    /// What belongs to an image has no scale of its own, so where weights are whole numbers of 8 bits this
+    /// is f16.
+    pub fn pack(matrices: &Tensor, packing: Packing) -> Vec<Stack> {
+        let transposed = !matrices.is_contiguous() && matrices.transpose(-2, -1).is_contiguous();
+        let stored = if transposed { matrices.transpose(-2, -1) } else { matrices.contiguous() };
+        let stored = stored.to_kind(Kind::Float);
+        let size: Vec<usize> = matrices.size().iter().map(|size| *size as usize).collect();
+        let &[images, heads, outputs, inputs] = size.as_slice() else {
+            panic!("[B, A, out, in], not {size:?}")
+        };
+        let image = heads * outputs * inputs;
+        let packed = native::with_floats([&stored], |[values]| {
+            let one = |i: usize| {
+                let values = &values[i * image..][..image];
+                let source = Source { values, inputs, outputs, transposed };
+                let data = match packing {
+                    Packing::F32 => Data::F32(pack(source, heads, |x| x)),
+                    Packing::Bf16 => Data::Bf16(pack(source, heads, Bf16::round)),
+                    Packing::F16 | Packing::Int8 => Data::F16(pack(source, heads, F16::round)),
+                };
+                Stack { data, heads, inputs, outputs }
+            };
+            (0..images).map(one).collect()
+        });
+        packed.expect("contiguous f32 on the CPU")
+    }
+
+    /// Each head's rows times the transpose of its matrix, image by image.
+    /// xs [B, A, R, in] -> [B, A, R, out], f32
+    pub fn product<'a>(
+        stacks: impl ExactSizeIterator<Item = &'a Stack> + Clone,
+        xs: &Tensor,
+    ) -> Tensor {
+        let size = xs.size();
+        let outputs = stacks.clone().next().map_or(0, |first| first.outputs as i64);
+        debug_assert_eq!(size[0], stacks.len() as i64);
+        let out = Tensor::empty([size[0], size[1], size[2], outputs], (Kind::Float, xs.device()));
+        if out.numel() == 0 {
+            return out;
+        }
+        let xs = xs.to_kind(Kind::Float).contiguous();
+        let rows = size[2] as usize;
+        let done = native::with_floats([&xs, &out], |[xs, out]| {
+            let all = stacks.clone();
+            match all.clone().next().map(|first| &first.data) {
+                Some(Data::F32(_)) => spread(all, Data::f32, rows, xs, out),
+                Some(Data::Bf16(_)) => spread(all, Data::bf16, rows, xs, out),
+                Some(Data::F16(_)) => spread(all, Data::f16, rows, xs, out),
+                None => {}
+            }
+        });
+        done.expect("contiguous f32 on the CPU");
+        out
+    }
+}
+
+impl Data {
+    fn f32(&self) -> &[f32] {
+        if let Data::F32(numbers) = self { numbers } else { &[] }
+    }
+
+    fn bf16(&self) -> &[Bf16] {
+        if let Data::Bf16(numbers) = self { numbers } else { &[] }
+    }
+
+    fn f16(&self) -> &[F16] {
+        if let Data::F16(numbers) = self { numbers } else { &[] }
+    }
+}
+
+/// The matrices of an image, one after the other, each in panels.
+fn pack<T: Number>(all: Source, heads: usize, number: impl Fn(f32) -> T + Sync) -> Aligned<T> {
+    let panel = native::panel_width() * all.inputs;
+    let size = all.panels() * panel;
+    let mut packed = Aligned::zeros(heads * size);
+    let matrices = all.values.chunks_exact(all.inputs * all.outputs);
+    let matrices = matrices.zip(packed.chunks_exact_mut(size)).collect();
+    native::parallel(matrices, |(values, target): (&[f32], &mut [T])| {
+        let source = Source { values, ..all };
+        for (index, target) in target.chunks_exact_mut(panel).enumerate() {
+            source.panel(index, target, |x, _| number(x));
+        }
+    });
+    packed
+}
+
+/// Divides the heads of all images among the threads.
+fn spread<'a, T: Number + 'a>(
+    stacks: impl Iterator<Item = &'a Stack>,
+    numbers: fn(&Data) -> &[T],
+    rows: usize,
+    xs: &[f32],
+    out: &mut [f32],
+) {
+    let mut heads = Vec::new();
+    let (mut xs, mut out) = (xs, out);
+    for stack in stacks {
+        let numbers = numbers(&stack.data);
+        for weights in numbers.chunks_exact(numbers.len() / stack.heads) {
+            let (own, rest) = xs.split_at(rows * stack.inputs);
+            let (place, places) = std::mem::take(&mut out).split_at_mut(rows * stack.outputs);
+            (xs, out) = (rest, places);
+            let rows = place.chunks_exact_mut(stack.outputs).collect();
+            let inputs = stack.inputs;
+            heads.push((Part { weights, scales: None, bias: None, inputs, rows }, own));
+        }
+    }
+    let bytes: usize = heads.iter().map(|(part, _)| size_of_val(part.weights)).sum();
+    let most = 4 * tch::get_num_threads().max(1) as usize;
+    let share = heads.len().div_ceil((bytes / WORTH_A_THREAD).clamp(1, most));
+    let mut shares = Vec::new();
+    while !heads.is_empty() {
+        let rest = heads.split_off(share.min(heads.len()));
+        shares.push(std::mem::replace(&mut heads, rest));
+    }
+    native::parallel(shares, |heads| {
+        for (part, xs) in heads {
+            let rows = Rows::new(xs, part.inputs);
+            native::vectorize(Few { part, rows: &rows });
+        }
+    });
+}
