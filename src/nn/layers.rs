@@ -6,6 +6,7 @@ use tch::Tensor;
 use super::activation::Activation;
 use super::dropout::dropout;
 use super::linear::Linear;
+use super::lookup;
 use super::params::{Init, ONES, Params, ZEROS};
 use super::precision;
 
@@ -55,7 +56,10 @@ impl Embedding {
 
     /// ids [..] -> [.., D]
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.weight, ids, self.padding_idx.unwrap_or(-1), false, false)
+        let padding_idx = self.padding_idx;
+        lookup::rows(&self.weight, ids, padding_idx).unwrap_or_else(|| {
+            Tensor::embedding(&self.weight, ids, padding_idx.unwrap_or(-1), false, false)
+        })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dropout;
 pub mod layers;
 pub mod linear;
+pub mod lookup;
 pub mod mask;
 pub mod memory;
 mod origins;

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::native;
 use crate::nn::Store;
+use crate::nn::lookup::Lookup;
 use crate::nn::segment::Tape;
 
 /// Settings of the optimizer.
@@ -99,16 +100,36 @@ impl Gradients {
         Gradients { sums: (0..parameters).map(|_| None).collect() }
     }
 
-    /// Adds the gradients of `loss` [] by `parameters`; its graph is gone afterwards.
-    pub fn add(&mut self, loss: &Tensor, parameters: &[Parameter]) {
-        let tensors: Vec<&Tensor> = parameters.iter().map(|p| &p.tensor).collect();
-        self.take(Tensor::run_backward(&[loss], &tensors, false, false));
+    /// Adds the gradients of `loss` [] by `parameters`, and those of rows that were looked up in some of
+    /// them; its graph is gone afterwards.
+    pub fn add(&mut self, loss: &Tensor, parameters: &[Parameter], lookups: &[Lookup]) {
+        let found = Tensor::run_backward(&[loss], &inputs(parameters, lookups), false, false);
+        self.take_all(found, parameters, lookups);
     }
 
     /// The same for a loss whose forward pass is on a tape.
-    pub fn add_taped(&mut self, tape: Tape, loss: &Tensor, parameters: &[Parameter]) {
-        let tensors: Vec<&Tensor> = parameters.iter().map(|p| &p.tensor).collect();
-        tape.backward(loss, &tensors, |gradients| self.take(gradients));
+    pub fn add_taped(
+        &mut self,
+        tape: Tape,
+        loss: &Tensor,
+        parameters: &[Parameter],
+        lookups: &[Lookup],
+    ) {
+        tape.backward(loss, &inputs(parameters, lookups), |found| {
+            self.take_all(found, parameters, lookups);
+        });
+    }
+
+    /// Adds gradients in the order of `inputs`.
+    fn take_all(&mut self, mut found: Vec<Tensor>, parameters: &[Parameter], lookups: &[Lookup]) {
+        let rows = found.split_off(parameters.len());
+        self.take(found);
+        for (lookup, rows) in lookups.iter().zip(rows).filter(|(_, rows)| rows.defined()) {
+            let own = |p: &Parameter| lookup.is_of(&p.tensor);
+            let Some(i) = parameters.iter().position(own) else { continue };
+            let zeros = || parameters[i].tensor.detach().zeros_like();
+            lookup.add(&rows, self.sums[i].get_or_insert_with(zeros));
+        }
     }
 
     /// Adds gradients that were computed elsewhere; an undefined tensor is none.
@@ -148,6 +169,12 @@ impl Gradients {
     pub fn clear(&mut self) {
         self.sums.iter_mut().for_each(|sum| *sum = None);
     }
+}
+
+/// What gradients are asked for: parameters, then rows.
+fn inputs<'a>(parameters: &'a [Parameter], lookups: &'a [Lookup]) -> Vec<&'a Tensor> {
+    let rows = lookups.iter().map(|lookup| &lookup.rows);
+    parameters.iter().map(|parameter| &parameter.tensor).chain(rows).collect()
 }
 
 impl AdamW {

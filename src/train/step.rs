@@ -11,7 +11,7 @@ use super::setup::Setup;
 use super::{Run, loss};
 use crate::encoders::Grid;
 use crate::nn::precision::{self, Autocast};
-use crate::nn::segment;
+use crate::nn::{lookup, segment};
 use crate::splitmix;
 
 /// Steps in a row without a finite loss after which a run ends.
@@ -88,20 +88,23 @@ impl Run<'_> {
             // The layers of the decoder read them, and the CTC loss.
             self.loss(batch, &labels, &segment::leaf(&states), &grid, items)
         };
-        let (loss, tape) = if self.options.gradient_checkpointing {
-            let (loss, tape) = segment::record(seed as u64, forward);
-            (loss?, Some(tape))
-        } else {
-            (forward()?, None)
-        };
+        let checkpointing = self.options.gradient_checkpointing;
+        let ((loss, tape), lookups) = lookup::watch(|| match checkpointing {
+            true => {
+                let (loss, tape) = segment::record(seed as u64, forward);
+                (loss, Some(tape))
+            }
+            false => (forward(), None),
+        });
+        let loss = loss?;
         let scaled = match self.setup.state.scaler {
             Some(scaler) => &loss * scaler.scale,
             None => loss.shallow_clone(),
         };
         let parameters = self.setup.optimizer.parameters();
         match tape {
-            Some(tape) => self.gradients.add_taped(tape, &scaled, parameters),
-            None => self.gradients.add(&scaled, parameters),
+            Some(tape) => self.gradients.add_taped(tape, &scaled, parameters, &lookups),
+            None => self.gradients.add(&scaled, parameters, &lookups),
         }
         Ok(loss.detach())
     }

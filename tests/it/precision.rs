@@ -42,7 +42,7 @@ fn pass(
     let loss = loss::forward(model, pixels, labels, items, 0.0, false).unwrap();
     assert_eq!(loss.kind(), Kind::Float);
     let mut gradients = Gradients::new(trained.len());
-    gradients.add(&(&loss * scale), &trained);
+    gradients.add(&(&loss * scale), &trained, &[]);
     gradients.scale(1.0 / scale);
     let flat: Vec<Tensor> = gradients
         .iter()

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 use vedm::nn::dropout::{Dropped, Place, places};
+use vedm::nn::lookup;
 use vedm::train::loss;
 use vedm::train::optim::{Freeze, Gradients, parameters};
 use vedm::ved::VisionEncoderDecoder;
@@ -126,9 +127,12 @@ impl Case<'_> {
         let parameters = parameters(model.store(), Freeze::default());
         let pixel_values = image(self.encoder(), labels.size()[0]);
         let items = loss::items(labels);
-        let found = loss::forward(&model, &pixel_values, labels, items, 0.0, true).unwrap();
+        let forward = || loss::forward(&model, &pixel_values, labels, items, 0.0, true);
+        let (found, lookups) = lookup::watch(forward);
+        let found = found.unwrap();
+        assert!(!lookups.is_empty());
         let mut gradients = Gradients::new(parameters.len());
-        gradients.add(&found, &parameters);
+        gradients.add(&found, &parameters, &lookups);
         let (mut expected, loss, norm) = self.parameters();
         let (mut wrong, mut largest) = (Vec::new(), 0f64);
         for (what, found, expected) in
