@@ -211,11 +211,11 @@ impl CrossAttention {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tch::Kind;
 
-    fn waves(size: [i64; 4], step: f64) -> Tensor {
+    pub(in crate::nn) fn waves(size: [i64; 4], step: f64) -> Tensor {
         let count = size.iter().product::<i64>();
         let numbers = Tensor::arange(count, (Kind::Double, Device::Cpu)) * step;
         numbers.sin().reshape(size).to_kind(Kind::Float) * 2.0

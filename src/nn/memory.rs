@@ -98,12 +98,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-
-    fn waves(size: [i64; 4], step: f64) -> Tensor {
-        let count = size.iter().product::<i64>();
-        let numbers = Tensor::arange(count, (Kind::Double, Device::Cpu)) * step;
-        numbers.sin().reshape(size).to_kind(Kind::Float) * 2.0
-    }
+    use crate::nn::attention::tests::waves;
 
     /// Packed keys and values give what plain ones of their number type give, for one query and many.
     #[test]

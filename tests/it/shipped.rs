@@ -1,7 +1,7 @@
 //! What the models that are shipped say of the samples that are shipped.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ fn right(folder: &str, args: &[&str]) -> (usize, usize) {
         ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(records.len(), labels.len(), "{}", ran.stdout);
     let told = |record: &&Value| {
-        let name = PathBuf::from(record["image"].as_str().unwrap());
+        let name = Path::new(record["image"].as_str().unwrap());
         let name = name.file_name().unwrap().to_str().unwrap();
         labels[name].iter().any(|label| record["text"] == label.as_str())
     };
@@ -42,8 +42,6 @@ fn lines_are_read() {
 
 #[test]
 fn drawings_are_named() {
-    // The shackle of the padlock is taken for an open one.
-    let (right, all) = right("assets/samples/icons", &["caption", "--model", "vedm-caption-icons"]);
-    assert_eq!(all, 8);
-    assert!(right >= 7, "{right} of {all}");
+    let args = ["caption", "--model", "vedm-caption-icons"];
+    assert_eq!(right("assets/samples/icons", &args), (8, 8));
 }
