@@ -17,7 +17,8 @@ use tch::{Device, Kind, Tensor};
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    PanelStep, RowsStep, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
+    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
+    pair, parts, transposed,
 };
 pub use vectors::{
     Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,

@@ -8,6 +8,7 @@ mod many;
 mod number;
 mod panel;
 mod stack;
+mod tiled;
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -356,6 +357,11 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
+    if tiled::is_better(rows as usize)
+        && let Some(found) = tiled::linear(xs, weight, bias)
+    {
+        return found;
+    }
     let plain = xs.device() != Device::Cpu
         || xs.kind() != Kind::Float
         || rows == 1

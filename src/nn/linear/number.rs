@@ -3,12 +3,12 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::Lanes;
+use crate::native::{Lanes, Parts};
 
 /// A number that a panel is made of.
 pub(super) trait Number: Copy + Default + Send + Sync {
-    /// True where bf16 holds every such number.
-    const IS_BF16: bool;
+    /// What the matrix unit takes it as.
+    const PARTS: Parts;
 
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
@@ -24,7 +24,7 @@ pub(super) struct Bf16(u16);
 pub(super) struct F16(u16);
 
 impl Number for f32 {
-    const IS_BF16: bool = false;
+    const PARTS: Parts = Parts::F32;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
@@ -33,7 +33,7 @@ impl Number for f32 {
 }
 
 impl Number for Bf16 {
-    const IS_BF16: bool = true;
+    const PARTS: Parts = Parts::Bf16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
@@ -46,7 +46,7 @@ impl Number for Bf16 {
 }
 
 impl Number for F16 {
-    const IS_BF16: bool = false;
+    const PARTS: Parts = Parts::F16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[F16; P]) -> [f32; P] {
@@ -59,7 +59,7 @@ impl Number for F16 {
 }
 
 impl Number for i8 {
-    const IS_BF16: bool = true;
+    const PARTS: Parts = Parts::Bf16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[i8; P]) -> [f32; P] {

@@ -193,8 +193,8 @@ impl Panels {
                 row = rest;
             }
         }
-        if T::IS_BF16 && many::is_better(xs.len() / inputs) {
-            let rows = many::Rows::new(xs, inputs);
+        if many::is_better(T::PARTS, xs.len() / inputs) {
+            let rows = many::Rows::new(T::PARTS, xs, inputs);
             native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
         } else {
             let rows = few::Rows::new(xs, inputs);
