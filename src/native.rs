@@ -2,6 +2,7 @@
 //! libraries at run time; in the rooms beside it vector units, libtorch's threads and its operators.
 #![allow(unsafe_code)]
 
+mod dense;
 mod operators;
 mod threads;
 mod tiles;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
+pub use dense::{Matrix, Multiply, dense};
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
@@ -21,7 +23,8 @@ pub use tiles::{
     pair, parts, transposed,
 };
 pub use vectors::{
-    Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
+    Lanes, Vectorized, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,
+    vectorize,
 };
 
 /// Maps a file for reading.

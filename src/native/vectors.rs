@@ -9,6 +9,9 @@ pub trait Lanes {
 
     /// binary16 -> f32
     fn halves<const P: usize>(line: [u16; P]) -> [f32; P];
+
+    /// f32 -> the nearest binary16, ties to even; what is too large becomes the largest finite number.
+    fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P];
 }
 
 /// Work that is compiled once for each kind of vector unit; `P` is `panel_width()`.
@@ -113,6 +116,31 @@ impl Lanes for Plain {
         }
         wide
     }
+
+    #[inline(always)]
+    fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+        line.map(f32_to_half)
+    }
+}
+
+/// The largest finite binary16.
+const LARGEST: f32 = 65504.0;
+
+/// f32 -> binary16 as `Lanes::to_halves` says.
+#[inline(always)]
+pub fn f32_to_half(x: f32) -> u16 {
+    let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
+    if x.is_nan() {
+        return sign | 0x7e00;
+    }
+    let size = x.abs().min(LARGEST);
+    // Below 2^-14 the steps are those of a whole number of 2^-24.
+    if size < 2f32.powi(-14) {
+        return sign | (size * 2f32.powi(24)).round_ties_even() as u16;
+    }
+    let bits = size.to_bits();
+    let rounded = bits + 0xfff + ((bits >> 13) & 1);
+    sign | ((rounded >> 13) - (112 << 10)) as u16
 }
 
 /// binary16 -> f32, exact.
@@ -130,12 +158,12 @@ mod x86 {
     // Written with the unit's own instructions: left to itself, the compiler makes vectors of the rows of a
     // product rather than of its outputs, which is ten times slower.
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-        _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
-        _mm512_storeu_ps,
+        __m128i, __m256i, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_set1_ps, _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
     };
 
-    use super::{Lanes, Vectorized};
+    use super::{LARGEST, Lanes, Vectorized};
 
     struct Avx512;
     struct Avx2;
@@ -181,6 +209,21 @@ mod x86 {
             }
             wide
         }
+
+        #[inline(always)]
+        fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+            let mut halves = [0u16; P];
+            let (parts, _) = line.as_chunks::<16>();
+            for (place, part) in halves.as_chunks_mut::<16>().0.iter_mut().zip(parts) {
+                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
+                // SAFETY: as above.
+                *place = unsafe {
+                    let part = _mm512_loadu_ps(part.as_ptr());
+                    std::mem::transmute::<__m256i, [u16; 16]>(_mm512_cvtps_ph::<0>(part))
+                };
+            }
+            halves
+        }
     }
 
     impl Lanes for Avx2 {
@@ -212,6 +255,21 @@ mod x86 {
                 wide[i * 8..][..8].copy_from_slice(&found);
             }
             wide
+        }
+
+        #[inline(always)]
+        fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+            let mut halves = [0u16; P];
+            let (parts, _) = line.as_chunks::<8>();
+            for (place, part) in halves.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
+                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
+                // SAFETY: as above.
+                *place = unsafe {
+                    let part = _mm256_loadu_ps(part.as_ptr());
+                    std::mem::transmute::<__m128i, [u16; 8]>(_mm256_cvtps_ph::<0>(part))
+                };
+            }
+            halves
         }
     }
 }

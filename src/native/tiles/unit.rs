@@ -49,7 +49,7 @@ pub(super) fn allowed() -> bool {
 
 /// A function that adds to the sums of two blocks, which lie in tiles 0 to 3, over all steps. The lines in
 /// the middle are those of a step, in which tiles 4 and 5 hold a part of the panel and 6 and 7 one of the rows;
-/// the numbers are the bytes of a step of the rows and of the panel.
+/// the numbers are the bytes of a step of the rows and of the panel. `from_zero`: the sums are not read.
 macro_rules! products {
     ($name:ident, $rows:literal, $panel:literal, $($line:expr),*) => {
         pub(super) unsafe fn $name(
@@ -57,11 +57,18 @@ macro_rules! products {
             panel: *const PanelTile,
             steps: usize,
             [sums, others]: [&mut Sums; 2],
+            from_zero: bool,
         ) {
             // SAFETY: the caller's.
             unsafe {
                 asm!(
                     "ldtilecfg [{shapes}]",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "test {from_zero}, {from_zero}",
+                    "jnz 2f",
                     "tileloadd tmm0, [{sums} + {line}]",
                     "tileloadd tmm1, [{sums} + {line} + 64]",
                     "tileloadd tmm2, [{others} + {line}]",
@@ -85,6 +92,7 @@ macro_rules! products {
                     count = inout(reg) steps => _,
                     sums = in(reg) sums,
                     others = in(reg) others,
+                    from_zero = in(reg) usize::from(from_zero),
                     row = in(reg) ROW,
                     line = in(reg) LINE,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -7,18 +7,22 @@ use crate::native::{
     self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
 };
 
-/// Rows from which on the matrix unit is faster than vectors are: more than one block of `few`, and for
-/// wider numbers, which take more products, more of them.
-const MANY: usize = 13;
-const MANY_WIDE: usize = 40;
+/// Rows from which on the matrix unit is faster than vectors are (measured): the more parts a number has, the
+/// more products it takes.
+const fn many(parts: Parts) -> usize {
+    match parts {
+        Parts::Bf16 => 13,
+        Parts::F16 => 25,
+        Parts::F32 => 49,
+    }
+}
 
 /// Steps of a panel that are widened at a time: they stay in the innermost cache.
 const CHUNK: usize = 8;
 
 /// True where this CPU serves so many rows better here than `few` does.
 pub(super) fn is_better(parts: Parts, rows: usize) -> bool {
-    let many = if parts == Parts::Bf16 { MANY } else { MANY_WIDE };
-    rows >= many && is_served()
+    rows >= many(parts) && is_served()
 }
 
 /// True where the matrix unit and the panels fit each other.
@@ -127,7 +131,6 @@ impl<T: Number> Vectorized for Many<'_, T> {
         let (of_rows, of_panel) = (T::PARTS.of_rows(), T::PARTS.of_panel());
         let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
         for panel in 0..self.part.panels::<P>() {
-            sums.fill(Sums::ZERO);
             let lines = self.part.panel::<P>(panel);
             for (chunk, lines) in lines.chunks(CHUNK * TILE_INPUTS).enumerate() {
                 let steps = lines.len().div_ceil(TILE_INPUTS);
@@ -140,7 +143,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
                 for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
                     let of =
                         |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
-                    native::add_tiles(T::PARTS, [of(0), of(1)], wide, sums.each_mut());
+                    native::add_tiles(T::PARTS, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
                 }
             }
             for row in 0..self.rows.rows {

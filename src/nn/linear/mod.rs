@@ -4,6 +4,7 @@
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
 mod few;
+mod flat;
 mod many;
 mod number;
 mod panel;
@@ -17,6 +18,7 @@ use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::{self, low};
 use crate::native::{self, Layout, PackedMatrix, Then};
+use flat::Flat;
 pub use panel::{Packing, Panels};
 pub use stack::Stack;
 
@@ -31,6 +33,8 @@ enum Weights {
     Plain(Tensor, Storage),
     /// For few rows.
     Panels(Panels),
+    /// For many rows, in f16.
+    Flat(Flat),
     /// For many rows, in a narrower type than f32.
     Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
 }
@@ -43,7 +47,7 @@ pub struct Joined {
 }
 
 /// How a checkpoint stores a matrix.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Storage {
     /// [out, in]: `nn.Linear`
     OutIn,
@@ -169,7 +173,7 @@ impl Params {
             Some(packing) => {
                 let weight = storage.out_in(&weight);
                 match self.many_rows() {
-                    true => many(&weight, bias.as_ref(), packing)?,
+                    true => for_many(&weight, bias.as_ref(), packing)?,
                     false => {
                         let between = || self.give_back();
                         Weights::Panels(Panels::pack_in_pieces(&weight, packing, between))
@@ -192,7 +196,10 @@ impl Storage {
 }
 
 /// W [out, in] for many rows in a narrower type.
-fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+fn for_many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+    if packing == Packing::F16 && many::is_served() {
+        return Ok(Weights::Flat(Flat::pack(weight)));
+    }
     let (layout, kind) = match packing {
         Packing::F32 => (Layout::OneDnn, Kind::Float),
         Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
@@ -212,6 +219,7 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[0],
             Weights::Panels(panels) => panels.outputs(),
+            Weights::Flat(flat) => flat.outputs(),
             Weights::Operator { outputs, .. } => *outputs,
         }
     }
@@ -221,6 +229,7 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
             Weights::Panels(panels) => panels.inputs(),
+            Weights::Flat(flat) => flat.inputs(),
             Weights::Operator { inputs, .. } => *inputs,
         }
     }
@@ -234,6 +243,12 @@ impl Linear {
                 let inputs = size.pop().unwrap_or_default();
                 size.push(weight.size()[1]);
                 let rows = low(xs).reshape([-1, inputs]);
+                if is_tiled(&rows)
+                    && let Some(found) =
+                        flat::learning(&rows, weight, self.bias.as_ref(), Storage::InOut)
+                {
+                    return found.reshape(size);
+                }
                 match &self.bias {
                     Some(bias) => low(bias).addmm(&rows, &low(weight)),
                     None => rows.matmul(&low(weight)),
@@ -244,6 +259,7 @@ impl Linear {
                 product(xs, &storage.out_in(weight), self.bias.as_ref())
             }
             Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
+            Weights::Flat(flat) => flat.forward(xs, self.bias.as_ref()),
             Weights::Operator { .. } => {
                 self.operator(xs, Then::Nothing).expect("an operator").to_kind(Kind::Float)
             }
@@ -345,6 +361,14 @@ pub fn int8_scales(weight: &Tensor) -> Tensor {
     largest.where_self(&largest.gt(0.0), &largest.ones_like())
 }
 
+/// True where `flat` may serve these rows. xs [.., in]
+fn is_tiled(xs: &Tensor) -> bool {
+    let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
+    xs.device() == Device::Cpu
+        && xs.kind() == Kind::Float
+        && tiled::is_better(xs.numel() / inputs as usize)
+}
+
 /// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
 const FEW_ROWS: i64 = 8;
 
@@ -357,8 +381,8 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
-    if tiled::is_better(rows as usize)
-        && let Some(found) = tiled::linear(xs, weight, bias)
+    if is_tiled(xs)
+        && let Some(found) = flat::linear(xs, weight, bias)
     {
         return found;
     }

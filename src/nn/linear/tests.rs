@@ -232,7 +232,7 @@ fn matrices_as_they_lie_give_the_product() {
         let exact = xs.to_kind(Kind::Double).matmul(&weight.to_kind(Kind::Double).tr());
         for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
             for bias in [None, Some(&bias)] {
-                let found = tiled::linear(&xs, &stored, bias).expect("f32 on a CPU");
+                let found = flat::linear(&xs, &stored, bias).expect("f32 on a CPU");
                 let plain = xs.linear(&stored, bias);
                 let expected = bias.map_or(exact.shallow_clone(), |bias| &exact + bias);
                 let (own, other) = (largest(&(&found - &expected)), largest(&(plain - &expected)));
@@ -240,6 +240,46 @@ fn matrices_as_they_lie_give_the_product() {
                     own <= 2.0 * other + 1e-6,
                     "{rows}x{inputs}x{outputs}: {own:e} for {other:e}"
                 );
+            }
+        }
+    }
+}
+
+/// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
+/// without a bias, and where some of them are not asked for.
+#[test]
+fn products_of_our_own_learn_like_those_of_libtorch() {
+    if !many::is_served() || !native::has_operators() {
+        return;
+    }
+    let (rows, inputs, outputs) = (3 * 29, 70, 45);
+    for storage in [Storage::OutIn, Storage::InOut] {
+        for (of_xs, of_weight, bias) in
+            [(true, true, true), (true, true, false), (false, true, true), (true, false, false)]
+        {
+            let draw = |size: &[i64], step, asked: bool| waves(size, step).set_requires_grad(asked);
+            let xs = draw(&[3, 29, inputs], 0.11, of_xs);
+            let size =
+                if storage == Storage::OutIn { [outputs, inputs] } else { [inputs, outputs] };
+            let weight = draw(&size, 0.37, of_weight);
+            let bias = bias.then(|| draw(&[outputs], 1.3, true));
+            let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
+                .into_iter()
+                .flatten()
+                .filter(|xs| xs.requires_grad())
+                .collect();
+            let gradients = |found: &Tensor| {
+                let loss = (found.square() * waves(&found.size(), 0.05)).sum(Kind::Float);
+                Tensor::run_backward(&[&loss], &asked, false, false)
+            };
+            let own = flat::learning(&xs, &weight, bias.as_ref(), storage).expect("f32 on a CPU");
+            let plain = xs.linear(&storage.out_in(&weight), bias.as_ref());
+            assert_eq!(own.size(), [3, 29, outputs]);
+            assert!(largest(&(&own - &plain)) < 1e-5 * largest(&plain));
+            for (own, plain) in gradients(&own).iter().zip(gradients(&plain)) {
+                assert_eq!(own.size(), plain.size());
+                let apart = largest(&(own - &plain)) / largest(&plain);
+                assert!(apart < 1e-5, "{storage:?} {rows}: {apart:e}");
             }
         }
     }

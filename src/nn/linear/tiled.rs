@@ -6,12 +6,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
-
 use super::many::{in_pairs, interleaved, is_served};
 use super::number::Number;
 use crate::native::{
-    self, Lanes, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
+    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    Vectorized,
 };
 
 /// Rows of a block: two of the unit's.
@@ -26,47 +25,6 @@ const TASK_ROWS: usize = 1024;
 
 /// Products of numbers below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 18;
-
-/// A matrix [rows, inner].
-#[derive(Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
-    pub values: &'a [T],
-    pub rows: usize,
-    pub inner: usize,
-    /// True: stored as [inner, rows]. False: [rows, inner].
-    pub transposed: bool,
-}
-
-/// x·Wᵀ + b where nobody asks for gradients; None where this is not for f32 on a CPU.
-/// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
-pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
-    let asked = |xs: &Tensor| xs.requires_grad();
-    if asked(xs) || asked(weight) || bias.is_some_and(asked) {
-        return None;
-    }
-    let transposed = !weight.is_contiguous();
-    let stored = if transposed { weight.tr() } else { weight.shallow_clone() };
-    let (outputs, inputs) = weight.size2().ok()?;
-    let mut size = xs.size();
-    *size.last_mut()? = outputs;
-    let xs = xs.contiguous();
-    let out = Tensor::empty(&size, (Kind::Float, Device::Cpu));
-    let run = |xs: &[f32], values: &[f32], bias: Option<&[f32]>, out: &mut [f32]| {
-        let (outputs, inputs) = (outputs as usize, inputs as usize);
-        let rows = Matrix { values: xs, rows: xs.len() / inputs, inner: inputs, transposed: false };
-        let weight = Matrix { values, rows: outputs, inner: inputs, transposed };
-        product(rows, weight, bias, out);
-    };
-    match bias {
-        None => native::with_floats([&xs, &stored, &out], |[xs, weight, out]| {
-            run(xs, weight, None, out);
-        }),
-        Some(bias) => native::with_floats([&xs, &stored, bias, &out], |[xs, weight, bias, out]| {
-            run(xs, weight, Some(bias), out);
-        }),
-    }?;
-    Some(out)
-}
 
 /// True where `product` is faster than what libtorch does.
 pub(super) fn is_better(rows: usize) -> bool {
@@ -149,27 +107,28 @@ thread_local! {
 impl<T: Number> Vectorized for Task<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(mut self) {
-        ROOM.with_borrow_mut(|(rows, panels)| {
-            let blocks = self.rows.len().div_ceil(BLOCK) * 2;
-            rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
-            panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
-            for first in (0..self.a.inner).step_by(CHUNK * TILE_INPUTS) {
-                let inner = first..(first + CHUNK * TILE_INPUTS).min(self.a.inner);
-                match T::PARTS.of_rows() {
-                    2 => self.cut_rows::<L, 2>(&inner, rows),
-                    _ => self.cut_rows::<L, 3>(&inner, rows),
-                }
-                for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
-                    let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
-                    match T::PARTS.of_panel() {
-                        1 => self.cut_panels::<L, 1>(&inner, &columns, panels),
-                        2 => self.cut_panels::<L, 2>(&inner, &columns, panels),
-                        _ => self.cut_panels::<L, 3>(&inner, &columns, panels),
-                    }
-                    self.add(&inner, &columns, rows, panels);
-                }
+        // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
+        let (mut rows, mut panels) = ROOM.take();
+        let blocks = self.rows.len().div_ceil(BLOCK) * 2;
+        rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
+        panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
+        for first in (0..self.a.inner).step_by(CHUNK * TILE_INPUTS) {
+            let inner = first..(first + CHUNK * TILE_INPUTS).min(self.a.inner);
+            match T::PARTS.of_rows() {
+                2 => self.cut_rows::<L, 2>(&inner, &mut rows),
+                _ => self.cut_rows::<L, 3>(&inner, &mut rows),
             }
-        });
+            for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
+                let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
+                match T::PARTS.of_panel() {
+                    1 => self.cut_panels::<L, 1>(&inner, &columns, &mut panels),
+                    2 => self.cut_panels::<L, 2>(&inner, &columns, &mut panels),
+                    _ => self.cut_panels::<L, 3>(&inner, &columns, &mut panels),
+                }
+                self.add(&inner, &columns, &rows, &panels);
+            }
+        }
+        ROOM.set((rows, panels));
     }
 }
 
@@ -187,7 +146,7 @@ impl<T: Number> Task<'_, T> {
         for row in blocks {
             for k in inner.clone().step_by(TILE_INPUTS) {
                 let Some(target) = targets.next() else { return };
-                let squares = self.a.squares::<L, N>(row..self.rows.end, k..inner.end);
+                let squares = squares::<f32, L, N>(&self.a, row..self.rows.end, k..inner.end);
                 for (tile, square) in target.iter_mut().zip(&squares) {
                     tile.0 = if self.a.transposed { native::transposed(square) } else { *square };
                 }
@@ -209,7 +168,7 @@ impl<T: Number> Task<'_, T> {
                 let Some(target) = targets.next() else { return };
                 for half in [0, TILE_OUTPUTS / 2] {
                     let own = (column + half).min(columns.end)..columns.end;
-                    let squares = self.b.squares::<L, N>(own, k..inner.end);
+                    let squares = squares::<T, L, N>(&self.b, own, k..inner.end);
                     for (tile, square) in target.iter_mut().zip(&squares) {
                         let square =
                             if self.b.transposed { *square } else { native::transposed(square) };
@@ -241,14 +200,12 @@ impl<T: Number> Task<'_, T> {
                 let width = TILE_OUTPUTS.min(columns.end - column);
                 let bias = self.bias.filter(|_| is_last).map(|bias| &bias[column..][..width]);
                 let own = column - self.columns.start;
-                if is_first {
-                    sums = [Sums::ZERO, Sums::ZERO];
-                } else {
+                if !is_first {
                     for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
                         sums[..width].copy_from_slice(&row[own..][..width]);
                     }
                 }
-                native::add_tiles(T::PARTS, *block, panel, sums.each_mut());
+                native::add_tiles(T::PARTS, *block, panel, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
                     let row = &mut row[own..][..width];
                     match bias {
@@ -270,48 +227,49 @@ fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS
     sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
 }
 
-impl<T: Number> Matrix<'_, T> {
-    /// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them: each
-    /// [row][pair of inner places], where the matrix is transposed [pair][row].
-    #[inline(always)]
-    fn squares<L: Lanes, const N: usize>(
-        &self,
-        rows: Range<usize>,
-        inner: Range<usize>,
-    ) -> [[[u32; 16]; 16]; N] {
-        let mut squares = [[[0; 16]; 16]; N];
-        let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
-        if self.transposed {
-            let line = |k: usize| match k < width {
-                true => {
-                    let start = (inner.start + k) * self.rows + rows.start;
-                    wide::<T, L, 16>(&self.values[start..start + height])
-                }
-                false => [0.0; 16],
-            };
-            for pair in 0..width.div_ceil(2) {
-                let parts = interleaved::<N, 16>(&line(pair * 2), &line(pair * 2 + 1));
-                for (square, parts) in squares.iter_mut().zip(parts) {
-                    square[pair] = parts;
-                }
+/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them: each
+/// [row][pair of inner places], where the matrix is transposed [pair][row].
+#[inline(always)]
+fn squares<T: Number, L: Lanes, const N: usize>(
+    matrix: &Matrix<T>,
+    rows: Range<usize>,
+    inner: Range<usize>,
+) -> [[[u32; 16]; 16]; N] {
+    let mut squares = [[[0; 16]; 16]; N];
+    let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
+    if height == 0 {
+        return squares;
+    }
+    if matrix.transposed {
+        let line = |k: usize| match k < width {
+            true => {
+                let start = (inner.start + k) * matrix.rows + rows.start;
+                wide::<T, L, 16>(&matrix.values[start..start + height])
             }
-        } else {
-            for row in 0..height {
-                let start = (rows.start + row) * self.inner + inner.start;
-                let parts =
-                    in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&self.values[start..start + width]));
-                for (square, parts) in squares.iter_mut().zip(parts) {
-                    square[row] = parts;
-                }
+            false => [0.0; 16],
+        };
+        for pair in 0..width.div_ceil(2) {
+            let parts = interleaved::<N, 16>(&line(pair * 2), &line(pair * 2 + 1));
+            for (square, parts) in squares.iter_mut().zip(parts) {
+                square[pair] = parts;
             }
         }
-        squares
+    } else {
+        for row in 0..height {
+            let start = (rows.start + row) * matrix.inner + inner.start;
+            let parts =
+                in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]));
+            for (square, parts) in squares.iter_mut().zip(parts) {
+                square[row] = parts;
+            }
+        }
     }
+    squares
 }
 
 /// Numbers as f32, followed by zeros.
 #[inline(always)]
-fn wide<T: Number, L: Lanes, const W: usize>(numbers: &[T]) -> [f32; W] {
+pub(super) fn wide<T: Number, L: Lanes, const W: usize>(numbers: &[T]) -> [f32; W] {
     if let Ok(all) = <&[T; W]>::try_from(numbers) {
         return T::widen::<L, W>(all);
     }
