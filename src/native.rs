@@ -2,7 +2,6 @@
 //! libraries at run time; in the rooms beside it vector units, libtorch's threads and its operators.
 #![allow(unsafe_code)]
 
-mod dense;
 mod operators;
 mod threads;
 mod tiles;
@@ -15,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-pub use dense::{Matrix, Multiply, dense};
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{

@@ -52,9 +52,6 @@ pub const fn has_operators() -> bool {
 }
 
 #[cfg(vedm_operators)]
-pub(super) use linked::told;
-
-#[cfg(vedm_operators)]
 mod linked {
     use std::ffi::{CStr, c_char, c_int, c_void};
     use std::ptr::{NonNull, null};
@@ -90,9 +87,7 @@ mod linked {
     }
 
     /// Calls `f` with the place of its error.
-    pub(in crate::native) fn told<T>(
-        f: impl FnOnce(*mut *mut c_char) -> *mut T,
-    ) -> Result<NonNull<T>> {
+    fn told<T>(f: impl FnOnce(*mut *mut c_char) -> *mut T) -> Result<NonNull<T>> {
         let mut error = std::ptr::null_mut();
         let found = f(&raw mut error);
         if error.is_null() {
@@ -176,7 +171,8 @@ impl PackedMatrix {
         matches!(self.layout, Layout::Int8Fbgemm | Layout::Int8OneDnn)
     }
 
-    /// Packs W [out, in] with b [out]. `scales` [out], f64, are for int8 alone.
+    /// Packs W [out, in] with b [out]. `scales` [out], f64, are for int8 alone, whose W are whole numbers of
+    /// 8 bits already.
     pub fn pack(
         layout: Layout,
         weight: &Tensor,

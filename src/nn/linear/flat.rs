@@ -1,11 +1,11 @@
-//! Dense layers over matrices as they lie in memory: in f32 as they were read, which may learn, and in f16.
+//! Dense layers over matrices as they lie in memory: in f32 as they were read, and in f16.
 
 use tch::{Device, Kind, Tensor};
 
 use super::Storage;
 use super::number::{Aligned, F16, Number};
-use super::tiled::{product, wide};
-use crate::native::{self, Lanes, Matrix, Vectorized};
+use super::tiled::{Matrix, product, wide};
+use crate::native::{self, Lanes, Vectorized};
 
 /// A matrix [out, in] in f16, stored as it was or turned over.
 pub(super) struct Flat {
@@ -77,35 +77,20 @@ fn stored(matrix: &Tensor) -> (Tensor, Storage) {
     }
 }
 
-/// x·Wᵀ + b, with gradients where they are asked for; None where this is not for f32 on a CPU.
+/// x·Wᵀ + b where nobody asks for gradients; None where this is not for f32 on a CPU.
 /// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
 pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
     let (outputs, inputs) = weight.size2().ok()?;
-    let (stored, storage) = stored(weight);
     let asked = |xs: &Tensor| xs.requires_grad();
     if asked(xs) || asked(weight) || bias.is_some_and(asked) {
-        return learning(xs, &stored, bias, storage);
+        return None;
     }
+    let (stored, storage) = stored(weight);
     native::with_floats([&stored], |[values]| {
         let (rows, inner) = (outputs as usize, inputs as usize);
         let transposed = storage == Storage::InOut;
         with_rows(xs, Matrix { values, rows, inner, transposed }, bias)
     })?
-}
-
-/// `linear` in libtorch's graph, with the weight as it is stored.
-pub(super) fn learning(
-    xs: &Tensor,
-    stored: &Tensor,
-    bias: Option<&Tensor>,
-    storage: Storage,
-) -> Option<Tensor> {
-    let transposed = storage == Storage::InOut;
-    let mut size = xs.size();
-    let inputs = size.pop()?;
-    size.push(stored.size()[if transposed { 1 } else { 0 }]);
-    let rows = xs.reshape([-1, inputs]).contiguous();
-    Some(native::dense(&rows, stored, bias, transposed, product)?.reshape(size))
 }
 
 /// The product with the rows of a tensor. xs [.., in], W [out, in], b [out] -> [.., out]

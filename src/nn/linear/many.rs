@@ -68,8 +68,8 @@ impl Vectorized for Split<'_> {
                 let steps = tiles.chunks_exact_mut(self.parts.of_rows());
                 for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
                     match self.parts.of_rows() {
-                        2 => put::<2>(xs, row, step),
-                        _ => put::<3>(xs, row, step),
+                        2 => put::<L, 2>(xs, row, step),
+                        _ => put::<L, 3>(xs, row, step),
                     }
                 }
             }
@@ -79,42 +79,12 @@ impl Vectorized for Split<'_> {
 
 /// Puts 32 inputs, or the last of them, into row `row` of a step.
 #[inline(always)]
-fn put<const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
+fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
     let mut inputs = [0f32; TILE_INPUTS];
     inputs[..xs.len()].copy_from_slice(xs);
-    let pairs = in_pairs::<N>(&inputs);
-    for (tile, pairs) in step.iter_mut().zip(pairs) {
+    for (tile, pairs) in step.iter_mut().zip(L::in_pairs::<N>(&inputs)) {
         tile.0[row] = pairs;
     }
-}
-
-/// The parts of 32 inputs, two to a number.
-#[inline(always)]
-pub(super) fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
-    let mut found = [[0; 16]; N];
-    for (j, xs) in inputs.as_chunks::<2>().0.iter().enumerate() {
-        let (first, second) = (native::parts::<N>(xs[0]), native::parts::<N>(xs[1]));
-        for part in 0..N {
-            found[part][j] = native::pair(first[part], second[part]);
-        }
-    }
-    found
-}
-
-/// The parts of two lines, each with that of the other line.
-#[inline(always)]
-pub(super) fn interleaved<const N: usize, const W: usize>(
-    first: &[f32; W],
-    second: &[f32; W],
-) -> [[u32; W]; N] {
-    let mut found = [[0; W]; N];
-    for j in 0..W {
-        let (first, second) = (native::parts::<N>(first[j]), native::parts::<N>(second[j]));
-        for part in 0..N {
-            found[part][j] = native::pair(first[part], second[part]);
-        }
-    }
-    found
 }
 
 /// The share of one thread.
@@ -166,9 +136,13 @@ fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
                 true => line::<T, L, P>(lines, k),
                 false => [0.0; P],
             };
-            let parts = interleaved::<N, P>(&number(k), &number(k + 1));
-            for (tile, parts) in target.iter_mut().zip(&parts) {
-                tile.0[pair].copy_from_slice(parts);
+            let (first, second) = (number(k), number(k + 1));
+            let lines = first.as_chunks::<16>().0.iter().zip(second.as_chunks::<16>().0);
+            for (half, (first, second)) in lines.enumerate() {
+                let parts = L::interleaved::<N>(first, second);
+                for (tile, parts) in target.iter_mut().zip(&parts) {
+                    tile.0[pair][half * 16..half * 16 + 16].copy_from_slice(parts);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod flat;
 mod many;
 mod number;
 mod panel;
+mod scales;
 mod stack;
 mod tiled;
 
@@ -20,6 +21,7 @@ use super::precision::{self, low};
 use crate::native::{self, Layout, PackedMatrix, Then};
 use flat::Flat;
 pub use panel::{Packing, Panels};
+pub use scales::{int8_scales, whole_numbers};
 pub use stack::Stack;
 
 /// y = x·Wᵀ + b.
@@ -207,9 +209,14 @@ fn for_many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<
         Packing::Int8 => (Layout::int8(), Kind::Float),
     };
     let (outputs, inputs) = weight.size2()?;
-    let scales = (packing == Packing::Int8).then(|| int8_scales(weight));
-    let (weight, bias) = (weight.to_kind(kind).contiguous(), bias.map(|bias| bias.to_kind(kind)));
-    let matrix = PackedMatrix::pack(layout, &weight, scales.as_ref(), bias.as_ref())?;
+    let bias = bias.map(|bias| bias.to_kind(kind));
+    let matrix = if packing == Packing::Int8 {
+        let scales = int8_scales(weight);
+        let numbers = whole_numbers(weight, &scales);
+        PackedMatrix::pack(layout, &numbers, Some(&scales), bias.as_ref())?
+    } else {
+        PackedMatrix::pack(layout, &weight.to_kind(kind).contiguous(), None, bias.as_ref())?
+    };
     Ok(Weights::Operator { matrix, kind, inputs, outputs })
 }
 
@@ -243,12 +250,6 @@ impl Linear {
                 let inputs = size.pop().unwrap_or_default();
                 size.push(weight.size()[1]);
                 let rows = low(xs).reshape([-1, inputs]);
-                if is_tiled(&rows)
-                    && let Some(found) =
-                        flat::learning(&rows, weight, self.bias.as_ref(), Storage::InOut)
-                {
-                    return found.reshape(size);
-                }
                 match &self.bias {
                     Some(bias) => low(bias).addmm(&rows, &low(weight)),
                     None => rows.matmul(&low(weight)),
@@ -352,21 +353,12 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
     Some(product.chunk(layers.len() as i64, -1))
 }
 
-/// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
-/// W [out, in] -> [out], f64
-pub fn int8_scales(weight: &Tensor) -> Tensor {
-    // Not the largest of |W|, which would be a second matrix; nor both at once, which is not vectorized.
-    let (least, greatest) = (weight.amin([1], false), weight.amax([1], false));
-    let largest = greatest.maximum(&least.neg()).to_kind(Kind::Double) / 127.0;
-    largest.where_self(&largest.gt(0.0), &largest.ones_like())
-}
-
-/// True where `flat` may serve these rows. xs [.., in]
-fn is_tiled(xs: &Tensor) -> bool {
+/// True where `flat` serves these rows best. xs [.., in]
+fn is_tiled(xs: &Tensor, outputs: i64) -> bool {
     let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
     xs.device() == Device::Cpu
         && xs.kind() == Kind::Float
-        && tiled::is_better(xs.numel() / inputs as usize)
+        && tiled::is_better(xs.numel() / inputs as usize, outputs as usize)
 }
 
 /// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
@@ -381,7 +373,7 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
-    if is_tiled(xs)
+    if is_tiled(xs, weight.size()[0])
         && let Some(found) = flat::linear(xs, weight, bias)
     {
         return found;

@@ -245,42 +245,24 @@ fn matrices_as_they_lie_give_the_product() {
     }
 }
 
-/// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
-/// without a bias, and where some of them are not asked for.
 #[test]
-fn products_of_our_own_learn_like_those_of_libtorch() {
-    if !many::is_served() || !native::has_operators() {
-        return;
-    }
-    let (rows, inputs, outputs) = (3 * 29, 70, 45);
-    for storage in [Storage::OutIn, Storage::InOut] {
-        for (of_xs, of_weight, bias) in
-            [(true, true, true), (true, true, false), (false, true, true), (true, false, false)]
-        {
-            let draw = |size: &[i64], step, asked: bool| waves(size, step).set_requires_grad(asked);
-            let xs = draw(&[3, 29, inputs], 0.11, of_xs);
-            let size =
-                if storage == Storage::OutIn { [outputs, inputs] } else { [inputs, outputs] };
-            let weight = draw(&size, 0.37, of_weight);
-            let bias = bias.then(|| draw(&[outputs], 1.3, true));
-            let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
-                .into_iter()
-                .flatten()
-                .filter(|xs| xs.requires_grad())
-                .collect();
-            let gradients = |found: &Tensor| {
-                let loss = (found.square() * waves(&found.size(), 0.05)).sum(Kind::Float);
-                Tensor::run_backward(&[&loss], &asked, false, false)
-            };
-            let own = flat::learning(&xs, &weight, bias.as_ref(), storage).expect("f32 on a CPU");
-            let plain = xs.linear(&storage.out_in(&weight), bias.as_ref());
-            assert_eq!(own.size(), [3, 29, outputs]);
-            assert!(largest(&(&own - &plain)) < 1e-5 * largest(&plain));
-            for (own, plain) in gradients(&own).iter().zip(gradients(&plain)) {
-                assert_eq!(own.size(), plain.size());
-                let apart = largest(&(own - &plain)) / largest(&plain);
-                assert!(apart < 1e-5, "{storage:?} {rows}: {apart:e}");
-            }
+fn scales_are_those_of_the_largest_weights() {
+    for (outputs, inputs) in [(1, 1), (700, 45), (33, 1000)] {
+        let weight = waves(&[outputs, inputs], 0.37);
+        let expected = weight.abs().amax([1], false).to_kind(Kind::Double) / 127.0;
+        let every_other = Tensor::zeros([outputs, 2 * inputs], (Kind::Float, Device::Cpu));
+        let strided = every_other.slice(1, 0, None, 2);
+        strided.shallow_clone().copy_(&weight);
+        for stored in [weight.shallow_clone(), weight.tr().contiguous().tr(), strided] {
+            let scales = int8_scales(&stored);
+            assert_eq!(scales, expected);
+            let numbers = whole_numbers(&stored, &scales);
+            assert_eq!((numbers.kind(), numbers.size()), (Kind::Int8, vec![outputs, inputs]));
+            let back = numbers.to_kind(Kind::Double) * scales.unsqueeze(1);
+            let apart = (back - &weight).abs() / scales.unsqueeze(1);
+            assert!(apart.max().double_value(&[]) <= 0.5 + 1e-5);
         }
     }
+    let nothing = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+    assert_eq!(int8_scales(&nothing), Tensor::ones([2], (Kind::Double, Device::Cpu)));
 }

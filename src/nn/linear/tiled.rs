@@ -6,11 +6,10 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::many::{in_pairs, interleaved, is_served};
+use super::many::is_served;
 use super::number::Number;
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
-    Vectorized,
+    self, Lanes, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
 };
 
 /// Rows of a block: two of the unit's.
@@ -26,9 +25,21 @@ const TASK_ROWS: usize = 1024;
 /// Products of numbers below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 18;
 
-/// True where `product` is faster than what libtorch does.
-pub(super) fn is_better(rows: usize) -> bool {
-    rows >= BLOCK && is_served()
+/// A matrix [rows, inner].
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a, T> {
+    pub values: &'a [T],
+    pub rows: usize,
+    pub inner: usize,
+    /// True: stored as [inner, rows]. False: [rows, inner].
+    pub transposed: bool,
+}
+
+/// True where `product` is faster than what libtorch does (measured): to cut the numbers of a block into parts
+/// takes as long as a product of it, and is done for rows and columns, where products are of each with each.
+pub(super) fn is_better(rows: usize, columns: usize) -> bool {
+    const EACH: usize = 120;
+    rows * columns >= EACH * (rows + columns) && is_served()
 }
 
 /// a·bᵀ + bias. a [M, K], b [N, K], bias [N] -> out [M, N]
@@ -112,8 +123,11 @@ impl<T: Number> Vectorized for Task<'_, T> {
         let blocks = self.rows.len().div_ceil(BLOCK) * 2;
         rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
         panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
-        for first in (0..self.a.inner).step_by(CHUNK * TILE_INPUTS) {
-            let inner = first..(first + CHUNK * TILE_INPUTS).min(self.a.inner);
+        // Chunks of about one size: each costs a pass over the results.
+        let steps = self.a.inner.div_ceil(TILE_INPUTS);
+        let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
+        for first in (0..self.a.inner).step_by(chunk) {
+            let inner = first..(first + chunk).min(self.a.inner);
             match T::PARTS.of_rows() {
                 2 => self.cut_rows::<L, 2>(&inner, &mut rows),
                 _ => self.cut_rows::<L, 3>(&inner, &mut rows),
@@ -249,7 +263,7 @@ fn squares<T: Number, L: Lanes, const N: usize>(
             false => [0.0; 16],
         };
         for pair in 0..width.div_ceil(2) {
-            let parts = interleaved::<N, 16>(&line(pair * 2), &line(pair * 2 + 1));
+            let parts = L::interleaved::<N>(&line(pair * 2), &line(pair * 2 + 1));
             for (square, parts) in squares.iter_mut().zip(parts) {
                 square[pair] = parts;
             }
@@ -258,7 +272,7 @@ fn squares<T: Number, L: Lanes, const N: usize>(
         for row in 0..height {
             let start = (rows.start + row) * matrix.inner + inner.start;
             let parts =
-                in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]));
+                L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]));
             for (square, parts) in squares.iter_mut().zip(parts) {
                 square[row] = parts;
             }
