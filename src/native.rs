@@ -20,7 +20,7 @@ pub use tiles::{
     PanelStep, RowsStep, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
 };
 pub use vectors::{
-    Lanes, Vectorized, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
+    Lanes, Vectorized, across, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
 };
 
 /// Maps a file for reading.
