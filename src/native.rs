@@ -21,7 +21,7 @@ pub use tiles::{
     pair, parts, transposed,
 };
 pub use vectors::{
-    Lanes, Vectorized, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,
+    Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,
     vectorize,
 };
 

@@ -358,6 +358,19 @@ mod x86 {
     }
 }
 
+/// The numbers of a vector made one, half by half.
+#[inline(always)]
+pub fn across<const P: usize>(mut numbers: [f32; P], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = P / 2;
+    while half > 0 {
+        for i in 0..half {
+            numbers[i] = join(numbers[i], numbers[i + half]);
+        }
+        half /= 2;
+    }
+    numbers[0]
+}
+
 /// Asks the CPU to fetch the cache lines of `lines[index]`; past the end nothing happens.
 #[inline(always)]
 pub fn prefetch<T>(lines: &[T], index: usize) {

@@ -80,7 +80,7 @@ pub(super) fn product<T: Number>(
             }
         }
     }
-    native::parallel(tasks, |task| native::vectorize(task));
+    native::parallel(tasks, native::vectorize);
 }
 
 /// Into how many parts the rows and the columns are divided for so many threads.

@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::candidates::{Candidate, draw, fetch, scores, top};
+use super::candidates::{Candidate, draw, fetch, likeliest, scores};
 use super::rng::Stream;
 use super::session::{Session, close_gaps};
 use super::{EarlyStopping, Finish, Generated, Run};
@@ -49,8 +49,7 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
     logits = logits.repeat_interleave_self_int(k, 0, None); // [B·K, V]
     loop {
         run.check_interrupt()?;
-        let logprobs = run.processors.apply(&session.ids, logits.log_softmax(-1, Kind::Float)); // [B·K, V]
-        let candidates = candidates(&logprobs, &mut searches, k, m, config.do_sample)?;
+        let candidates = candidates(run, &session.ids, logits, &mut searches, m)?;
         let time_is_up = run.stopping.time_is_up();
         let mut next = Vec::with_capacity(searches.len());
         for (mut search, candidates) in searches.into_iter().zip(candidates) {
@@ -195,23 +194,24 @@ fn best(scores: impl Iterator<Item = (f32, bool)>, k: usize) -> Vec<usize> {
 }
 
 /// The M continuations of each image: the best, or a sample without replacement.
-/// logprobs [B·K, V]
+/// ids [B·K, L], logits [B·K, V]
 fn candidates(
-    logprobs: &Tensor,
+    run: &Run,
+    ids: &Tensor,
+    logits: Tensor,
     searches: &mut [Search],
-    k: i64,
     m: i64,
-    do_sample: bool,
 ) -> Result<Vec<Vec<Candidate>>> {
-    let (b, v) = (searches.len() as i64, logprobs.size()[1]);
+    let (b, k, v) = (searches.len() as i64, run.config.num_beams, logits.size()[1]);
     ensure!(m <= k * v, "{k} beams need {m} continuations, the vocabulary of {v} has too few");
     let running: Vec<f32> =
         searches.iter().flat_map(|search| search.running.iter().map(|beam| beam.score)).collect();
-    if !do_sample {
-        return top(logprobs, &running, k, m);
+    if !run.config.do_sample {
+        return likeliest(&run.processors, ids, logits, &running, k, m);
     }
-    let scores = scores(logprobs, &running, b);
+    let logprobs = run.processors.apply(ids, logits.log_softmax(-1, Kind::Float)); // [B·K, V]
+    let scores = scores(&logprobs, &running, b);
     let mut streams: Vec<&mut Stream> = searches.iter_mut().map(|s| &mut s.random).collect();
     let drawn = draw(&scores, m, &mut streams)?;
-    fetch(&scores, logprobs, &drawn, v)
+    fetch(&scores, &logprobs, &drawn, v)
 }

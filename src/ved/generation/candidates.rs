@@ -3,6 +3,8 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use super::best;
+use super::logits::{Effect, Processors};
 use super::rng::Stream;
 use super::step::invert;
 
@@ -23,6 +25,59 @@ pub(super) fn scores(logprobs: &Tensor, running: &[f32], images: i64) -> Tensor 
     (logprobs + running).reshape([images, -1])
 }
 
+/// The M best of each image after the rules, by scores from which log-probabilities are still to be made.
+/// ids [B·K, L], logits [B·K, V], running B·K
+pub(super) fn likeliest(
+    rules: &Processors,
+    ids: &Tensor,
+    mut logits: Tensor,
+    running: &[f32],
+    k: i64,
+    m: i64,
+) -> Result<Vec<Vec<Candidate>>> {
+    let v = logits.size()[1];
+    let more = looked_at(m, v);
+    let effect = rules.effect(ids.size()[1]);
+    let told = if effect == Effect::Changes { None } else { best::rows(&logits, more) };
+    let Some(mut rows) = told else {
+        let logprobs = rules.apply(ids, logits.log_softmax(-1, Kind::Float));
+        return top(&logprobs, running, k, m);
+    };
+    if effect == Effect::Forbids {
+        // What is forbidden keeps its share of the sum: rules come after the softmax.
+        logits = rules.apply(ids, logits);
+        if !best::still_hold(&rows, &logits) {
+            let Some(others) = best::rows(&logits, more) else {
+                let logprobs = written_out(&rows, &logits, 0);
+                return top(&logprobs, running, k, m);
+            };
+            rows.iter_mut().zip(others).for_each(|(row, other)| row.best = other.best);
+        }
+    }
+    let pairs: Vec<Pair> = rows.iter().flat_map(best::Row::logprobs).collect();
+    of_pairs(&pairs, running, k, m, v, |image| {
+        written_out(&rows[image * k as usize..][..k as usize], &logits, image as i64 * k)
+    })
+}
+
+/// Log-probabilities of the `rows` of logits [N, V] from row `first` on. -> [rows, V]
+fn written_out(rows: &[best::Row], logits: &Tensor, first: i64) -> Tensor {
+    let column = |number: fn(&best::Row) -> f32| {
+        Tensor::from_slice(&rows.iter().map(number).collect::<Vec<_>>()).unsqueeze(1)
+    };
+    let logits = logits.narrow(0, first, rows.len() as i64);
+    logits - column(|row| row.max) - column(|row| row.log_sum)
+}
+
+/// A token and its log-probability.
+type Pair = (i64, f32);
+
+/// How many of the best tokens of each beam are looked at: they hold the best of all, and one more than
+/// needed bounds what was not looked at.
+fn looked_at(m: i64, v: i64) -> usize {
+    (m + 1).min(v) as usize
+}
+
 /// The M best of each image, equal scores in the order of (beam, token).
 /// logprobs [B·K, V], running B·K
 pub(super) fn top(
@@ -32,22 +87,42 @@ pub(super) fn top(
     m: i64,
 ) -> Result<Vec<Vec<Candidate>>> {
     let v = logprobs.size()[1];
-    // The best of each beam hold the best of all. One more than needed bounds what was not looked at.
-    let more = (m + 1).min(v);
-    let (values, tokens) = logprobs.topk(more, -1, true, true); // [B·K, M + 1]
-    let pairs = Tensor::stack(&[tokens.to_kind(Kind::Double), values.to_kind(Kind::Double)], 2);
-    let pairs: Vec<f64> = Vec::try_from(pairs.flatten(0, -1))?;
-    let images = pairs.chunks((2 * more * k) as usize).zip(running.chunks(k as usize));
+    let more = looked_at(m, v);
+    let pairs: Vec<Pair> = match best::rows(logprobs, more) {
+        Some(rows) => rows.into_iter().flat_map(|row| row.best).collect(),
+        None => {
+            let (values, tokens) = logprobs.topk(more as i64, -1, true, true); // [B·K, M + 1]
+            let parts = [tokens.to_kind(Kind::Double), values.to_kind(Kind::Double)];
+            let pairs: Vec<f64> = Vec::try_from(Tensor::stack(&parts, 2).flatten(0, -1))?;
+            pairs.chunks(2).map(|pair| (pair[0] as i64, pair[1] as f32)).collect()
+        }
+    };
+    of_pairs(&pairs, running, k, m, v, |image| logprobs.narrow(0, image as i64 * k, k))
+}
+
+/// The M best of each image among the best of each beam; `whole` gives all log-probabilities of an image,
+/// [K, V].
+fn of_pairs(
+    pairs: &[Pair],
+    running: &[f32],
+    k: i64,
+    m: i64,
+    v: i64,
+    whole: impl Fn(usize) -> Tensor,
+) -> Result<Vec<Vec<Candidate>>> {
+    let more = looked_at(m, v);
+    let images = pairs.chunks(more * k as usize).zip(running.chunks(k as usize));
     let mut found = Vec::new();
     for (image, (pairs, running)) in images.enumerate() {
-        let candidate = |(number, pair): (usize, &[f64])| {
-            let beam = number / more as usize;
-            let score = pair[1] as f32 + running[beam];
-            Candidate { beam, token: pair[0] as i64, score, logprob: pair[1] }
+        let candidate = |(number, (token, logprob)): (usize, &Pair)| {
+            let beam = number / more;
+            let score = logprob + running[beam];
+            Candidate { beam, token: *token, score, logprob: f64::from(*logprob) }
         };
-        let mut best: Vec<Candidate> = pairs.chunks(2).enumerate().map(candidate).collect();
-        let last_ones = best.iter().skip(more as usize - 1).step_by(more as usize);
-        let unseen = last_ones.filter(|_| more < v).map(|last| last.score).reduce(f32::max);
+        let mut best: Vec<Candidate> = pairs.iter().enumerate().map(candidate).collect();
+        let last_ones = best.iter().skip(more - 1).step_by(more);
+        let unseen =
+            last_ones.filter(|_| more < v as usize).map(|last| last.score).reduce(f32::max);
         best.sort_by(|a, b| {
             let scores = b.score.partial_cmp(&a.score);
             let scores = scores.unwrap_or_else(|| b.score.total_cmp(&a.score));
@@ -58,7 +133,7 @@ pub(super) fn top(
             && last.score <= unseen
         {
             // Equals of the last one may come before it.
-            let logprobs = logprobs.narrow(0, image as i64 * k, k);
+            let logprobs = whole(image);
             let scores = scores(&logprobs, running, 1);
             let (_, order) = scores.sort_stable(true, -1, true);
             best = fetch(&scores, &logprobs, &order.narrow(1, 0, m), v)?.remove(0);
@@ -206,5 +281,56 @@ mod tests {
         let flat = top(&flat, &[-1.0, 0.0], 2, 3).unwrap().remove(0);
         let flat: Vec<(usize, i64)> = flat.iter().map(|c| (c.beam, c.token)).collect();
         assert_eq!(flat, [(1, 0), (1, 1), (1, 2)]);
+    }
+
+    /// From logits at once, what log-probabilities that are written out give.
+    #[test]
+    fn the_likeliest_are_those_of_the_log_probabilities() {
+        use super::super::GenerationConfig;
+        use super::super::logits::Setting;
+        let (b, k, v, m) = (2i64, 3i64, 900i64, 6i64);
+        let device = tch::Device::Cpu;
+        // Steps of a half, so that scores of a row are often equal.
+        let places = Tensor::arange(b * k * v, (Kind::Double, device)) * 0.7137;
+        let logits: Tensor = (places.sin() * 19.0).round() / 2.0 + places * 1e-9;
+        let logits = logits.to_kind(Kind::Float).reshape([b * k, v]);
+        let running: Vec<f32> = (0..b * k).map(|row| -0.013 * (row * row) as f32).collect();
+        let ids = Tensor::from_slice(&[5i64, 8, 5, 8, 5]).repeat([b * k, 1]);
+        let first: Vec<i64> = Vec::try_from(logits.argmax(-1, false)).unwrap();
+        let setting = Setting { prompt: 1, max_length: 9, vocab_size: v, device, allowed: None };
+        let plain = GenerationConfig { num_beams: k, ..Default::default() };
+        let ends = GenerationConfig { eos_token_id: first.clone(), ..plain.clone() };
+        let configs = [
+            (Effect::Nothing, plain.clone()),
+            (Effect::Nothing, GenerationConfig { min_length: 5, ..ends.clone() }),
+            (Effect::Forbids, GenerationConfig { min_length: 6, ..ends }),
+            (Effect::Forbids, GenerationConfig { no_repeat_ngram_size: 2, ..plain.clone() }),
+            (Effect::Forbids, GenerationConfig { suppress_tokens: first.clone(), ..plain.clone() }),
+            (
+                Effect::Forbids,
+                GenerationConfig { suppress_tokens: (0..v - 4).collect(), ..plain.clone() },
+            ),
+            (Effect::Changes, GenerationConfig { repetition_penalty: 1.5, ..plain.clone() }),
+        ];
+        for (effect, config) in configs {
+            let rules = Processors::new(&config, &setting).unwrap();
+            assert_eq!(rules.effect(5), effect);
+            let logprobs = rules.apply(&ids, logits.log_softmax(-1, Kind::Float));
+            let scores = scores(&logprobs, &running, b);
+            let (_, order) = scores.sort_stable(true, -1, true);
+            let expected = fetch(&scores, &logprobs, &order.narrow(1, 0, m), v).unwrap();
+            let found = likeliest(&rules, &ids, logits.copy(), &running, k, m).unwrap();
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                assert_eq!((found.beam, found.token), (expected.beam, expected.token));
+                assert!(
+                    (found.score - expected.score).abs() < 4e-6 || found.score == expected.score
+                );
+                assert!(
+                    (found.logprob - expected.logprob).abs() < 4e-6
+                        || found.logprob == expected.logprob
+                );
+            }
+            assert_eq!((found.len(), found[1].len()), (b as usize, m as usize));
+        }
     }
 }

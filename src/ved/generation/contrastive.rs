@@ -5,7 +5,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::session::Session;
-use super::step::Rows;
+use super::step::{Rows, told};
 use super::{Generated, Run};
 
 pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>> {
@@ -32,7 +32,8 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         let value = (probabilities * (1.0 - alpha) - likeness * alpha)
             .masked_fill(&forbidden, f64::NEG_INFINITY);
         let best = value.argmax(-1, true); // [B, 1]
-        let Some(next) = rows.advance(&scores, &tokens.gather(1, &best, false), run)? else {
+        let chosen = told(&scores, &tokens.gather(1, &best, false))?;
+        let Some(next) = rows.advance(chosen, run) else {
             return Ok(rows.into_results());
         };
         let best: Vec<i64> = Vec::try_from(best.flatten(0, -1))?;

@@ -4,12 +4,34 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{GenerationConfig, GenerationMode};
+use super::forbid::{Mask, MinLength, NoRepeatNgram, Suppress, SuppressAtBegin};
 use super::warpers;
 
 /// A rule. All rows at once.
 pub trait LogitsProcessor {
-    /// `ids` [N, L] are the tokens so far, prompt included; `scores` [N, V] f32 -> [N, V]
+    /// `ids` [N, L] are the tokens so far, prompt included; `scores` [N, V] f32, which may be changed in
+    /// place -> [N, V]
     fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor;
+
+    /// What it does after `length` tokens.
+    fn effect(&self, _length: i64) -> Effect {
+        Effect::Changes
+    }
+}
+
+/// What becomes of scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    Nothing,
+    /// Some become -inf, the others stay.
+    Forbids,
+    Changes,
+}
+
+impl Effect {
+    pub(super) fn forbids_if(condition: bool) -> Self {
+        if condition { Effect::Forbids } else { Effect::Nothing }
+    }
 }
 
 /// What the rules must know besides the settings.
@@ -53,7 +75,13 @@ impl Processors {
         Ok(Processors { before, after })
     }
 
-    /// ids [N, L], scores [N, V] -> [N, V]
+    /// What all rules together do after `length` tokens.
+    pub fn effect(&self, length: i64) -> Effect {
+        let effects = self.before.iter().chain(&self.after).map(|rule| rule.effect(length));
+        effects.max().unwrap_or(Effect::Nothing)
+    }
+
+    /// ids [N, L], scores [N, V], which may be changed in place -> [N, V]
     pub fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
         self.apply_around(ids, scores, |scores| scores)
     }
@@ -105,8 +133,8 @@ fn push_rules_of_history(
         let found = allowed.size();
         ensure!(found == [v], "the allowed tokens are {found:?}, the vocabulary is {v}");
         let allowed = allowed.to_device(device).to_kind(Kind::Bool);
-        let allowed = allowed.logical_or(&Mask::of(eos, v, device).0);
-        list.push(Box::new(Suppress { tokens: Mask(allowed.logical_not()) }));
+        let allowed = allowed.logical_or(&Mask::of(eos, v, device).members);
+        list.push(Box::new(Suppress { tokens: Mask::new(allowed.logical_not()) }));
     }
     Ok(())
 }
@@ -145,25 +173,12 @@ fn push_rules_of_place(
     Ok(())
 }
 
-/// A set of tokens, [V] bool. Ids outside the vocabulary are not in it.
-pub(super) struct Mask(pub(super) Tensor);
-
-impl Mask {
-    pub(super) fn of(ids: &[i64], vocab_size: i64, device: Device) -> Self {
-        let vocabulary = Tensor::arange(vocab_size, (Kind::Int64, device));
-        let ids = Tensor::from_slice(ids).to_device(device);
-        Mask(Tensor::isin(&vocabulary, &ids, false, false))
-    }
-
-    fn forbid(&self, scores: &Tensor) -> Tensor {
-        scores.masked_fill(&self.0, f64::NEG_INFINITY)
-    }
-}
-
 /// `sequence_bias` and `bad_words_ids`: a bias on the token that would complete a sequence.
 pub struct SequenceBias {
     /// [V], of the sequences of one token.
     single: Tensor,
+    /// What stands in it.
+    singles: Vec<f64>,
     longer: Vec<(Vec<i64>, f64)>,
 }
 
@@ -185,7 +200,9 @@ impl SequenceBias {
                 },
             }
         }
-        Ok(SequenceBias { single: Tensor::from_slice(&single).to_device(setting.device), longer })
+        let singles = single.iter().filter(|by| **by != 0.0).map(|by| f64::from(*by)).collect();
+        let single = Tensor::from_slice(&single).to_device(setting.device);
+        Ok(SequenceBias { single, singles, longer })
     }
 }
 
@@ -208,6 +225,17 @@ impl LogitsProcessor for SequenceBias {
         }
         scores + bias
     }
+
+    fn effect(&self, length: i64) -> Effect {
+        let applies = |ids: &[i64]| ids.len() as i64 <= length;
+        let longer = self.longer.iter().filter(|(ids, _)| applies(ids)).map(|(_, by)| *by);
+        let all = longer.chain(self.singles.iter().copied());
+        let effect = |by| match by {
+            f64::NEG_INFINITY => Effect::Forbids,
+            _ => Effect::Changes,
+        };
+        all.map(effect).max().unwrap_or(Effect::Nothing)
+    }
 }
 
 /// `repetition_penalty`: tokens that occurred, prompt included, once each.
@@ -221,40 +249,6 @@ impl LogitsProcessor for RepetitionPenalty {
         let penalized =
             (&score * self.penalty).where_self(&score.lt(0.0), &(&score / self.penalty));
         scores.scatter(1, ids, &penalized)
-    }
-}
-
-/// `no_repeat_ngram_size`: no n-gram twice, prompt included.
-pub struct NoRepeatNgram {
-    pub size: i64,
-}
-
-impl LogitsProcessor for NoRepeatNgram {
-    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
-        let (length, v) = (ids.size()[1], scores.size()[1]);
-        if length < self.size {
-            return scores;
-        }
-        let ngrams = ids.unfold(1, self.size, 1); // [N, W, n]
-        let begun = ids.narrow(1, length - (self.size - 1), self.size - 1).unsqueeze(1);
-        let repeats = ngrams.narrow(2, 0, self.size - 1).eq_tensor(&begun).all_dim(2, false); // [N, W]
-        // What must not follow; the others go to a column of their own.
-        let last = ngrams.select(2, self.size - 1).where_scalarother(&repeats, v); // [N, W]
-        let banned = Tensor::zeros([ids.size()[0], v + 1], (Kind::Bool, ids.device()));
-        let banned = banned.scatter_value(1, &last, 1).narrow(1, 0, v);
-        scores.masked_fill(&banned, f64::NEG_INFINITY)
-    }
-}
-
-/// `min_length` and `min_new_tokens`: no eos before.
-pub struct MinLength {
-    min_length: i64,
-    eos: Mask,
-}
-
-impl LogitsProcessor for MinLength {
-    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
-        if ids.size()[1] < self.min_length { self.eos.forbid(&scores) } else { scores }
     }
 }
 
@@ -274,13 +268,18 @@ impl Forced {
         }
         let forced = Mask::of(ids, vocab_size, device);
         let scores = Tensor::zeros([vocab_size], (Kind::Float, device));
-        Ok(Forced { at, scores: scores.masked_fill(&forced.0.logical_not(), f64::NEG_INFINITY) })
+        let others = forced.members.logical_not();
+        Ok(Forced { at, scores: scores.masked_fill(&others, f64::NEG_INFINITY) })
     }
 }
 
 impl LogitsProcessor for Forced {
     fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
         if ids.size()[1] == self.at { self.scores.expand_as(&scores).contiguous() } else { scores }
+    }
+
+    fn effect(&self, length: i64) -> Effect {
+        if length == self.at { Effect::Changes } else { Effect::Nothing }
     }
 }
 
@@ -309,30 +308,11 @@ impl LogitsProcessor for ExponentialDecay {
         }
         let penalty = scores.abs() * (self.factor.powf(over as f64) - 1.0);
         let penalized = &scores + penalty;
-        penalized.where_self(&self.eos.0.logical_and(&scores.isfinite()), &scores)
+        penalized.where_self(&self.eos.members.logical_and(&scores.isfinite()), &scores)
     }
-}
 
-/// `suppress_tokens`, and all tokens but the allowed ones.
-pub struct Suppress {
-    tokens: Mask,
-}
-
-impl LogitsProcessor for Suppress {
-    fn apply(&self, _: &Tensor, scores: Tensor) -> Tensor {
-        self.tokens.forbid(&scores)
-    }
-}
-
-/// `begin_suppress_tokens`: not as the first new token.
-pub struct SuppressAtBegin {
-    tokens: Mask,
-    begin: i64,
-}
-
-impl LogitsProcessor for SuppressAtBegin {
-    fn apply(&self, ids: &Tensor, scores: Tensor) -> Tensor {
-        if ids.size()[1] == self.begin { self.tokens.forbid(&scores) } else { scores }
+    fn effect(&self, length: i64) -> Effect {
+        if length > self.start { Effect::Changes } else { Effect::Nothing }
     }
 }
 

@@ -5,9 +5,11 @@
 //! leave the batch as they end, and no image's text depends on the others.
 
 mod beam;
+mod best;
 mod candidates;
 pub mod config;
 mod contrastive;
+mod forbid;
 mod forced;
 mod group;
 pub mod logits;

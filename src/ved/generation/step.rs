@@ -3,6 +3,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use super::best;
 use super::rng::Stream;
 use super::session::{Session, close_gaps};
 use super::{Finish, Generated, Run};
@@ -42,11 +43,11 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         run.check_interrupt()?;
         let scores = run.processors.apply(&session.ids, logits); // [N, V]
         let chosen = if run.config.do_sample {
-            sample(&scores, &mut rows.rows)
+            told(&scores, &sample(&scores, &mut rows.rows))?
         } else {
-            scores.max_dim(-1, true).1 // the first of equals
+            likeliest(&scores)?
         };
-        let Some(next) = rows.advance(&scores, &chosen, run)? else {
+        let Some(next) = rows.advance(chosen, run) else {
             return Ok(rows.into_results());
         };
         session.keep(&next.images, &next.rows);
@@ -80,14 +81,8 @@ impl Rows {
     }
 
     /// Takes the chosen tokens in; images of which all sequences have ended leave. None when no image
-    /// is left. scores [N, V], chosen [N, 1]
-    pub(super) fn advance(
-        &mut self,
-        scores: &Tensor,
-        chosen: &Tensor,
-        run: &Run,
-    ) -> Result<Option<Next>> {
-        let (tokens, logprobs) = fetch(scores, chosen)?;
+    /// is left.
+    pub(super) fn advance(&mut self, (tokens, logprobs): Chosen, run: &Run) -> Option<Next> {
         let time_is_up = run.stopping.time_is_up();
         for (row, (token, logprob)) in self.rows.iter_mut().zip(tokens.iter().zip(logprobs)) {
             if row.finish.is_none() {
@@ -120,7 +115,7 @@ impl Rows {
                 self.rows.push(row);
             }
         }
-        Ok((!self.rows.is_empty()).then_some(next))
+        (!self.rows.is_empty()).then_some(next)
     }
 }
 
@@ -161,8 +156,22 @@ pub(super) fn invert(weights: &Tensor, uniform: &Tensor) -> Tensor {
     wanted.searchsorted(&cumulative, false, true, "right", None::<Tensor>).clamp_max(v - 1)
 }
 
-/// The chosen tokens and their log-probabilities, in one transfer. scores [N, V], chosen [N, 1]
-fn fetch(scores: &Tensor, chosen: &Tensor) -> Result<(Vec<i64>, Vec<f64>)> {
+/// A token for each row, and its log-probability.
+pub(super) type Chosen = (Vec<i64>, Vec<f64>);
+
+/// The greatest score of each row, the first of equals. scores [N, V]
+fn likeliest(scores: &Tensor) -> Result<Chosen> {
+    match best::rows(scores, 1) {
+        Some(rows) => {
+            let pairs = rows.iter().flat_map(best::Row::logprobs);
+            Ok(pairs.map(|(token, logprob)| (token, f64::from(logprob))).unzip())
+        }
+        None => told(scores, &scores.max_dim(-1, true).1),
+    }
+}
+
+/// The chosen tokens with their log-probabilities, in one transfer. scores [N, V], chosen [N, 1]
+pub(super) fn told(scores: &Tensor, chosen: &Tensor) -> Result<Chosen> {
     let logprobs = scores.log_softmax(-1, Kind::Float).gather(1, chosen, false);
     let both = Tensor::cat(&[chosen.to_kind(Kind::Double), logprobs.to_kind(Kind::Double)], 1);
     let both: Vec<f64> = Vec::try_from(both.flatten(0, -1))?;
