@@ -4,8 +4,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::Storage;
 use super::number::{Aligned, F16, Number};
-use super::tiled::{Matrix, product, wide};
+use super::tiled::{self, Matrix, wide};
 use crate::native::{self, Lanes, Vectorized};
+use crate::nn::precision::{self, low};
 
 /// A matrix [out, in] in f16, stored as it was or turned over.
 pub(super) struct Flat {
@@ -77,6 +78,55 @@ fn stored(matrix: &Tensor) -> (Tensor, Storage) {
     }
 }
 
+/// True where the matrix unit serves these rows best. xs [.., in]
+fn is_tiled(xs: &Tensor, outputs: i64) -> bool {
+    let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
+    xs.device() == Device::Cpu
+        && xs.kind() == Kind::Float
+        && tiled::is_better(xs.numel() / inputs as usize, outputs as usize)
+}
+
+/// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
+const FEW_ROWS: i64 = 8;
+
+/// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
+pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if precision::is_mixed() {
+        let bias = bias.map(low);
+        return low(xs).linear(&low(weight), bias.as_ref());
+    }
+    let size = xs.size();
+    let inputs = size[size.len() - 1];
+    let rows = xs.numel() as i64 / inputs.max(1);
+    if is_tiled(xs, weight.size()[0])
+        && let Some(found) = linear(xs, weight, bias)
+    {
+        return found;
+    }
+    let plain = xs.device() != Device::Cpu
+        || xs.kind() != Kind::Float
+        || rows == 1
+        || rows > FEW_ROWS
+        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
+        || !weight.is_contiguous()
+        || xs.requires_grad()
+        || weight.requires_grad();
+    if plain {
+        return xs.linear(weight, bias);
+    }
+    // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
+    let product = weight.matmul(&xs.reshape([rows, inputs]).tr()).tr(); // [rows, out]
+    let product = match bias {
+        Some(bias) => product + bias,
+        None => product,
+    };
+    let mut size = size;
+    if let Some(last) = size.last_mut() {
+        *last = weight.size()[0];
+    }
+    product.reshape(size)
+}
+
 /// x·Wᵀ + b where nobody asks for gradients; None where this is not for f32 on a CPU.
 /// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
 pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
@@ -104,7 +154,8 @@ fn with_rows<T: Number>(xs: &Tensor, weight: Matrix<T>, bias: Option<&Tensor>) -
     }
     let run = |values: &[f32], bias: Option<&[f32]>, out: &mut [f32]| {
         let rows = values.len() / weight.inner;
-        product(Matrix { values, rows, inner: weight.inner, transposed: false }, weight, bias, out);
+        let rows = Matrix { values, rows, inner: weight.inner, transposed: false };
+        tiled::product(rows, weight, bias, out);
     };
     match bias {
         None => native::with_floats([&xs, &out], |[xs, out]| run(xs, None, out)),

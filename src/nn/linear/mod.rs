@@ -13,13 +13,14 @@ mod stack;
 mod tiled;
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::{self, low};
 use crate::native::{self, Layout, PackedMatrix, Then};
 use flat::Flat;
+pub use flat::product;
 pub use panel::{Packing, Panels};
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::Stack;
@@ -351,55 +352,6 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
     let bias = (!biases.is_empty()).then(|| Tensor::cat(&biases, 0)); // [N·out]
     let product = product(xs, &Tensor::cat(&weights, 0), bias.as_ref()); // weight [N·out, in]
     Some(product.chunk(layers.len() as i64, -1))
-}
-
-/// True where `flat` serves these rows best. xs [.., in]
-fn is_tiled(xs: &Tensor, outputs: i64) -> bool {
-    let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
-    xs.device() == Device::Cpu
-        && xs.kind() == Kind::Float
-        && tiled::is_better(xs.numel() / inputs as usize, outputs as usize)
-}
-
-/// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
-const FEW_ROWS: i64 = 8;
-
-/// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
-pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    if precision::is_mixed() {
-        let bias = bias.map(low);
-        return low(xs).linear(&low(weight), bias.as_ref());
-    }
-    let size = xs.size();
-    let inputs = size[size.len() - 1];
-    let rows = xs.numel() as i64 / inputs.max(1);
-    if is_tiled(xs, weight.size()[0])
-        && let Some(found) = flat::linear(xs, weight, bias)
-    {
-        return found;
-    }
-    let plain = xs.device() != Device::Cpu
-        || xs.kind() != Kind::Float
-        || rows == 1
-        || rows > FEW_ROWS
-        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
-        || !weight.is_contiguous()
-        || xs.requires_grad()
-        || weight.requires_grad();
-    if plain {
-        return xs.linear(weight, bias);
-    }
-    // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
-    let product = weight.matmul(&xs.reshape([rows, inputs]).tr()).tr(); // [rows, out]
-    let product = match bias {
-        Some(bias) => product + bias,
-        None => product,
-    };
-    let mut size = size;
-    if let Some(last) = size.last_mut() {
-        *last = weight.size()[0];
-    }
-    product.reshape(size)
 }
 
 #[cfg(test)]
