@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 use vedm::native::{Layout, PackedMatrix, Then, tune_allocator};
 use vedm::nn::Packing;
-use vedm::nn::linear::{Panels, int8_scales};
+use vedm::nn::linear::{Panels, int8_scales, whole_numbers};
 
 /// Bytes that a form's copies take together.
 const TOTAL: i64 = 240_000_000;
@@ -115,7 +115,11 @@ fn forms(inputs: i64, outputs: i64) -> Vec<Form> {
         let kind = if layout == Layout::OneDnn { Kind::BFloat16 } else { Kind::Float };
         add(name, bytes, &|weight| {
             let scales = int8_scales(&weight);
-            let packed = PackedMatrix::pack(layout, &weight.to_kind(kind), Some(&scales), None)?;
+            let numbers = match layout {
+                Layout::Int8Fbgemm | Layout::Int8OneDnn => whole_numbers(&weight, &scales),
+                _ => weight.to_kind(kind),
+            };
+            let packed = PackedMatrix::pack(layout, &numbers, Some(&scales), None)?;
             let ones = Tensor::ones([1, inputs], (kind, Device::Cpu));
             drop(packed.product(&ones, Then::Nothing)?);
             Ok(Box::new(move |xs| {

@@ -20,7 +20,7 @@ pub enum DeviceChoice {
 /// What `--dtype` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
-    /// f32 on a CPU, f16 on CUDA
+    /// f16 on CUDA and on a CPU with a matrix unit (AMX), f32 on others
     Auto,
     F32,
     /// On a CPU: weights of bf16

@@ -20,10 +20,12 @@ pub use exp::exp;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    PanelStep, RowsStep, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
+    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
+    pair, parts, transposed,
 };
 pub use vectors::{
-    Lanes, Vectorized, across, half_to_f32, has_avx2, has_bf16, panel_width, prefetch, vectorize,
+    Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,
+    vectorize,
 };
 
 /// Maps a file for reading.

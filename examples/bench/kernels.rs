@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 use vedm::device::Dtype;
 use vedm::native::{Layout, PackedMatrix, Then, has_operators};
-use vedm::nn::linear::int8_scales;
+use vedm::nn::linear::{int8_scales, whole_numbers};
 use vedm::nn::{Init, Linear, Params, Store};
 use vedm::ved;
 
@@ -109,7 +109,9 @@ fn square(kind: Kind) -> f64 {
 fn square_int8() -> Result<f64> {
     let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu));
     let (a, b) = (side(), side());
-    let packed = PackedMatrix::pack(Layout::int8(), &b, Some(&int8_scales(&b)), None)?;
+    let scales = int8_scales(&b);
+    let numbers = whole_numbers(&b, &scales);
+    let packed = PackedMatrix::pack(Layout::int8(), &numbers, Some(&scales), None)?;
     drop(packed.product(&a, Then::Nothing)?);
     Ok(gflops(time(|| drop(packed.product(&a, Then::Nothing)))))
 }

@@ -47,8 +47,7 @@ IValue prepack(const char *name, at::QEngine engine, const Tensor &weight, const
 // Whole numbers of 8 bits with a scale for each output, in the form of one engine.
 IValue pack_int8(at::QEngine engine, const Tensor &weight, const Tensor *scales, const Tensor *bias) {
   auto zeros = at::zeros(scales->sizes(), scales->options().dtype(at::kLong));
-  auto numbers = call("aten::quantize_per_channel",
-                      {weight, *scales, zeros, int64_t(0), int64_t(at::ScalarType::QInt8)});
+  auto numbers = call("aten::_make_per_channel_quantized_tensor", {weight, *scales, zeros, int64_t(0)});
   return prepack("quantized::linear_prepack", engine, numbers.toTensor(), bias);
 }
 
@@ -56,7 +55,7 @@ IValue pack_int8(at::QEngine engine, const Tensor &weight, const Tensor *scales,
 
 extern "C" {
 
-// W [out, in], the scale of each output (f64, for int8), b [out] -> the packed matrix.
+// W [out, in] (for int8 whole numbers), the scale of each output (f64, for int8), b [out] -> the packed matrix.
 void *vedm_pack(int layout, const Tensor *weight, const Tensor *scales, const Tensor *bias,
                 char **error) {
   return guarded(error, [&]() -> IValue * {

@@ -171,7 +171,8 @@ impl PackedMatrix {
         matches!(self.layout, Layout::Int8Fbgemm | Layout::Int8OneDnn)
     }
 
-    /// Packs W [out, in] with b [out]. `scales` [out], f64, are for int8 alone.
+    /// Packs W [out, in] with b [out]. `scales` [out], f64, are for int8 alone, whose W are whole numbers of
+    /// 8 bits already.
     pub fn pack(
         layout: Layout,
         weight: &Tensor,

@@ -27,6 +27,59 @@ fn gomp_parallel() -> Option<GompParallel> {
     })
 }
 
+/// How long the threads of GCC's OpenMP look for more work before they go to sleep.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod patience {
+    use std::ffi::{CStr, c_char, c_int};
+
+    /// Some 30 microseconds: as long as a step of a model leaves them without. Their own choice, 300,000,
+    /// is a thousand times that once another process wants the cores: threads that only look for work then
+    /// use up the share of those that have some (measured: up to five times slower).
+    const SETTING: &CStr = c"GOMP_SPINCOUNT=10000";
+
+    /// What the user may have said of it.
+    const SAID: [&[u8]; 2] = [b"GOMP_SPINCOUNT=", b"OMP_WAIT_POLICY="];
+
+    /// Starts the program anew with the setting, unless the user has said what threads are to do.
+    ///
+    /// The library reads its environment while it is loaded, before any line of `main`. At this point
+    /// nothing has been initialised yet, so that it costs some 15 milliseconds.
+    unsafe extern "C" fn set(
+        _count: c_int,
+        arguments: *const *const c_char,
+        environment: *const *const c_char,
+    ) {
+        // SAFETY: the loader hands out lists of strings that end with null; no other thread runs yet.
+        unsafe {
+            let mut variables = Vec::new();
+            while let variable = *environment.add(variables.len())
+                && !variable.is_null()
+            {
+                let bytes = CStr::from_ptr(variable).to_bytes();
+                if SAID.iter().any(|name| bytes.starts_with(name)) {
+                    return;
+                }
+                variables.push(variable);
+            }
+            variables.extend([SETTING.as_ptr(), std::ptr::null()]);
+            // By its own name, which is shown in lists of processes.
+            let mut path = [0 as c_char; libc::PATH_MAX as usize];
+            let room = path.len() - 1;
+            let found = libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr(), room);
+            // Without a base the loader was called by name, and this would be its path.
+            if found > 0 && libc::getauxval(libc::AT_BASE) != 0 {
+                // Where that fails all stays as it was.
+                libc::execve(path.as_ptr(), arguments, variables.as_ptr());
+            }
+        }
+    }
+
+    /// Runs before the libraries' own initialisers.
+    #[used]
+    #[unsafe(link_section = ".preinit_array")]
+    static SET: unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char) = set;
+}
+
 /// Does `work` for each of `tasks`, in the threads that libtorch computes with, which wait for more work
 /// by spinning: a second pool of threads would have to share the cores with them.
 pub fn parallel<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Send + Sync) {

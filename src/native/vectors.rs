@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use super::tiles::{pair, parts};
+
 /// Arithmetic of one kind of vector unit. Only `vectorize` hands one out, on a CPU that has it.
 pub trait Lanes {
     /// sums += line·x, each in one rounding where the unit has that.
@@ -9,6 +11,35 @@ pub trait Lanes {
 
     /// binary16 -> f32
     fn halves<const P: usize>(line: [u16; P]) -> [f32; P];
+
+    /// f32 -> the nearest binary16, ties to even; what is too large becomes the largest finite number.
+    fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P];
+
+    /// The parts of 32 inputs of a row (`parts`), two inputs to a number.
+    #[inline(always)]
+    fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
+        let mut found = [[0; 16]; N];
+        for (j, xs) in inputs.as_chunks::<2>().0.iter().enumerate() {
+            let (first, second) = (parts::<N>(xs[0]), parts::<N>(xs[1]));
+            for part in 0..N {
+                found[part][j] = pair(first[part], second[part]);
+            }
+        }
+        found
+    }
+
+    /// The parts of two lines, each with that of the other line.
+    #[inline(always)]
+    fn interleaved<const N: usize>(first: &[f32; 16], second: &[f32; 16]) -> [[u32; 16]; N] {
+        let mut found = [[0; 16]; N];
+        for j in 0..16 {
+            let (first, second) = (parts::<N>(first[j]), parts::<N>(second[j]));
+            for part in 0..N {
+                found[part][j] = pair(first[part], second[part]);
+            }
+        }
+        found
+    }
 }
 
 /// Work that is compiled once for each kind of vector unit; `P` is `panel_width()`.
@@ -113,6 +144,31 @@ impl Lanes for Plain {
         }
         wide
     }
+
+    #[inline(always)]
+    fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+        line.map(f32_to_half)
+    }
+}
+
+/// The largest finite binary16.
+const LARGEST: f32 = 65504.0;
+
+/// f32 -> binary16 as `Lanes::to_halves` says.
+#[inline(always)]
+pub fn f32_to_half(x: f32) -> u16 {
+    let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
+    if x.is_nan() {
+        return sign | 0x7e00;
+    }
+    let size = x.abs().min(LARGEST);
+    // Below 2^-14 the steps are those of a whole number of 2^-24.
+    if size < 2f32.powi(-14) {
+        return sign | (size * 2f32.powi(24)).round_ties_even() as u16;
+    }
+    let bits = size.to_bits();
+    let rounded = bits + 0xfff + ((bits >> 13) & 1);
+    sign | ((rounded >> 13) - (112 << 10)) as u16
 }
 
 /// binary16 -> f32, exact.
@@ -130,12 +186,15 @@ mod x86 {
     // Written with the unit's own instructions: left to itself, the compiler makes vectors of the rows of a
     // product rather than of its outputs, which is ten times slower.
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-        _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
-        _mm512_storeu_ps,
+        __m128i, __m256i, __m512, __m512i, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_and_si512,
+        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_cvtps_ph,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
+        _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32,
+        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
     };
 
-    use super::{Lanes, Vectorized};
+    use super::{LARGEST, Lanes, Vectorized};
 
     struct Avx512;
     struct Avx2;
@@ -148,6 +207,25 @@ mod x86 {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn avx2(work: impl Vectorized) {
         work.run::<Avx2, 16>();
+    }
+
+    /// The next of N parts, as `parts` makes them, and what is left of x without it.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512.
+    #[inline(always)]
+    unsafe fn next_part<const N: usize>(x: &mut __m512) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut bits = _mm512_castps_si512(*x);
+            if N < 3 {
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            }
+            let part = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            *x = _mm512_sub_ps(*x, _mm512_castsi512_ps(part));
+            part
+        }
     }
 
     impl Lanes for Avx512 {
@@ -181,6 +259,55 @@ mod x86 {
             }
             wide
         }
+
+        #[inline(always)]
+        fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+            let mut halves = [0u16; P];
+            let (parts, _) = line.as_chunks::<16>();
+            for (place, part) in halves.as_chunks_mut::<16>().0.iter_mut().zip(parts) {
+                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
+                // SAFETY: as above.
+                *place = unsafe {
+                    let part = _mm512_loadu_ps(part.as_ptr());
+                    std::mem::transmute::<__m256i, [u16; 16]>(_mm512_cvtps_ph::<0>(part))
+                };
+            }
+            halves
+        }
+
+        #[inline(always)]
+        fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
+            let mut found = [[0; 16]; N];
+            // SAFETY: as above; what is read and written is as long as a vector.
+            unsafe {
+                let upper: [u16; 32] = std::array::from_fn(|i| 2 * i as u16 + 1);
+                let upper = _mm512_loadu_si512(upper.as_ptr().cast());
+                let mut left = _mm512_loadu_ps(inputs.as_ptr());
+                let mut right = _mm512_loadu_ps(inputs.as_ptr().add(16));
+                for place in &mut found {
+                    let (first, second) = (next_part::<N>(&mut left), next_part::<N>(&mut right));
+                    let pairs = _mm512_permutex2var_epi16(first, upper, second);
+                    _mm512_storeu_si512(place.as_mut_ptr().cast(), pairs);
+                }
+            }
+            found
+        }
+
+        #[inline(always)]
+        fn interleaved<const N: usize>(first: &[f32; 16], second: &[f32; 16]) -> [[u32; 16]; N] {
+            let mut found = [[0; 16]; N];
+            // SAFETY: as above.
+            unsafe {
+                let mut first = _mm512_loadu_ps(first.as_ptr());
+                let mut second = _mm512_loadu_ps(second.as_ptr());
+                for place in &mut found {
+                    let lower = _mm512_srli_epi32::<16>(next_part::<N>(&mut first));
+                    let pairs = _mm512_or_si512(lower, next_part::<N>(&mut second));
+                    _mm512_storeu_si512(place.as_mut_ptr().cast(), pairs);
+                }
+            }
+            found
+        }
     }
 
     impl Lanes for Avx2 {
@@ -212,6 +339,21 @@ mod x86 {
                 wide[i * 8..][..8].copy_from_slice(&found);
             }
             wide
+        }
+
+        #[inline(always)]
+        fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P] {
+            let mut halves = [0u16; P];
+            let (parts, _) = line.as_chunks::<8>();
+            for (place, part) in halves.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
+                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
+                // SAFETY: as above.
+                *place = unsafe {
+                    let part = _mm256_loadu_ps(part.as_ptr());
+                    std::mem::transmute::<__m128i, [u16; 8]>(_mm256_cvtps_ph::<0>(part))
+                };
+            }
+            halves
         }
     }
 }

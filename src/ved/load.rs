@@ -33,7 +33,8 @@ pub struct LoadOptions {
 /// What `--dtype` packs the matrices as on a CPU, in a sentence where this one does not serve it.
 pub fn cpu_packing(dtype: Dtype) -> Result<Packing> {
     let packing = match dtype {
-        Dtype::F32 | Dtype::Auto => Packing::F32,
+        Dtype::Auto => Packing::auto(),
+        Dtype::F32 => Packing::F32,
         Dtype::Bf16 => Packing::Bf16,
         Dtype::F16 => Packing::F16,
         Dtype::Int8 => Packing::Int8,

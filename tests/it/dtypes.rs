@@ -72,3 +72,50 @@ fn every_type_captions() {
         assert!(!refused || !["auto", "f32"].contains(&dtype), "{dtype}: {}", ran.stderr);
     }
 }
+
+/// `auto` is one of the types that leave texts alone, and without a flag it is what runs.
+#[test]
+fn the_default_is_a_type_that_keeps_texts() {
+    let scores = |dtype: Option<&str>| {
+        let dir = golden("vit-gpt2");
+        let (model, picture) = (dir.to_str().unwrap(), dir.join("blobs_37x23.png"));
+        let args = ["caption", "-m", model, "--format", "jsonl", picture.to_str().unwrap()];
+        let run = Vedm::new(&args);
+        let ran = match dtype {
+            Some(dtype) => run.env("VEDM_DTYPE", dtype),
+            None => run.without("VEDM_DTYPE"),
+        }
+        .run();
+        let line = ran.status(0).stdout;
+        // Up to the time it took.
+        line.split_once(",\"ms\"").map(|(all, _)| all.to_string()).unwrap()
+    };
+    let found = scores(None);
+    assert_eq!(found, scores(Some("auto")));
+    let named = match Packing::auto() {
+        Packing::F16 => "f16",
+        Packing::F32 => "f32",
+        other => panic!("{other:?} does not keep texts"),
+    };
+    assert_eq!(found, scores(Some(named)));
+}
+
+/// Threads that wait do not look for work as long as the library would have them, unless the user says so.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn waiting_threads_go_to_sleep() {
+    let told = |run: Vedm| {
+        let ran = run.without("GOMP_SPINCOUNT").env("OMP_DISPLAY_ENV", "verbose").run();
+        let line = ran.stderr.lines().find(|line| line.contains("GOMP_SPINCOUNT"));
+        (ran.status, ran.stdout, line.map(|line| line.contains("'10000'")))
+    };
+    let version = || Vedm::new(&["--version"]);
+    let expected = (0, format!("vedm {}\n", env!("CARGO_PKG_VERSION")));
+    let (status, stdout, ours) = told(version().without("OMP_WAIT_POLICY"));
+    assert_eq!((status, stdout), expected);
+    // Another OpenMP than GCC's says nothing of the kind.
+    assert_ne!(ours, Some(false));
+    let (status, stdout, ours) = told(version().env("OMP_WAIT_POLICY", "active"));
+    assert_eq!((status, stdout), expected);
+    assert_ne!(ours, Some(true));
+}

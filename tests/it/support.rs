@@ -51,6 +51,8 @@ impl Vedm {
         }
         // Threads that wait for each other leave the cores to the other tests.
         command.env("OMP_WAIT_POLICY", "passive");
+        // What the reference computes in, on every CPU.
+        command.env("VEDM_DTYPE", "f32");
         // No test asks the real Hub: nobody listens here.
         command.env("HF_ENDPOINT", "http://127.0.0.1:1");
         Vedm { command, input: None }
@@ -58,6 +60,11 @@ impl Vedm {
 
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 

@@ -1,62 +1,89 @@
-//! Products of many rows with panels of bf16 or of whole numbers of 8 bits, which bf16 holds exactly, by
-//! the matrix unit of the CPU. Inputs are sums of two bf16, so the result is that of f32 but for 2⁻¹⁷ of
-//! each input.
+//! Products of many rows with panels, by the matrix unit of the CPU: numbers that bf16 does not hold are
+//! sums of several (`native::Parts`).
 
 use super::number::Number;
 use super::panel::{Part, line};
 use crate::native::{
-    self, Lanes, PanelStep, RowsStep, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
+    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
 };
 
-/// Rows from which on the matrix unit is faster than vectors are: more than one block of `few`.
-const MANY: usize = 13;
+/// Rows from which on the matrix unit is faster than vectors are (measured): the more parts a number has, the
+/// more products it takes.
+const fn many(parts: Parts) -> usize {
+    match parts {
+        Parts::Bf16 => 13,
+        Parts::F16 => 25,
+        Parts::F32 => 49,
+    }
+}
 
 /// Steps of a panel that are widened at a time: they stay in the innermost cache.
 const CHUNK: usize = 8;
 
 /// True where this CPU serves so many rows better here than `few` does.
-pub(super) fn is_better(rows: usize) -> bool {
-    rows >= MANY && native::has_tiles() && native::panel_width() == TILE_OUTPUTS
+pub(super) fn is_better(parts: Parts, rows: usize) -> bool {
+    rows >= many(parts) && is_served()
 }
 
-/// Rows in blocks of 16; the last one is filled up with zeros.
+/// True where the matrix unit and the panels fit each other.
+pub(super) fn is_served() -> bool {
+    native::has_tiles() && native::panel_width() == TILE_OUTPUTS
+}
+
+/// Rows in pairs of blocks, the last of which are filled up with zeros.
 pub(super) struct Rows {
-    /// [block][step]
-    steps: Vec<RowsStep>,
-    /// Steps of a block.
+    /// [block][step][part]
+    tiles: Vec<RowsTile>,
+    /// Tiles of a block.
     count: usize,
     rows: usize,
 }
 
 impl Rows {
     /// xs [rows, in]
-    pub(super) fn new(xs: &[f32], inputs: usize) -> Self {
-        let (rows, count) = (xs.len() / inputs, inputs.div_ceil(TILE_INPUTS));
-        let mut steps = vec![RowsStep::ZERO; rows.div_ceil(TILE_ROWS) * count];
-        native::vectorize(Split { xs, inputs, steps: &mut steps });
-        Rows { steps, count, rows }
+    pub(super) fn new(parts: Parts, xs: &[f32], inputs: usize) -> Self {
+        let (rows, count) = (xs.len() / inputs, inputs.div_ceil(TILE_INPUTS) * parts.of_rows());
+        let blocks = rows.div_ceil(2 * TILE_ROWS) * 2;
+        let mut tiles = vec![RowsTile::ZERO; blocks * count];
+        native::vectorize(Split { parts, xs, inputs, tiles: &mut tiles, count });
+        Rows { tiles, count, rows }
     }
 }
 
 /// Makes blocks of rows.
 struct Split<'a> {
+    parts: Parts,
     xs: &'a [f32],
     inputs: usize,
-    steps: &'a mut [RowsStep],
+    tiles: &'a mut [RowsTile],
+    count: usize,
 }
 
 impl Vectorized for Split<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        let count = self.inputs.div_ceil(TILE_INPUTS);
         let blocks = self.xs.chunks(TILE_ROWS * self.inputs);
-        for (rows, steps) in blocks.zip(self.steps.chunks_exact_mut(count)) {
+        for (rows, tiles) in blocks.zip(self.tiles.chunks_exact_mut(self.count)) {
             for (row, xs) in rows.chunks_exact(self.inputs).enumerate() {
-                for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps.iter_mut()) {
-                    step.set(row, xs);
+                let steps = tiles.chunks_exact_mut(self.parts.of_rows());
+                for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
+                    match self.parts.of_rows() {
+                        2 => put::<L, 2>(xs, row, step),
+                        _ => put::<L, 3>(xs, row, step),
+                    }
                 }
             }
         }
+    }
+}
+
+/// Puts 32 inputs, or the last of them, into row `row` of a step.
+#[inline(always)]
+fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
+    let mut inputs = [0f32; TILE_INPUTS];
+    inputs[..xs.len()].copy_from_slice(xs);
+    for (tile, pairs) in step.iter_mut().zip(L::in_pairs::<N>(&inputs)) {
+        tile.0[row] = pairs;
     }
 }
 
@@ -69,22 +96,24 @@ pub(super) struct Many<'a, T> {
 impl<T: Number> Vectorized for Many<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(mut self) {
-        let steps = self.rows.count;
-        let blocks: Vec<&[RowsStep]> = self.rows.steps.chunks_exact(steps).collect();
+        let blocks: Vec<&[RowsTile]> = self.rows.tiles.chunks_exact(self.rows.count).collect();
         let mut sums = vec![Sums::ZERO; blocks.len()];
-        let mut wide = vec![PanelStep::ZERO; CHUNK.min(steps)];
+        let (of_rows, of_panel) = (T::PARTS.of_rows(), T::PARTS.of_panel());
+        let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
         for panel in 0..self.part.panels::<P>() {
-            sums.fill(Sums::ZERO);
             let lines = self.part.panel::<P>(panel);
             for (chunk, lines) in lines.chunks(CHUNK * TILE_INPUTS).enumerate() {
-                let wide = &mut wide[..lines.len().div_ceil(TILE_INPUTS)];
-                widen::<T, L, P>(lines, wide);
-                for (blocks, sums) in blocks.chunks(2).zip(sums.chunks_mut(2)) {
-                    let of = |rows: &usize| &blocks[*rows][chunk * CHUNK..][..wide.len()];
-                    match sums.len() {
-                        1 => native::add_tiles(&[of(&0)], wide, sums),
-                        _ => native::add_tiles(&[of(&0), of(&1)], wide, sums),
-                    }
+                let steps = lines.len().div_ceil(TILE_INPUTS);
+                let wide = &mut wide[..steps * of_panel];
+                match of_panel {
+                    1 => widen::<T, L, P, 1>(lines, wide),
+                    2 => widen::<T, L, P, 2>(lines, wide),
+                    _ => widen::<T, L, P, 3>(lines, wide),
+                }
+                for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
+                    let of =
+                        |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
+                    native::add_tiles(T::PARTS, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
                 }
             }
             for row in 0..self.rows.rows {
@@ -96,17 +125,24 @@ impl<T: Number> Vectorized for Many<'_, T> {
 
 /// Lines of a panel as pairs of bf16.
 #[inline(always)]
-fn widen<T: Number, L: Lanes, const P: usize>(lines: &[[T; P]], steps: &mut [PanelStep]) {
-    for (step, target) in steps.iter_mut().enumerate() {
-        for (pair, target) in target.0.iter_mut().enumerate() {
+fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
+    lines: &[[T; P]],
+    tiles: &mut [PanelTile],
+) {
+    for (step, target) in tiles.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        for pair in 0..TILE_INPUTS / 2 {
             let k = step * TILE_INPUTS + pair * 2;
             let number = |k| match k < lines.len() {
                 true => line::<T, L, P>(lines, k),
                 false => [0.0; P],
             };
             let (first, second) = (number(k), number(k + 1));
-            for ((place, first), second) in target.iter_mut().zip(first).zip(second) {
-                *place = (first.to_bits() >> 16) | (second.to_bits() & 0xffff_0000);
+            let lines = first.as_chunks::<16>().0.iter().zip(second.as_chunks::<16>().0);
+            for (half, (first, second)) in lines.enumerate() {
+                let parts = L::interleaved::<N>(first, second);
+                for (tile, parts) in target.iter_mut().zip(&parts) {
+                    tile.0[pair][half * 16..half * 16 + 16].copy_from_slice(parts);
+                }
             }
         }
     }

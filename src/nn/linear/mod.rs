@@ -4,19 +4,25 @@
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
 mod few;
+mod flat;
 mod many;
 mod number;
 mod panel;
+mod scales;
 mod stack;
+mod tiled;
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::{self, low};
 use crate::native::{self, Layout, PackedMatrix, Then};
+use flat::Flat;
+pub use flat::product;
 pub use panel::{Packing, Panels};
+pub use scales::{int8_scales, whole_numbers};
 pub use stack::Stack;
 
 /// y = x·Wᵀ + b.
@@ -30,6 +36,8 @@ enum Weights {
     Plain(Tensor, Storage),
     /// For few rows.
     Panels(Panels),
+    /// For many rows, in f16.
+    Flat(Flat),
     /// For many rows, in a narrower type than f32.
     Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
 }
@@ -42,7 +50,7 @@ pub struct Joined {
 }
 
 /// How a checkpoint stores a matrix.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Storage {
     /// [out, in]: `nn.Linear`
     OutIn,
@@ -168,7 +176,7 @@ impl Params {
             Some(packing) => {
                 let weight = storage.out_in(&weight);
                 match self.many_rows() {
-                    true => many(&weight, bias.as_ref(), packing)?,
+                    true => for_many(&weight, bias.as_ref(), packing)?,
                     false => {
                         let between = || self.give_back();
                         Weights::Panels(Panels::pack_in_pieces(&weight, packing, between))
@@ -191,7 +199,10 @@ impl Storage {
 }
 
 /// W [out, in] for many rows in a narrower type.
-fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+fn for_many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
+    if packing == Packing::F16 && many::is_served() {
+        return Ok(Weights::Flat(Flat::pack(weight)));
+    }
     let (layout, kind) = match packing {
         Packing::F32 => (Layout::OneDnn, Kind::Float),
         Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
@@ -199,9 +210,14 @@ fn many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weig
         Packing::Int8 => (Layout::int8(), Kind::Float),
     };
     let (outputs, inputs) = weight.size2()?;
-    let scales = (packing == Packing::Int8).then(|| int8_scales(weight));
-    let (weight, bias) = (weight.to_kind(kind).contiguous(), bias.map(|bias| bias.to_kind(kind)));
-    let matrix = PackedMatrix::pack(layout, &weight, scales.as_ref(), bias.as_ref())?;
+    let bias = bias.map(|bias| bias.to_kind(kind));
+    let matrix = if packing == Packing::Int8 {
+        let scales = int8_scales(weight);
+        let numbers = whole_numbers(weight, &scales);
+        PackedMatrix::pack(layout, &numbers, Some(&scales), bias.as_ref())?
+    } else {
+        PackedMatrix::pack(layout, &weight.to_kind(kind).contiguous(), None, bias.as_ref())?
+    };
     Ok(Weights::Operator { matrix, kind, inputs, outputs })
 }
 
@@ -211,6 +227,7 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[0],
             Weights::Panels(panels) => panels.outputs(),
+            Weights::Flat(flat) => flat.outputs(),
             Weights::Operator { outputs, .. } => *outputs,
         }
     }
@@ -220,6 +237,7 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
             Weights::Panels(panels) => panels.inputs(),
+            Weights::Flat(flat) => flat.inputs(),
             Weights::Operator { inputs, .. } => *inputs,
         }
     }
@@ -243,6 +261,7 @@ impl Linear {
                 product(xs, &storage.out_in(weight), self.bias.as_ref())
             }
             Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
+            Weights::Flat(flat) => flat.forward(xs, self.bias.as_ref()),
             Weights::Operator { .. } => {
                 self.operator(xs, Then::Nothing).expect("an operator").to_kind(Kind::Float)
             }
@@ -333,51 +352,6 @@ fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
     let bias = (!biases.is_empty()).then(|| Tensor::cat(&biases, 0)); // [N·out]
     let product = product(xs, &Tensor::cat(&weights, 0), bias.as_ref()); // weight [N·out, in]
     Some(product.chunk(layers.len() as i64, -1))
-}
-
-/// The scale of each output for whole numbers of 8 bits: its largest weight becomes 127.
-/// W [out, in] -> [out], f64
-pub fn int8_scales(weight: &Tensor) -> Tensor {
-    // Not the largest of |W|, which would be a second matrix; nor both at once, which is not vectorized.
-    let (least, greatest) = (weight.amin([1], false), weight.amax([1], false));
-    let largest = greatest.maximum(&least.neg()).to_kind(Kind::Double) / 127.0;
-    largest.where_self(&largest.gt(0.0), &largest.ones_like())
-}
-
-/// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
-const FEW_ROWS: i64 = 8;
-
-/// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
-pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    if precision::is_mixed() {
-        let bias = bias.map(low);
-        return low(xs).linear(&low(weight), bias.as_ref());
-    }
-    let size = xs.size();
-    let inputs = size[size.len() - 1];
-    let rows = xs.numel() as i64 / inputs.max(1);
-    let plain = xs.device() != Device::Cpu
-        || xs.kind() != Kind::Float
-        || rows == 1
-        || rows > FEW_ROWS
-        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
-        || !weight.is_contiguous()
-        || xs.requires_grad()
-        || weight.requires_grad();
-    if plain {
-        return xs.linear(weight, bias);
-    }
-    // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
-    let product = weight.matmul(&xs.reshape([rows, inputs]).tr()).tr(); // [rows, out]
-    let product = match bias {
-        Some(bias) => product + bias,
-        None => product,
-    };
-    let mut size = size;
-    if let Some(last) = size.last_mut() {
-        *last = weight.size()[0];
-    }
-    product.reshape(size)
 }
 
 #[cfg(test)]

@@ -3,15 +3,18 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::Lanes;
+use crate::native::{Lanes, Parts};
 
 /// A number that a panel is made of.
 pub(super) trait Number: Copy + Default + Send + Sync {
-    /// True where bf16 holds every such number.
-    const IS_BF16: bool;
+    /// What the matrix unit takes it as.
+    const PARTS: Parts;
 
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
+
+    /// The nearest such numbers, ties to even. Whole numbers: |x| <= 127
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Self; P];
 }
 
 /// The upper half of an f32.
@@ -24,16 +27,21 @@ pub(super) struct Bf16(u16);
 pub(super) struct F16(u16);
 
 impl Number for f32 {
-    const IS_BF16: bool = false;
+    const PARTS: Parts = Parts::F32;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
         *line
     }
+
+    #[inline(always)]
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [f32; P] {
+        line
+    }
 }
 
 impl Number for Bf16 {
-    const IS_BF16: bool = true;
+    const PARTS: Parts = Parts::Bf16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
@@ -43,10 +51,15 @@ impl Number for Bf16 {
         }
         wide
     }
+
+    #[inline(always)]
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Bf16; P] {
+        line.map(Bf16::round)
+    }
 }
 
 impl Number for F16 {
-    const IS_BF16: bool = false;
+    const PARTS: Parts = Parts::F16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[F16; P]) -> [f32; P] {
@@ -56,10 +69,16 @@ impl Number for F16 {
         }
         L::halves(halves)
     }
+
+    #[inline(always)]
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [F16; P] {
+        // A weight that became infinite would spoil every sum.
+        L::to_halves(line).map(F16)
+    }
 }
 
 impl Number for i8 {
-    const IS_BF16: bool = true;
+    const PARTS: Parts = Parts::Bf16;
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[i8; P]) -> [f32; P] {
@@ -68,6 +87,11 @@ impl Number for i8 {
             wide[j] = f32::from(line[j]);
         }
         wide
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [i8; P] {
+        line.map(|x| nearest(x) as i8)
     }
 }
 
@@ -82,24 +106,12 @@ impl Bf16 {
     }
 }
 
-impl F16 {
-    /// To the nearest, ties to even; what is too large becomes the largest finite number, as a weight
-    /// that is infinite would spoil every sum.
-    pub(super) fn round(x: f32) -> Self {
-        const LARGEST: f32 = 65504.0;
-        let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
-        if x.is_nan() {
-            return F16(sign | 0x7e00);
-        }
-        let size = x.abs().min(LARGEST);
-        // Below 2^-14 the steps are those of a whole number of 2^-24.
-        if size < 2f32.powi(-14) {
-            return F16(sign | (size * 2f32.powi(24)).round_ties_even() as u16);
-        }
-        let bits = size.to_bits();
-        let rounded = bits + 0xfff + ((bits >> 13) & 1);
-        F16(sign | ((rounded >> 13) - (112 << 10)) as u16)
-    }
+/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds
+/// are made for.)
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
+    (x + FIRST_WITHOUT_FRACTION) - FIRST_WITHOUT_FRACTION
 }
 
 /// Numbers whose first lies at the beginning of a cache line.
@@ -139,6 +151,7 @@ mod tests {
     use tch::{Kind, Tensor};
 
     use super::*;
+    use crate::native::{Vectorized, f32_to_half, half_to_f32};
 
     /// Both roundings give the numbers of libtorch's.
     #[test]
@@ -159,9 +172,29 @@ mod tests {
             assert_eq!(f32::from_bits(u32::from(Bf16::round(*value).0) << 16), expected, "{value}");
         }
         for (value, expected) in values.iter().zip(back(Kind::Half).expect("numbers")) {
-            let found = crate::native::half_to_f32(F16::round(*value).0);
-            assert_eq!(found, expected, "{value}");
+            assert_eq!(half_to_f32(f32_to_half(*value)), expected, "{value}");
         }
-        assert_eq!(crate::native::half_to_f32(F16::round(1e9).0), 65504.0);
+        let all: Vec<f32> = values.into_iter().chain([1e9, -1e9, f32::INFINITY]).collect();
+        let mut halves = vec![0; all.len().next_multiple_of(16)];
+        crate::native::vectorize(Halves { values: &all, halves: &mut halves });
+        let apart: Vec<u16> = all.iter().map(|value| f32_to_half(*value)).collect();
+        assert_eq!(halves[..all.len()], apart);
+        assert_eq!(half_to_f32(f32_to_half(1e9)), 65504.0);
+    }
+
+    struct Halves<'a> {
+        values: &'a [f32],
+        halves: &'a mut [u16],
+    }
+
+    impl Vectorized for Halves<'_> {
+        #[inline(always)]
+        fn run<L: Lanes, const P: usize>(self) {
+            for (values, halves) in self.values.chunks(16).zip(self.halves.chunks_mut(16)) {
+                let mut line = [0f32; 16];
+                line[..values.len()].copy_from_slice(values);
+                halves.copy_from_slice(&F16::narrow::<L, 16>(line).map(|half| half.0));
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
 use super::{few, int8_scales, many};
-use crate::native::{self, Lanes};
+use crate::native::{self, Lanes, Vectorized};
 
 /// A matrix [out, in] in panels.
 pub struct Panels {
@@ -41,6 +41,14 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// The type that is fastest on this CPU of those that leave texts as they are in f32.
+    ///
+    /// f16 has 11 bits of a weight, and the matrix unit takes it as the sum of two bf16; on other CPUs it
+    /// gains little, and packing takes longer.
+    pub fn auto() -> Self {
+        if many::is_served() { Packing::F16 } else { Packing::F32 }
+    }
+
     /// An error, in a sentence, where this CPU or this build does not serve the type.
     pub fn check(self) -> Result<()> {
         if self == Packing::F32 {
@@ -66,14 +74,6 @@ impl Packing {
     }
 }
 
-/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds
-/// are made for.)
-#[inline(always)]
-fn nearest(x: f32) -> f32 {
-    const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
-    (x + FIRST_WITHOUT_FRACTION) - FIRST_WITHOUT_FRACTION
-}
-
 /// Bytes of a matrix that are read at a time while it is packed.
 const PIECE: usize = 32 << 20;
 
@@ -95,8 +95,10 @@ impl Panels {
         let stored = if transposed { weight.tr() } else { weight.contiguous() };
         let stored = stored.to_kind(Kind::Float);
         let scales = (packing == Packing::Int8).then(|| {
-            let piece = PIECE / (inputs * size_of::<f32>()).max(1);
-            let scales = weight.split(piece.max(1) as i64, 0).into_iter().map(|rows| {
+            let rows = PIECE / (inputs * size_of::<f32>()).max(1);
+            // Stored as [in, out], rows do not lie together.
+            let rows = if transposed { outputs } else { rows };
+            let scales = weight.split(rows.max(1) as i64, 0).into_iter().map(|rows| {
                 let scales = int8_scales(&rows).to_kind(Kind::Float);
                 between();
                 Vec::<f32>::try_from(scales).expect("a number for each output")
@@ -106,13 +108,12 @@ impl Panels {
         let data = native::with_floats([&stored], |[values]| {
             let source = Source { values, inputs, outputs, transposed };
             match (packing, scales) {
-                (Packing::Bf16, _) => Data::Bf16(source.pack(|x, _| Bf16::round(x), between)),
-                (Packing::F16, _) => Data::F16(source.pack(|x, _| F16::round(x), between)),
+                (Packing::Bf16, _) => Data::Bf16(source.pack(None, between)),
+                (Packing::F16, _) => Data::F16(source.pack(None, between)),
                 (Packing::Int8, Some(scales)) => {
-                    let rounded = |x: f32, out: usize| nearest(x / scales[out]) as i8;
-                    Data::Int8(source.pack(rounded, between), scales)
+                    Data::Int8(source.pack(Some(&scales), between), scales)
                 }
-                _ => Data::F32(source.pack(|x, _| x, between)),
+                _ => Data::F32(source.pack(None, between)),
             }
         });
         Panels { data: data.expect("f32 on the CPU"), inputs, outputs }
@@ -193,8 +194,8 @@ impl Panels {
                 row = rest;
             }
         }
-        if T::IS_BF16 && many::is_better(xs.len() / inputs) {
-            let rows = many::Rows::new(xs, inputs);
+        if many::is_better(T::PARTS, xs.len() / inputs) {
+            let rows = many::Rows::new(T::PARTS, xs, inputs);
             native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
         } else {
             let rows = few::Rows::new(xs, inputs);
@@ -214,19 +215,9 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn at(&self, output: usize, input: usize) -> f32 {
-        match self.transposed {
-            true => self.values[input * self.outputs + output],
-            false => self.values[output * self.inputs + input],
-        }
-    }
-
-    /// -> panels of [in][P]; the last one is filled up with zeros.
-    fn pack<T: Number>(
-        &self,
-        number: impl Fn(f32, usize) -> T + Sync,
-        between: impl Fn(),
-    ) -> Aligned<T> {
+    /// -> panels of [in][P], of numbers divided by the scale of their output; the last one is filled up with
+    /// zeros.
+    fn pack<T: Number>(&self, scales: Option<&[f32]>, between: impl Fn()) -> Aligned<T> {
         let size = native::panel_width() * self.inputs;
         let mut packed = Aligned::zeros(self.panels() * size);
         let mut panels: Vec<(usize, &mut [T])> = packed.chunks_mut(size).enumerate().collect();
@@ -234,7 +225,7 @@ impl Source<'_> {
         while !panels.is_empty() {
             let rest = panels.split_off(piece.min(panels.len()));
             native::parallel(std::mem::replace(&mut panels, rest), |(panel, target)| {
-                self.panel(panel, target, &number);
+                self.panel(panel, target, scales);
             });
             between();
         }
@@ -245,19 +236,44 @@ impl Source<'_> {
         self.outputs.div_ceil(native::panel_width())
     }
 
-    /// Writes a panel into `target` [in][P], which holds zeros.
-    pub(super) fn panel<T>(
-        &self,
-        panel: usize,
-        target: &mut [T],
-        number: impl Fn(f32, usize) -> T,
-    ) {
-        let width = native::panel_width();
-        let columns = panel * width..((panel + 1) * width).min(self.outputs);
-        for (input, line) in target.chunks_exact_mut(width).enumerate() {
-            for (place, output) in line.iter_mut().zip(columns.clone()) {
-                *place = number(self.at(output, input), output);
+    /// Writes a panel into `target` [in][P].
+    pub(super) fn panel<T: Number>(&self, panel: usize, target: &mut [T], scales: Option<&[f32]>) {
+        native::vectorize(Pack { source: *self, panel, target, scales });
+    }
+}
+
+/// Writes a panel.
+struct Pack<'a, T> {
+    source: Source<'a>,
+    panel: usize,
+    target: &'a mut [T],
+    scales: Option<&'a [f32]>,
+}
+
+impl<T: Number> Vectorized for Pack<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(self) {
+        let Source { values, inputs, outputs, transposed } = self.source;
+        let columns = self.panel * P..((self.panel + 1) * P).min(outputs);
+        let mut scales = [1f32; P];
+        if let Some(all) = self.scales {
+            scales[..columns.len()].copy_from_slice(&all[columns.clone()]);
+        }
+        let mut line = [0f32; P];
+        for (input, target) in self.target.as_chunks_mut::<P>().0.iter_mut().enumerate() {
+            if transposed {
+                let own = &values[input * outputs..][columns.clone()];
+                line[..own.len()].copy_from_slice(own);
+            } else {
+                for (place, output) in line.iter_mut().zip(columns.clone()) {
+                    *place = values[output * inputs + input];
+                }
             }
+            let mut scaled = line;
+            if self.scales.is_some() {
+                scaled.iter_mut().zip(&scales).for_each(|(x, scale)| *x /= scale);
+            }
+            *target = T::narrow::<L, P>(scaled);
         }
     }
 }

@@ -40,9 +40,9 @@ impl Stack {
                 let values = &values[i * image..][..image];
                 let source = Source { values, inputs, outputs, transposed };
                 let data = match packing {
-                    Packing::F32 => Data::F32(pack(source, heads, |x| x)),
-                    Packing::Bf16 => Data::Bf16(pack(source, heads, Bf16::round)),
-                    Packing::F16 | Packing::Int8 => Data::F16(pack(source, heads, F16::round)),
+                    Packing::F32 => Data::F32(pack(source, heads)),
+                    Packing::Bf16 => Data::Bf16(pack(source, heads)),
+                    Packing::F16 | Packing::Int8 => Data::F16(pack(source, heads)),
                 };
                 Stack { data, heads, inputs, outputs }
             };
@@ -95,7 +95,7 @@ impl Data {
 }
 
 /// The matrices of an image, one after the other, each in panels.
-fn pack<T: Number>(all: Source, heads: usize, number: impl Fn(f32) -> T + Sync) -> Aligned<T> {
+fn pack<T: Number>(all: Source, heads: usize) -> Aligned<T> {
     let panel = native::panel_width() * all.inputs;
     let size = all.panels() * panel;
     let mut packed = Aligned::zeros(heads * size);
@@ -104,7 +104,7 @@ fn pack<T: Number>(all: Source, heads: usize, number: impl Fn(f32) -> T + Sync) 
     native::parallel(matrices, |(values, target): (&[f32], &mut [T])| {
         let source = Source { values, ..all };
         for (index, target) in target.chunks_exact_mut(panel).enumerate() {
-            source.panel(index, target, |x, _| number(x));
+            source.panel(index, target, None);
         }
     });
     packed

@@ -44,15 +44,14 @@ fn panels_give_the_product_of_what_they_keep() {
             for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
                 let panels = Panels::pack(&stored, packing);
                 assert_eq!((panels.inputs(), panels.outputs()), (inputs, outputs));
-                for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 21, 37] {
+                for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 21, 37, 81] {
                     let xs = waves(&[rows, inputs], 0.11);
                     let expected = xs.to_kind(Kind::Double).matmul(&exact.tr());
                     let found = panels.forward(&xs, None);
                     assert_eq!(found.size(), [rows, outputs]);
                     let rounding = 1e-6 * (inputs as f64).sqrt().max(1.0) * 2.0;
-                    // The matrix unit keeps 17 bits of an input.
-                    let unit = matches!(packing, Packing::Bf16 | Packing::Int8)
-                        && many::is_better(rows as usize);
+                    // The matrix unit keeps 17 bits of an input, but in f32.
+                    let unit = packing != Packing::F32 && rows >= 13 && many::is_served();
                     let inputs_kept = if unit { 2f64.powi(-17) } else { 0.0 };
                     let largest_sum =
                         largest(&xs.to_kind(Kind::Double).abs().matmul(&exact.abs().tr()));
@@ -216,4 +215,54 @@ fn layers_that_differ_or_rest_stay_apart() {
     ] {
         assert!(together(&pair, &xs).is_none());
     }
+}
+
+/// Sizes around those of a block, a group and a chunk; both ways a matrix is stored.
+#[test]
+fn matrices_as_they_lie_give_the_product() {
+    if !many::is_served() {
+        return;
+    }
+    let sizes =
+        [(1, 1, 1), (33, 1, 40), (64, 32, 32), (197, 100, 257), (70, 769, 300), (1100, 40, 33)];
+    for (rows, inputs, outputs) in sizes {
+        let xs = waves(&[rows, inputs], 0.11);
+        let weight = waves(&[outputs, inputs], 0.37);
+        let bias = waves(&[outputs], 1.3);
+        let exact = xs.to_kind(Kind::Double).matmul(&weight.to_kind(Kind::Double).tr());
+        for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
+            for bias in [None, Some(&bias)] {
+                let found = flat::linear(&xs, &stored, bias).expect("f32 on a CPU");
+                let plain = xs.linear(&stored, bias);
+                let expected = bias.map_or(exact.shallow_clone(), |bias| &exact + bias);
+                let (own, other) = (largest(&(&found - &expected)), largest(&(plain - &expected)));
+                assert!(
+                    own <= 2.0 * other + 1e-6,
+                    "{rows}x{inputs}x{outputs}: {own:e} for {other:e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_are_those_of_the_largest_weights() {
+    for (outputs, inputs) in [(1, 1), (700, 45), (33, 1000)] {
+        let weight = waves(&[outputs, inputs], 0.37);
+        let expected = weight.abs().amax([1], false).to_kind(Kind::Double) / 127.0;
+        let every_other = Tensor::zeros([outputs, 2 * inputs], (Kind::Float, Device::Cpu));
+        let strided = every_other.slice(1, 0, None, 2);
+        strided.shallow_clone().copy_(&weight);
+        for stored in [weight.shallow_clone(), weight.tr().contiguous().tr(), strided] {
+            let scales = int8_scales(&stored);
+            assert_eq!(scales, expected);
+            let numbers = whole_numbers(&stored, &scales);
+            assert_eq!((numbers.kind(), numbers.size()), (Kind::Int8, vec![outputs, inputs]));
+            let back = numbers.to_kind(Kind::Double) * scales.unsqueeze(1);
+            let apart = (back - &weight).abs() / scales.unsqueeze(1);
+            assert!(apart.max().double_value(&[]) <= 0.5 + 1e-5);
+        }
+    }
+    let nothing = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+    assert_eq!(int8_scales(&nothing), Tensor::ones([2], (Kind::Double, Device::Cpu)));
 }

@@ -1,0 +1,278 @@
+//! The matrix unit of some CPUs (AMX): products of tiles of 16-bit numbers with f32 sums.
+//!
+//! A number of more bits is a sum of numbers of 16, its parts, and a product of sums one of several
+//! products. Everything here is in the unit's own shapes: 16 rows, 32 inputs a step, and 32 outputs, which
+//! are two tiles side by side and as many as a panel has on a CPU with such a unit.
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Henry, Tang
+//! and Heinecke, Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations
+//! (2019).
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod unit;
+
+/// Rows of a block.
+pub const TILE_ROWS: usize = 16;
+
+/// Inputs of a step.
+pub const TILE_INPUTS: usize = 32;
+
+/// Outputs of a block.
+pub const TILE_OUTPUTS: usize = 32;
+
+/// How many bf16 stand for a number of the rows and for one of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Panels that bf16 holds; two for the rows, which keep 17 bits of them. Two products.
+    Bf16,
+    /// Two each, which hold binary16 and 17 bits of the rows. Three products.
+    F16,
+    /// Three each, which hold f32. Six products: what is left out is below f32's own rounding.
+    F32,
+}
+
+impl Parts {
+    /// Of a number of the rows.
+    pub const fn of_rows(self) -> usize {
+        match self {
+            Parts::Bf16 | Parts::F16 => 2,
+            Parts::F32 => 3,
+        }
+    }
+
+    /// Of a number of a panel.
+    pub const fn of_panel(self) -> usize {
+        match self {
+            Parts::Bf16 => 1,
+            Parts::F16 => 2,
+            Parts::F32 => 3,
+        }
+    }
+}
+
+/// One part of a step of the inputs of 16 rows.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct RowsTile(pub [[u32; TILE_INPUTS / 2]; TILE_ROWS]);
+
+/// One part of a step of a panel: for each pair of inputs the 32 outputs, each as two bf16 (the first input
+/// below).
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct PanelTile(pub [[u32; TILE_OUTPUTS]; TILE_INPUTS / 2]);
+
+/// Sums of a block.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct Sums(pub [[f32; TILE_OUTPUTS]; TILE_ROWS]);
+
+impl RowsTile {
+    pub const ZERO: RowsTile = RowsTile([[0; TILE_INPUTS / 2]; TILE_ROWS]);
+}
+
+impl PanelTile {
+    pub const ZERO: PanelTile = PanelTile([[0; TILE_OUTPUTS]; TILE_INPUTS / 2]);
+}
+
+impl Sums {
+    pub const ZERO: Sums = Sums([[0.0; TILE_OUTPUTS]; TILE_ROWS]);
+}
+
+/// The bits of the bf16 nearest to x (ties to even), as f32. Not for NaN, which may become infinite.
+#[inline(always)]
+fn bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000
+}
+
+/// x as the sum of N bf16, the largest first, each in the upper half of its bits. Three hold every x, and
+/// are its bits cut in three; two come nearest to it.
+#[inline(always)]
+pub fn parts<const N: usize>(x: f32) -> [u32; N] {
+    let mut rest = x;
+    let mut found = [0; N];
+    for part in &mut found {
+        *part = if N < 3 { bf16(rest) } else { rest.to_bits() & 0xffff_0000 };
+        rest -= f32::from_bits(*part);
+    }
+    found
+}
+
+/// Two bf16, each in the upper half of its bits, as the unit takes a pair of inputs.
+#[inline(always)]
+pub fn pair(first: u32, second: u32) -> u32 {
+    (first >> 16) | (second & 0xffff_0000)
+}
+
+/// True if this CPU has such a unit and the system lets this process use it.
+pub fn has_tiles() -> bool {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    return unit::allowed();
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    false
+}
+
+/// Adds to the sums of two blocks of rows (to 0, if `from_zero`) the products of their inputs with those of a
+/// panel, each with all parts of a step one after the other, the largest first.
+///
+/// # Panics
+/// Where there is no such unit, and where the three are not of one number of whole steps, or of none.
+pub fn add_tiles(
+    parts: Parts,
+    rows: [&[RowsTile]; 2],
+    panel: &[PanelTile],
+    sums: [&mut Sums; 2],
+    from_zero: bool,
+) {
+    assert!(has_tiles(), "this CPU has no matrix unit");
+    let steps = panel.len() / parts.of_panel();
+    assert_eq!(panel.len(), steps * parts.of_panel(), "whole steps");
+    assert!(rows.iter().all(|rows| rows.len() == steps * parts.of_rows()), "as many as the panel");
+    assert!(steps > 0, "a product of something");
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: the unit is there and allowed; each pointer is to as many steps as the panel has, and the
+    // sums are of one block each.
+    unsafe {
+        let rows = rows.map(<[RowsTile]>::as_ptr);
+        match parts {
+            Parts::Bf16 => unit::bf16(rows, panel.as_ptr(), steps, sums, from_zero),
+            Parts::F16 => unit::f16(rows, panel.as_ptr(), steps, sums, from_zero),
+            Parts::F32 => unit::f32(rows, panel.as_ptr(), steps, sums, from_zero),
+        }
+    }
+}
+
+/// Rows become columns.
+///
+/// # Panics
+/// Where there is no such unit.
+pub fn transposed(square: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
+    assert!(has_tiles(), "this CPU has no matrix unit");
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: a CPU with such a unit has AVX-512, which `allowed` asks for too.
+    return unsafe { unit::transposed(square) };
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    *square
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: usize = 3;
+    const ALL: [Parts; 3] = [Parts::Bf16, Parts::F16, Parts::F32];
+
+    /// x in so many parts.
+    fn split(x: f32, count: usize) -> Vec<u32> {
+        match count {
+            1 => parts::<1>(x).to_vec(),
+            2 => parts::<2>(x).to_vec(),
+            _ => parts::<3>(x).to_vec(),
+        }
+    }
+
+    fn block(count: usize, x: impl Fn(usize, usize) -> f32) -> Vec<RowsTile> {
+        let mut tiles = vec![RowsTile::ZERO; STEPS * count];
+        for (input, row) in
+            (0..STEPS * 16).flat_map(|pair| (0..TILE_ROWS).map(move |row| (pair, row)))
+        {
+            let (first, second) =
+                (split(x(row, input * 2), count), split(x(row, input * 2 + 1), count));
+            for part in 0..count {
+                tiles[input / 16 * count + part].0[row][input % 16] =
+                    pair(first[part], second[part]);
+            }
+        }
+        tiles
+    }
+
+    fn panel(count: usize, weight: impl Fn(usize, usize) -> f32) -> Vec<PanelTile> {
+        let mut tiles = vec![PanelTile::ZERO; STEPS * count];
+        for (input, output) in
+            (0..STEPS * 16).flat_map(|pair| (0..TILE_OUTPUTS).map(move |output| (pair, output)))
+        {
+            let (first, second) = (
+                split(weight(output, input * 2), count),
+                split(weight(output, input * 2 + 1), count),
+            );
+            for part in 0..count {
+                tiles[input / 16 * count + part].0[input % 16][output] =
+                    pair(first[part], second[part]);
+            }
+        }
+        tiles
+    }
+
+    /// Numbers of as many bits as each type holds, against sums in f64.
+    #[test]
+    fn tiles_add_up_what_rows_and_panels_hold() {
+        if !has_tiles() {
+            return; // what it does instead is tested with the panels
+        }
+        for parts in ALL {
+            // So many bits of a weight are not 0.
+            let bits = match parts {
+                Parts::Bf16 => 8,
+                Parts::F16 => 11,
+                Parts::F32 => 24,
+            };
+            let wave = |i: usize| (i as f64 * 0.7312).sin() as f32;
+            let x = |row: usize, input: usize| wave(row * 131 + input * 7);
+            let weight = |output: usize, input: usize| {
+                let places = 2f32.powi(bits - 1);
+                (wave(output * 57 + input * 3) * places).round() / places
+            };
+            let rows = block(parts.of_rows(), x);
+            let more = block(parts.of_rows(), |row, input| x(row + TILE_ROWS, input));
+            let panel = panel(parts.of_panel(), weight);
+            let mut sums = [Sums::ZERO, Sums::ZERO];
+            sums[1].0[2][5] = 1000.0;
+            let [first, second] = &mut sums;
+            add_tiles(parts, [&rows, &more], &panel, [first, second], false);
+            let mut others = [Sums([[7.0; TILE_OUTPUTS]; TILE_ROWS]), sums[1].clone()];
+            add_tiles(parts, [&rows, &more], &panel, others.each_mut(), true);
+            assert_eq!(others[0].0, sums[0].0);
+            let bound = if parts == Parts::F32 { 4e-6 } else { 1e-4 };
+            for row in 0..2 * TILE_ROWS {
+                for output in 0..TILE_OUTPUTS {
+                    let product =
+                        |input| f64::from(x(row, input)) * f64::from(weight(output, input));
+                    let mut expected: f64 = (0..STEPS * TILE_INPUTS).map(product).sum();
+                    let found = sums[row / TILE_ROWS].0[row % TILE_ROWS][output];
+                    let mut bound = bound;
+                    if (row, output) == (18, 5) {
+                        (expected, bound) = (expected + 1000.0, 1e-3);
+                    }
+                    let error = (f64::from(found) - expected).abs();
+                    assert!(error < bound, "{parts:?}, row {row}, output {output}: {error:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn squares_are_transposed() {
+        if has_tiles() {
+            let square =
+                std::array::from_fn(|row| std::array::from_fn(|column| (row * 16 + column) as u32));
+            let found = transposed(&square);
+            for (row, column) in (0..256).map(|i| (i / 16, i % 16)) {
+                assert_eq!(found[row][column], square[column][row]);
+            }
+        }
+    }
+
+    #[test]
+    fn three_parts_keep_all_bits_and_two_17() {
+        let sum = |parts: &[u32]| parts.iter().map(|part| f32::from_bits(*part)).sum::<f32>();
+        for i in 1..10_000u32 {
+            let x = f32::from_bits(0x3a00_0000 + i.wrapping_mul(2_654_435_761) % 0x0a00_0000);
+            for x in [x, -x] {
+                let two = sum(&parts::<2>(x));
+                assert!((two - x).abs() <= x.abs() * 2f32.powi(-17), "{x} became {two}");
+                assert_eq!(sum(&parts::<3>(x)), x);
+            }
+        }
+        assert_eq!(parts::<3>(0.0), [0; 3]);
+        assert!(f32::from_bits(parts::<3>(f32::NAN)[0]).is_nan());
+    }
+}

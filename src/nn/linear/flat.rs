@@ -1,0 +1,167 @@
+//! Dense layers over matrices as they lie in memory: in f32 as they were read, and in f16.
+
+use tch::{Device, Kind, Tensor};
+
+use super::Storage;
+use super::number::{Aligned, F16, Number};
+use super::tiled::{self, Matrix, wide};
+use crate::native::{self, Lanes, Vectorized};
+use crate::nn::precision::{self, low};
+
+/// A matrix [out, in] in f16, stored as it was or turned over.
+pub(super) struct Flat {
+    values: Aligned<F16>,
+    inputs: usize,
+    outputs: usize,
+    storage: Storage,
+}
+
+impl Flat {
+    /// W [out, in] (f32, CPU, any strides). For CPUs that `many::is_served` names.
+    pub(super) fn pack(weight: &Tensor) -> Self {
+        let (outputs, inputs) = weight.size2().expect("a matrix");
+        let (stored, storage) = stored(weight);
+        let stored = stored.to_kind(Kind::Float).contiguous();
+        let mut values = Aligned::zeros(stored.numel());
+        native::with_floats([&stored], |[numbers]| {
+            let pieces = numbers.chunks(PIECE).zip(values.chunks_mut(PIECE)).collect();
+            native::parallel(pieces, |(numbers, target)| {
+                native::vectorize(Narrow { numbers, target });
+            });
+        })
+        .expect("contiguous f32 on the CPU");
+        Flat { values, inputs: inputs as usize, outputs: outputs as usize, storage }
+    }
+
+    pub(super) fn inputs(&self) -> i64 {
+        self.inputs as i64
+    }
+
+    pub(super) fn outputs(&self) -> i64 {
+        self.outputs as i64
+    }
+
+    /// x·Wᵀ + b. xs [.., in], b [out] -> [.., out], f32
+    pub(super) fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let Flat { values, inputs, outputs, storage } = self;
+        let transposed = *storage == Storage::InOut;
+        let matrix = Matrix { values, rows: *outputs, inner: *inputs, transposed };
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
+        let found = with_rows(&xs.to_kind(Kind::Float), matrix, bias.as_ref());
+        found.expect("contiguous f32 on the CPU")
+    }
+}
+
+/// Numbers that one thread narrows at a time.
+const PIECE: usize = 1 << 18;
+
+struct Narrow<'a> {
+    numbers: &'a [f32],
+    target: &'a mut [F16],
+}
+
+impl Vectorized for Narrow<'_> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(self) {
+        for (numbers, target) in self.numbers.chunks(P).zip(self.target.chunks_mut(P)) {
+            let narrow = F16::narrow::<L, P>(wide::<f32, L, P>(numbers));
+            target.copy_from_slice(&narrow[..target.len()]);
+        }
+    }
+}
+
+/// A matrix [out, in] as it lies in memory.
+fn stored(matrix: &Tensor) -> (Tensor, Storage) {
+    match !matrix.is_contiguous() && matrix.tr().is_contiguous() {
+        true => (matrix.tr(), Storage::InOut),
+        false => (matrix.shallow_clone(), Storage::OutIn),
+    }
+}
+
+/// True where the matrix unit serves these rows best. xs [.., in]
+fn is_tiled(xs: &Tensor, outputs: i64) -> bool {
+    let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
+    xs.device() == Device::Cpu
+        && xs.kind() == Kind::Float
+        && tiled::is_better(xs.numel() / inputs as usize, outputs as usize)
+}
+
+/// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
+const FEW_ROWS: i64 = 8;
+
+/// x·Wᵀ + b. x [.., in], W [out, in] (any strides), b [out] -> [.., out]
+pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if precision::is_mixed() {
+        let bias = bias.map(low);
+        return low(xs).linear(&low(weight), bias.as_ref());
+    }
+    let size = xs.size();
+    let inputs = size[size.len() - 1];
+    let rows = xs.numel() as i64 / inputs.max(1);
+    if is_tiled(xs, weight.size()[0])
+        && let Some(found) = linear(xs, weight, bias)
+    {
+        return found;
+    }
+    let plain = xs.device() != Device::Cpu
+        || xs.kind() != Kind::Float
+        || rows == 1
+        || rows > FEW_ROWS
+        // GPT-2's storage is the other way round, where `linear` has nothing to gain.
+        || !weight.is_contiguous()
+        || xs.requires_grad()
+        || weight.requires_grad();
+    if plain {
+        return xs.linear(weight, bias);
+    }
+    // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
+    let product = weight.matmul(&xs.reshape([rows, inputs]).tr()).tr(); // [rows, out]
+    let product = match bias {
+        Some(bias) => product + bias,
+        None => product,
+    };
+    let mut size = size;
+    if let Some(last) = size.last_mut() {
+        *last = weight.size()[0];
+    }
+    product.reshape(size)
+}
+
+/// x·Wᵀ + b where nobody asks for gradients; None where this is not for f32 on a CPU.
+/// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
+pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+    let (outputs, inputs) = weight.size2().ok()?;
+    let asked = |xs: &Tensor| xs.requires_grad();
+    if asked(xs) || asked(weight) || bias.is_some_and(asked) {
+        return None;
+    }
+    let (stored, storage) = stored(weight);
+    native::with_floats([&stored], |[values]| {
+        let (rows, inner) = (outputs as usize, inputs as usize);
+        let transposed = storage == Storage::InOut;
+        with_rows(xs, Matrix { values, rows, inner, transposed }, bias)
+    })?
+}
+
+/// The product with the rows of a tensor. xs [.., in], W [out, in], b [out] -> [.., out]
+fn with_rows<T: Number>(xs: &Tensor, weight: Matrix<T>, bias: Option<&Tensor>) -> Option<Tensor> {
+    let mut size = xs.size();
+    *size.last_mut()? = weight.rows as i64;
+    let xs = xs.contiguous();
+    let out = Tensor::empty(&size, (Kind::Float, Device::Cpu));
+    if out.numel() == 0 {
+        return Some(out);
+    }
+    let run = |values: &[f32], bias: Option<&[f32]>, out: &mut [f32]| {
+        let rows = values.len() / weight.inner;
+        let rows = Matrix { values, rows, inner: weight.inner, transposed: false };
+        tiled::product(rows, weight, bias, out);
+    };
+    match bias {
+        None => native::with_floats([&xs, &out], |[xs, out]| run(xs, None, out)),
+        Some(bias) => {
+            native::with_floats([&xs, bias, &out], |[xs, bias, out]| run(xs, Some(bias), out))
+        }
+    }?;
+    Some(out)
+}

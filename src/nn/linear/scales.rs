@@ -1,0 +1,116 @@
+//! Weights as whole numbers of 8 bits with a scale for each output.
+
+use tch::{Kind, Tensor};
+
+use super::number::Number;
+use super::tiled::wide;
+use crate::native::{self, Lanes, Vectorized};
+
+/// Numbers that one thread reads at a time.
+const PIECE: usize = 1 << 18;
+
+/// The scale of each output: its largest weight becomes 127. W [out, in] -> [out], f64
+pub fn int8_scales(weight: &Tensor) -> Tensor {
+    let largest = largest(weight).to_kind(Kind::Double) / 127.0;
+    largest.where_self(&largest.gt(0.0), &largest.ones_like())
+}
+
+/// The largest |w| of each output. W [out, in] -> [out]
+fn largest(weight: &Tensor) -> Tensor {
+    let transposed = !weight.is_contiguous();
+    let stored = if transposed { weight.tr() } else { weight.shallow_clone() };
+    let found = native::with_floats([&stored], |[values]| {
+        let (outputs, inputs) = (weight.size()[0] as usize, weight.size()[1] as usize);
+        let mut found = vec![0f32; outputs];
+        let share = if transposed { LINE } else { PIECE.div_ceil(inputs.max(1)) };
+        let pieces = found.chunks_mut(share).enumerate();
+        native::parallel(pieces.collect(), |(piece, found)| {
+            let first = piece * share;
+            native::vectorize(Largest { values, inputs, outputs, transposed, first, found });
+        });
+        Tensor::from_slice(&found)
+    });
+    // Not the largest of |W|, which would be a second matrix.
+    found.unwrap_or_else(|| weight.amin([1], false).neg().maximum(&weight.amax([1], false)))
+}
+
+/// Outputs of a matrix stored as [in, out] that one thread reads at a time.
+const LINE: usize = 512;
+
+/// The largest |w| of some outputs, from `first` on.
+struct Largest<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    outputs: usize,
+    transposed: bool,
+    first: usize,
+    found: &'a mut [f32],
+}
+
+impl Vectorized for Largest<'_> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(self) {
+        let Largest { values, inputs, outputs, transposed, first, found } = self;
+        if transposed {
+            for line in values.chunks_exact(outputs) {
+                raise(found, &line[first..first + found.len()]);
+            }
+            return;
+        }
+        for (row, found) in values[first * inputs..].chunks_exact(inputs).zip(found) {
+            let mut largest = [0f32; P];
+            for xs in row.chunks(P) {
+                raise(&mut largest, &wide::<f32, L, P>(xs));
+            }
+            *found = largest.into_iter().fold(0.0, f32::max);
+        }
+    }
+}
+
+/// Each becomes |x| where that is larger.
+#[inline(always)]
+fn raise(largest: &mut [f32], xs: &[f32]) {
+    for (largest, x) in largest.iter_mut().zip(xs) {
+        *largest = if x.abs() > *largest { x.abs() } else { *largest };
+    }
+}
+
+/// W divided by its scales and rounded. W [out, in] (f32, CPU, any strides), scales [out] -> [out, in], 8 bits
+pub fn whole_numbers(weight: &Tensor, scales: &Tensor) -> Tensor {
+    let (weight, scales) = (weight.contiguous(), scales.to_kind(Kind::Float));
+    let numbers = native::with_floats([&weight, &scales], |[values, scales]| {
+        let inputs = weight.size()[1] as usize;
+        let mut numbers = vec![0i8; values.len()];
+        let rows = PIECE.div_ceil(inputs.max(1));
+        let pieces = values.chunks(rows * inputs).zip(numbers.chunks_mut(rows * inputs));
+        native::parallel(
+            pieces.zip(scales.chunks(rows)).collect(),
+            |((values, numbers), scales)| {
+                native::vectorize(Round { values, inputs, scales, numbers });
+            },
+        );
+        Tensor::from_slice(&numbers).reshape(weight.size())
+    });
+    numbers.expect("contiguous f32 on the CPU")
+}
+
+struct Round<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    scales: &'a [f32],
+    numbers: &'a mut [i8],
+}
+
+impl Vectorized for Round<'_> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(self) {
+        let rows =
+            self.values.chunks_exact(self.inputs).zip(self.numbers.chunks_exact_mut(self.inputs));
+        for ((row, numbers), scale) in rows.zip(self.scales) {
+            for (xs, numbers) in row.chunks(P).zip(numbers.chunks_mut(P)) {
+                let narrow = i8::narrow::<L, P>(wide::<f32, L, P>(xs).map(|x| x / scale));
+                numbers.copy_from_slice(&narrow[..numbers.len()]);
+            }
+        }
+    }
+}

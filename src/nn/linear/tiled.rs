@@ -1,0 +1,293 @@
+//! Products of two matrices as they lie in memory, by the matrix unit of the CPU.
+//!
+//! Blocks of both are cut into parts (`native::Parts`) on the way, so that what is read lies in the cache of
+//! a core: a chunk of the inputs of the task's rows, and of that chunk a few panels of outputs at a time.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::many::is_served;
+use super::number::Number;
+use crate::native::{
+    self, Lanes, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
+};
+
+/// Rows of a block: two of the unit's.
+const BLOCK: usize = 2 * TILE_ROWS;
+
+/// Steps of a chunk of the inputs, and panels of a group: 1.2 MB in three parts.
+const CHUNK: usize = 24;
+const GROUP: usize = 8;
+
+/// Rows of a task at most, so that a chunk of them is not larger than a few megabytes.
+const TASK_ROWS: usize = 1024;
+
+/// Products of numbers below which a second thread costs more than it brings.
+const WORTH_A_THREAD: usize = 1 << 18;
+
+/// A matrix [rows, inner].
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a, T> {
+    pub values: &'a [T],
+    pub rows: usize,
+    pub inner: usize,
+    /// True: stored as [inner, rows]. False: [rows, inner].
+    pub transposed: bool,
+}
+
+/// True where `product` is faster than what libtorch does (measured): to cut the numbers of a block into parts
+/// takes as long as a product of it, and is done for rows and columns, where products are of each with each.
+pub(super) fn is_better(rows: usize, columns: usize) -> bool {
+    const EACH: usize = 120;
+    rows * columns >= EACH * (rows + columns) && is_served()
+}
+
+/// a·bᵀ + bias. a [M, K], b [N, K], bias [N] -> out [M, N]
+pub(super) fn product<T: Number>(
+    a: Matrix<f32>,
+    b: Matrix<T>,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    debug_assert_eq!((a.inner, out.len()), (b.inner, a.rows * b.rows));
+    let threads = tch::get_num_threads().max(1) as usize;
+    let worth = (a.rows * b.rows * a.inner / WORTH_A_THREAD).clamp(1, threads);
+    let (down, across) = grid(a.rows, b.rows, worth);
+    let border = |size: usize, unit: usize, part: usize, parts: usize| {
+        (size.div_ceil(unit) * part / parts * unit).min(size)
+    };
+    let mut tasks = Vec::with_capacity(down * across);
+    let mut rest = out;
+    for part in 0..down {
+        let rows = border(a.rows, BLOCK, part, down)..border(a.rows, BLOCK, part + 1, down);
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * b.rows);
+        rest = others;
+        let edges = |part| border(b.rows, TILE_OUTPUTS, part, across);
+        let first = tasks.len();
+        tasks.extend((0..across).map(|part| Task {
+            a,
+            b,
+            bias,
+            rows: rows.clone(),
+            columns: edges(part)..edges(part + 1),
+            out: Vec::with_capacity(rows.len()),
+        }));
+        for mut row in own.chunks_exact_mut(b.rows) {
+            for task in &mut tasks[first..] {
+                let (own, rest) = row.split_at_mut(task.columns.len());
+                task.out.push(own);
+                row = rest;
+            }
+        }
+    }
+    native::parallel(tasks, native::vectorize);
+}
+
+/// Into how many parts the rows and the columns are divided for so many threads.
+fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
+    /// What it takes to cut a row's and a column's numbers, by what a product of a block takes.
+    const CUT: usize = 1;
+    const PRODUCT: usize = 1;
+    let (blocks, panels) = (rows.div_ceil(BLOCK), columns.div_ceil(TILE_OUTPUTS));
+    let cost = |&(down, across): &(usize, usize)| {
+        let (blocks, panels) = (blocks.div_ceil(down), panels.div_ceil(across));
+        blocks * panels * PRODUCT + (blocks + panels) * CUT
+    };
+    let ways =
+        (1..=threads.min(panels)).map(|across| (threads.div_ceil(across).min(blocks), across));
+    let (down, across) = ways.min_by_key(cost).unwrap_or((1, 1));
+    (down.max(rows.div_ceil(TASK_ROWS)), across)
+}
+
+/// Some rows and columns of the result.
+struct Task<'a, T> {
+    a: Matrix<'a, f32>,
+    b: Matrix<'a, T>,
+    bias: Option<&'a [f32]>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// The task's columns of each of its rows.
+    out: Vec<&'a mut [f32]>,
+}
+
+thread_local! {
+    /// What the blocks of a chunk become: kept, as it is as large for the next product.
+    static ROOM: RefCell<(Vec<RowsTile>, Vec<PanelTile>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl<T: Number> Vectorized for Task<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(mut self) {
+        // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
+        let (mut rows, mut panels) = ROOM.take();
+        let blocks = self.rows.len().div_ceil(BLOCK) * 2;
+        rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
+        panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
+        // Chunks of about one size: each costs a pass over the results.
+        let steps = self.a.inner.div_ceil(TILE_INPUTS);
+        let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
+        for first in (0..self.a.inner).step_by(chunk) {
+            let inner = first..(first + chunk).min(self.a.inner);
+            match T::PARTS.of_rows() {
+                2 => self.cut_rows::<L, 2>(&inner, &mut rows),
+                _ => self.cut_rows::<L, 3>(&inner, &mut rows),
+            }
+            for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
+                let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
+                match T::PARTS.of_panel() {
+                    1 => self.cut_panels::<L, 1>(&inner, &columns, &mut panels),
+                    2 => self.cut_panels::<L, 2>(&inner, &columns, &mut panels),
+                    _ => self.cut_panels::<L, 3>(&inner, &columns, &mut panels),
+                }
+                self.add(&inner, &columns, &rows, &panels);
+            }
+        }
+        ROOM.set((rows, panels));
+    }
+}
+
+/// Steps of a chunk.
+fn steps(inner: &Range<usize>) -> usize {
+    inner.len().div_ceil(TILE_INPUTS)
+}
+
+impl<T: Number> Task<'_, T> {
+    /// -> [block of 16][step][part]
+    #[inline(always)]
+    fn cut_rows<L: Lanes, const N: usize>(&self, inner: &Range<usize>, tiles: &mut [RowsTile]) {
+        let blocks = (self.rows.start..self.rows.end.next_multiple_of(BLOCK)).step_by(TILE_ROWS);
+        let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+        for row in blocks {
+            for k in inner.clone().step_by(TILE_INPUTS) {
+                let Some(target) = targets.next() else { return };
+                let squares = squares::<f32, L, N>(&self.a, row..self.rows.end, k..inner.end);
+                for (tile, square) in target.iter_mut().zip(&squares) {
+                    tile.0 = if self.a.transposed { native::transposed(square) } else { *square };
+                }
+            }
+        }
+    }
+
+    /// -> [panel][step][part]
+    #[inline(always)]
+    fn cut_panels<L: Lanes, const N: usize>(
+        &self,
+        inner: &Range<usize>,
+        columns: &Range<usize>,
+        tiles: &mut [PanelTile],
+    ) {
+        let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+        for column in columns.clone().step_by(TILE_OUTPUTS) {
+            for k in inner.clone().step_by(TILE_INPUTS) {
+                let Some(target) = targets.next() else { return };
+                for half in [0, TILE_OUTPUTS / 2] {
+                    let own = (column + half).min(columns.end)..columns.end;
+                    let squares = squares::<T, L, N>(&self.b, own, k..inner.end);
+                    for (tile, square) in target.iter_mut().zip(&squares) {
+                        let square =
+                            if self.b.transposed { *square } else { native::transposed(square) };
+                        for (line, own) in tile.0.iter_mut().zip(&square) {
+                            line[half..half + TILE_OUTPUTS / 2].copy_from_slice(own);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the products of a chunk of the inputs to the results in a group of columns.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        inner: &Range<usize>,
+        columns: &Range<usize>,
+        rows: &[RowsTile],
+        panels: &[PanelTile],
+    ) {
+        let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
+        let rows = rows.chunks_exact(steps(inner) * T::PARTS.of_rows());
+        let blocks: Vec<&[RowsTile]> = rows.take(self.rows.len().div_ceil(BLOCK) * 2).collect();
+        let mut sums = [Sums::ZERO, Sums::ZERO];
+        for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.out.chunks_mut(BLOCK)) {
+            let panels = panels.chunks_exact(steps(inner) * T::PARTS.of_panel());
+            for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
+                let width = TILE_OUTPUTS.min(columns.end - column);
+                let bias = self.bias.filter(|_| is_last).map(|bias| &bias[column..][..width]);
+                let own = column - self.columns.start;
+                if !is_first {
+                    for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
+                        sums[..width].copy_from_slice(&row[own..][..width]);
+                    }
+                }
+                native::add_tiles(T::PARTS, *block, panel, sums.each_mut(), is_first);
+                for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
+                    let row = &mut row[own..][..width];
+                    match bias {
+                        None => row.copy_from_slice(&sums[..width]),
+                        Some(bias) => {
+                            let all = row.iter_mut().zip(&*sums).zip(bias);
+                            all.for_each(|((place, sum), bias)| *place = sum + bias);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows of two blocks.
+#[inline(always)]
+fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS]> {
+    sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
+}
+
+/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them: each
+/// [row][pair of inner places], where the matrix is transposed [pair][row].
+#[inline(always)]
+fn squares<T: Number, L: Lanes, const N: usize>(
+    matrix: &Matrix<T>,
+    rows: Range<usize>,
+    inner: Range<usize>,
+) -> [[[u32; 16]; 16]; N] {
+    let mut squares = [[[0; 16]; 16]; N];
+    let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
+    if height == 0 {
+        return squares;
+    }
+    if matrix.transposed {
+        let line = |k: usize| match k < width {
+            true => {
+                let start = (inner.start + k) * matrix.rows + rows.start;
+                wide::<T, L, 16>(&matrix.values[start..start + height])
+            }
+            false => [0.0; 16],
+        };
+        for pair in 0..width.div_ceil(2) {
+            let parts = L::interleaved::<N>(&line(pair * 2), &line(pair * 2 + 1));
+            for (square, parts) in squares.iter_mut().zip(parts) {
+                square[pair] = parts;
+            }
+        }
+    } else {
+        for row in 0..height {
+            let start = (rows.start + row) * matrix.inner + inner.start;
+            let parts =
+                L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]));
+            for (square, parts) in squares.iter_mut().zip(parts) {
+                square[row] = parts;
+            }
+        }
+    }
+    squares
+}
+
+/// Numbers as f32, followed by zeros.
+#[inline(always)]
+pub(super) fn wide<T: Number, L: Lanes, const W: usize>(numbers: &[T]) -> [f32; W] {
+    if let Ok(all) = <&[T; W]>::try_from(numbers) {
+        return T::widen::<L, W>(all);
+    }
+    let mut all = [T::default(); W];
+    all[..numbers.len()].copy_from_slice(numbers);
+    T::widen::<L, W>(&all)
+}
