@@ -1,7 +1,9 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
-//! libraries at run time; in the rooms beside it vector units, libtorch's threads and its operators.
+//! libraries at run time; in the rooms beside it vector units (and an exponential for them), libtorch's
+//! threads and its operators.
 #![allow(unsafe_code)]
 
+mod exp;
 mod operators;
 mod threads;
 mod tiles;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
+pub use exp::exp;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
