@@ -2,9 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::Storage;
-use super::number::{Aligned, F16, Number};
-use super::tiled::{self, Matrix, wide};
+use super::number::{Aligned, F16, Number, narrow_all};
+use super::tiled::{self, Matrix};
+use super::{Storage, over_rows};
 use crate::native::{self, Lanes, Vectorized};
 use crate::nn::precision::{self, low};
 
@@ -20,7 +20,7 @@ impl Flat {
     /// W [out, in] (f32, CPU, any strides). For CPUs that `many::is_served` names.
     pub(super) fn pack(weight: &Tensor) -> Self {
         let (outputs, inputs) = weight.size2().expect("a matrix");
-        let (stored, storage) = stored(weight);
+        let (stored, storage) = Storage::of(weight);
         let stored = stored.to_kind(Kind::Float).contiguous();
         let mut values = Aligned::zeros(stored.numel());
         native::with_floats([&stored], |[numbers]| {
@@ -46,9 +46,9 @@ impl Flat {
         let Flat { values, inputs, outputs, storage } = self;
         let transposed = *storage == Storage::InOut;
         let matrix = Matrix { values, rows: *outputs, inner: *inputs, transposed };
-        let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
         let found = with_rows(&xs.to_kind(Kind::Float), matrix, bias.as_ref());
-        found.expect("contiguous f32 on the CPU")
+        found.expect("f32 on the CPU")
     }
 }
 
@@ -63,27 +63,8 @@ struct Narrow<'a> {
 impl Vectorized for Narrow<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        for (numbers, target) in self.numbers.chunks(P).zip(self.target.chunks_mut(P)) {
-            let narrow = F16::narrow::<L, P>(wide::<f32, L, P>(numbers));
-            target.copy_from_slice(&narrow[..target.len()]);
-        }
+        narrow_all::<F16, L, P>(self.numbers, self.target, |x| x);
     }
-}
-
-/// A matrix [out, in] as it lies in memory.
-fn stored(matrix: &Tensor) -> (Tensor, Storage) {
-    match !matrix.is_contiguous() && matrix.tr().is_contiguous() {
-        true => (matrix.tr(), Storage::InOut),
-        false => (matrix.shallow_clone(), Storage::OutIn),
-    }
-}
-
-/// True where the matrix unit serves these rows best. xs [.., in]
-fn is_tiled(xs: &Tensor, outputs: i64) -> bool {
-    let inputs = xs.size().last().map_or(1, |inputs| (*inputs).max(1));
-    xs.device() == Device::Cpu
-        && xs.kind() == Kind::Float
-        && tiled::is_better(xs.numel() / inputs as usize, outputs as usize)
 }
 
 /// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
@@ -98,20 +79,21 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
-    if is_tiled(xs, weight.size()[0])
+    let is_served = xs.device() == Device::Cpu && xs.kind() == Kind::Float;
+    if is_served
+        && tiled::is_better(rows as usize, weight.size()[0] as usize)
         && let Some(found) = linear(xs, weight, bias)
     {
         return found;
     }
-    let plain = xs.device() != Device::Cpu
-        || xs.kind() != Kind::Float
+    let is_plain = !is_served
         || rows == 1
         || rows > FEW_ROWS
         // GPT-2's storage is the other way round, where `linear` has nothing to gain.
         || !weight.is_contiguous()
         || xs.requires_grad()
         || weight.requires_grad();
-    if plain {
+    if is_plain {
         return xs.linear(weight, bias);
     }
     // At decode sizes `linear` leaves half of the memory bandwidth unused; W·xᵀ does not.
@@ -135,7 +117,7 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
     if asked(xs) || asked(weight) || bias.is_some_and(asked) {
         return None;
     }
-    let (stored, storage) = stored(weight);
+    let (stored, storage) = Storage::of(weight);
     native::with_floats([&stored], |[values]| {
         let (rows, inner) = (outputs as usize, inputs as usize);
         let transposed = storage == Storage::InOut;
@@ -145,23 +127,8 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
 
 /// The product with the rows of a tensor. xs [.., in], W [out, in], b [out] -> [.., out]
 fn with_rows<T: Number>(xs: &Tensor, weight: Matrix<T>, bias: Option<&Tensor>) -> Option<Tensor> {
-    let mut size = xs.size();
-    *size.last_mut()? = weight.rows as i64;
-    let xs = xs.contiguous();
-    let out = Tensor::empty(&size, (Kind::Float, Device::Cpu));
-    if out.numel() == 0 {
-        return Some(out);
-    }
-    let run = |values: &[f32], bias: Option<&[f32]>, out: &mut [f32]| {
-        let rows = values.len() / weight.inner;
-        let rows = Matrix { values, rows, inner: weight.inner, transposed: false };
-        tiled::product(rows, weight, bias, out);
-    };
-    match bias {
-        None => native::with_floats([&xs, &out], |[xs, out]| run(xs, None, out)),
-        Some(bias) => {
-            native::with_floats([&xs, bias, &out], |[xs, bias, out]| run(xs, Some(bias), out))
-        }
-    }?;
-    Some(out)
+    over_rows(xs, weight.rows, bias, |values, out, bias| {
+        let (rows, inner) = (values.len() / weight.inner, weight.inner);
+        tiled::product(Matrix { values, rows, inner, transposed: false }, weight, bias, out);
+    })
 }

@@ -1,7 +1,7 @@
 //! Products of many rows with panels, by the matrix unit of the CPU: numbers that bf16 does not hold are
 //! sums of several (`native::Parts`).
 
-use super::number::Number;
+use super::number::{Number, wide};
 use super::panel::{Part, line};
 use crate::native::{
     self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
@@ -80,8 +80,7 @@ impl Vectorized for Split<'_> {
 /// Puts 32 inputs, or the last of them, into row `row` of a step.
 #[inline(always)]
 fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
-    let mut inputs = [0f32; TILE_INPUTS];
-    inputs[..xs.len()].copy_from_slice(xs);
+    let inputs = wide::<f32, L, TILE_INPUTS>(xs);
     for (tile, pairs) in step.iter_mut().zip(L::in_pairs::<N>(&inputs)) {
         tile.0[row] = pairs;
     }

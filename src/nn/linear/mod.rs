@@ -196,6 +196,38 @@ impl Storage {
             Storage::InOut => weight.tr(),
         }
     }
+
+    /// A matrix [out, in] as it lies in memory: contiguous, unless its strides are others than these two.
+    fn of(matrix: &Tensor) -> (Tensor, Storage) {
+        match !matrix.is_contiguous() && matrix.tr().is_contiguous() {
+            true => (matrix.tr(), Storage::InOut),
+            false => (matrix.shallow_clone(), Storage::OutIn),
+        }
+    }
+}
+
+/// Lends `product` the rows of x, the places of the results and the bias; None (and no call) unless all are
+/// f32 on the CPU. xs [.., in], bias [out] -> [.., out]
+fn over_rows(
+    xs: &Tensor,
+    outputs: usize,
+    bias: Option<&Tensor>,
+    product: impl FnOnce(&[f32], &mut [f32], Option<&[f32]>),
+) -> Option<Tensor> {
+    let mut size = xs.size();
+    *size.last_mut()? = outputs as i64;
+    let out = Tensor::empty(&size, (Kind::Float, xs.device()));
+    if out.numel() == 0 {
+        return Some(out);
+    }
+    let xs = xs.contiguous();
+    match bias.map(Tensor::contiguous) {
+        None => native::with_floats([&xs, &out], |[xs, out]| product(xs, out, None)),
+        Some(bias) => native::with_floats([&xs, &out, &bias], |[xs, out, bias]| {
+            product(xs, out, Some(bias));
+        }),
+    }?;
+    Some(out)
 }
 
 /// W [out, in] for many rows in a narrower type.

@@ -17,6 +17,30 @@ pub(super) trait Number: Copy + Default + Send + Sync {
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Self; P];
 }
 
+/// Numbers as f32, followed by zeros.
+#[inline(always)]
+pub(super) fn wide<T: Number, L: Lanes, const W: usize>(numbers: &[T]) -> [f32; W] {
+    if let Ok(all) = <&[T; W]>::try_from(numbers) {
+        return T::widen::<L, W>(all);
+    }
+    let mut all = [T::default(); W];
+    all[..numbers.len()].copy_from_slice(numbers);
+    T::widen::<L, W>(&all)
+}
+
+/// `number` of each, narrowed into `target`.
+#[inline(always)]
+pub(super) fn narrow_all<T: Number, L: Lanes, const P: usize>(
+    numbers: &[f32],
+    target: &mut [T],
+    number: impl Fn(f32) -> f32,
+) {
+    for (numbers, target) in numbers.chunks(P).zip(target.chunks_mut(P)) {
+        let narrow = T::narrow::<L, P>(wide::<f32, L, P>(numbers).map(&number));
+        target.copy_from_slice(&narrow[..target.len()]);
+    }
+}
+
 /// The upper half of an f32.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bf16(u16);
@@ -175,26 +199,23 @@ mod tests {
             assert_eq!(half_to_f32(f32_to_half(*value)), expected, "{value}");
         }
         let all: Vec<f32> = values.into_iter().chain([1e9, -1e9, f32::INFINITY]).collect();
-        let mut halves = vec![0; all.len().next_multiple_of(16)];
+        let mut halves = vec![F16::default(); all.len()];
         crate::native::vectorize(Halves { values: &all, halves: &mut halves });
+        let halves: Vec<u16> = halves.into_iter().map(|half| half.0).collect();
         let apart: Vec<u16> = all.iter().map(|value| f32_to_half(*value)).collect();
-        assert_eq!(halves[..all.len()], apart);
+        assert_eq!(halves, apart);
         assert_eq!(half_to_f32(f32_to_half(1e9)), 65504.0);
     }
 
     struct Halves<'a> {
         values: &'a [f32],
-        halves: &'a mut [u16],
+        halves: &'a mut [F16],
     }
 
     impl Vectorized for Halves<'_> {
         #[inline(always)]
         fn run<L: Lanes, const P: usize>(self) {
-            for (values, halves) in self.values.chunks(16).zip(self.halves.chunks_mut(16)) {
-                let mut line = [0f32; 16];
-                line[..values.len()].copy_from_slice(values);
-                halves.copy_from_slice(&F16::narrow::<L, 16>(line).map(|half| half.0));
-            }
+            narrow_all::<F16, L, P>(self.values, self.halves, |x| x);
         }
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
-use super::{few, int8_scales, many};
+use super::{Storage, few, int8_scales, many, over_rows};
 use crate::native::{self, Lanes, Vectorized};
 
 /// A matrix [out, in] in panels.
@@ -90,10 +90,9 @@ impl Panels {
     pub fn pack_in_pieces(weight: &Tensor, packing: Packing, between: impl Fn()) -> Self {
         let (outputs, inputs) = weight.size2().expect("a matrix");
         let (outputs, inputs) = (outputs as usize, inputs as usize);
-        // Stored either as [out, in] or, seen through a transpose, as [in, out].
-        let transposed = !weight.is_contiguous() && weight.tr().is_contiguous();
-        let stored = if transposed { weight.tr() } else { weight.contiguous() };
-        let stored = stored.to_kind(Kind::Float);
+        let (stored, storage) = Storage::of(weight);
+        let transposed = storage == Storage::InOut;
+        let stored = stored.contiguous().to_kind(Kind::Float);
         let scales = (packing == Packing::Int8).then(|| {
             let rows = PIECE / (inputs * size_of::<f32>()).max(1);
             // Stored as [in, out], rows do not lie together.
@@ -129,24 +128,12 @@ impl Panels {
 
     /// x·Wᵀ + b. x [.., in], b [out] -> [.., out], f32
     pub fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let mut size = xs.size();
-        if let Some(last) = size.last_mut() {
-            *last = self.outputs as i64;
-        }
-        let out = Tensor::empty(&size, (Kind::Float, xs.device()));
-        if out.numel() == 0 {
-            return out;
-        }
-        let xs = xs.to_kind(Kind::Float).contiguous();
-        let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
-        let done = match &bias {
-            Some(bias) => native::with_floats([&xs, &out, bias], |[xs, out, bias]| {
-                self.product(xs, out, Some(bias));
-            }),
-            None => native::with_floats([&xs, &out], |[xs, out]| self.product(xs, out, None)),
-        };
-        done.expect("contiguous f32 on the CPU");
-        out
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
+        let xs = xs.to_kind(Kind::Float);
+        let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
+            self.product(xs, out, bias);
+        });
+        done.expect("f32 on the CPU")
     }
 
     fn product(&self, xs: &[f32], out: &mut [f32], bias: Option<&[f32]>) {

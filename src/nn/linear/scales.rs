@@ -2,8 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::number::Number;
-use super::tiled::wide;
+use super::Storage;
+use super::number::{narrow_all, wide};
 use crate::native::{self, Lanes, Vectorized};
 
 /// Numbers that one thread reads at a time.
@@ -17,8 +17,8 @@ pub fn int8_scales(weight: &Tensor) -> Tensor {
 
 /// The largest |w| of each output. W [out, in] -> [out]
 fn largest(weight: &Tensor) -> Tensor {
-    let transposed = !weight.is_contiguous();
-    let stored = if transposed { weight.tr() } else { weight.shallow_clone() };
+    let (stored, storage) = Storage::of(weight);
+    let transposed = storage == Storage::InOut;
     let found = native::with_floats([&stored], |[values]| {
         let (outputs, inputs) = (weight.size()[0] as usize, weight.size()[1] as usize);
         let mut found = vec![0f32; outputs];
@@ -107,10 +107,7 @@ impl Vectorized for Round<'_> {
         let rows =
             self.values.chunks_exact(self.inputs).zip(self.numbers.chunks_exact_mut(self.inputs));
         for ((row, numbers), scale) in rows.zip(self.scales) {
-            for (xs, numbers) in row.chunks(P).zip(numbers.chunks_mut(P)) {
-                let narrow = i8::narrow::<L, P>(wide::<f32, L, P>(xs).map(|x| x / scale));
-                numbers.copy_from_slice(&narrow[..numbers.len()]);
-            }
+            narrow_all::<i8, L, P>(row, numbers, |x| x / scale);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::many::is_served;
-use super::number::Number;
+use super::number::{Number, wide};
 use crate::native::{
     self, Lanes, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
 };
@@ -85,13 +85,11 @@ pub(super) fn product<T: Number>(
 
 /// Into how many parts the rows and the columns are divided for so many threads.
 fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
-    /// What it takes to cut a row's and a column's numbers, by what a product of a block takes.
-    const CUT: usize = 1;
-    const PRODUCT: usize = 1;
     let (blocks, panels) = (rows.div_ceil(BLOCK), columns.div_ceil(TILE_OUTPUTS));
     let cost = |&(down, across): &(usize, usize)| {
         let (blocks, panels) = (blocks.div_ceil(down), panels.div_ceil(across));
-        blocks * panels * PRODUCT + (blocks + panels) * CUT
+        // To cut a block or a panel takes about as long as a product of them.
+        blocks * panels + blocks + panels
     };
     let ways =
         (1..=threads.min(panels)).map(|across| (threads.div_ceil(across).min(blocks), across));
@@ -279,15 +277,4 @@ fn squares<T: Number, L: Lanes, const N: usize>(
         }
     }
     squares
-}
-
-/// Numbers as f32, followed by zeros.
-#[inline(always)]
-pub(super) fn wide<T: Number, L: Lanes, const W: usize>(numbers: &[T]) -> [f32; W] {
-    if let Ok(all) = <&[T; W]>::try_from(numbers) {
-        return T::widen::<L, W>(all);
-    }
-    let mut all = [T::default(); W];
-    all[..numbers.len()].copy_from_slice(numbers);
-    T::widen::<L, W>(&all)
 }
