@@ -1,5 +1,7 @@
 //! `--device`, `--dtype` and `--threads` become what libtorch understands.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -48,13 +50,24 @@ impl FromStr for DeviceChoice {
     }
 }
 
+impl fmt::Display for DeviceChoice {
+    /// As it is given on a command line.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
 impl DeviceChoice {
     /// The device to compute on. CUDA's libraries are opened only if they are asked for.
     pub fn resolve(self) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
             DeviceChoice::Auto => match cuda() {
-                Ok(_) => Ok(Device::Cuda(0)),
+                Ok(_) => Ok(on_cuda(0)),
                 Err(_) => Ok(Device::Cpu),
             },
             DeviceChoice::Cuda(index) => {
@@ -67,10 +80,55 @@ impl DeviceChoice {
                     if count == 1 { "is" } else { "are" },
                     if count == 1 { "" } else { "s" }
                 );
-                Ok(Device::Cuda(index))
+                Ok(on_cuda(index))
             }
         }
     }
+}
+
+/// A GPU, and libtorch's settings for it: its convolutions would take f32 as TF32, of 10 bits, and on some GPUs
+/// its attention would compile a kernel for every length of a text.
+fn on_cuda(index: usize) -> Device {
+    native::prepare_cuda();
+    Device::Cuda(index)
+}
+
+/// The memory of a device does not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("the memory does not suffice")
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+/// What the messages of libtorch's allocators say.
+const SIGNS: &[&str] = &[
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "CUBLAS_STATUS_ALLOC",
+];
+
+/// Runs work on a model.
+///
+/// Operators of libtorch panic in this crate, once shapes are checked; memory alone is not ours to check.
+/// Any other panic goes on.
+pub fn within_memory<T>(work: impl FnOnce() -> T) -> Result<T, OutOfMemory> {
+    let panic = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => return Ok(done),
+        Err(panic) => panic,
+    };
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let text = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    if !SIGNS.iter().any(|sign| text.contains(sign)) {
+        resume_unwind(panic);
+    }
+    Err(OutOfMemory)
 }
 
 /// The number of usable CUDA devices, or why there is none.

@@ -1,9 +1,10 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
 //! libraries at run time; in the rooms beside it vector units (and an exponential for them), libtorch's
-//! threads and its operators.
+//! threads, its operators and what it does on GPUs.
 #![allow(unsafe_code)]
 
 mod exp;
+mod gpu;
 mod operators;
 mod threads;
 mod tiles;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 pub use exp::exp;
+pub use gpu::{AdamWPart, AdamWStep};
+pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{

@@ -12,6 +12,7 @@ use vedm::pipeline::{Input, Reader, stack};
 use vedm::train::data::table::{ImageSource, Table, TableOptions};
 
 use crate::measure::same;
+use crate::sides::Program;
 use crate::worker::pixels;
 
 /// Pictures, and what is read in them.
@@ -80,25 +81,30 @@ impl Material {
     }
 
     /// Every type beside f32, which is measured first.
-    pub(crate) fn compare(&self, dtypes: &[String], threads: usize) -> Result<Vec<Row>> {
-        let base = self.read("f32", threads, None)?;
+    pub(crate) fn compare(&self, dtypes: &[String], program: &Program) -> Result<Vec<Row>> {
+        let base = self.read("f32", program, None)?;
         let mut rows = vec![self.row("f32", &base, &base)];
         for dtype in dtypes.iter().filter(|dtype| *dtype != "f32") {
-            let read = self.read(dtype, threads, Some(&base.ids));
+            let read = self.read(dtype, program, Some(&base.ids));
             rows.push(self.row(dtype, &base, &read.with_context(|| dtype.clone())?));
         }
         Ok(rows)
     }
 
     /// `ids` is what f32 gave; None while f32 itself is read.
-    fn read(&self, dtype: &str, threads: usize, ids: Option<&[Vec<i64>]>) -> Result<Reading> {
-        let mut words: Vec<OsString> =
-            ["vedm", "ocr", "--device", "cpu", "--num-beams", "1", "--no-repetition-check"]
-                .map(OsString::from)
-                .to_vec();
+    fn read(&self, dtype: &str, program: &Program, ids: Option<&[Vec<i64>]>) -> Result<Reading> {
+        let mut words: Vec<OsString> = ["vedm", "ocr", "--num-beams", "1", "--no-repetition-check"]
+            .map(OsString::from)
+            .to_vec();
         words.extend(self.words.iter().map(OsString::from));
-        let (threads, batch) = (threads.to_string(), BATCH.to_string());
-        let pairs = [("--dtype", dtype), ("--threads", &threads), ("--batch-size", &batch)];
+        let (threads, batch) = (program.threads.to_string(), BATCH.to_string());
+        let device = program.device.to_string();
+        let pairs = [
+            ("--device", device.as_str()),
+            ("--dtype", dtype),
+            ("--threads", &threads),
+            ("--batch-size", &batch),
+        ];
         words.extend(pairs.iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
         words.extend(["--model".into(), self.model.clone().into(), self.images[0].clone().into()]);
         let reader = vedm::cli::reader(words)?;
@@ -124,9 +130,10 @@ impl Material {
         let mut choices = Vec::new();
         for (path, ids) in self.images.iter().zip(ids).filter(|(_, ids)| !ids.is_empty()) {
             let pixel_values = stack(&[&pixels(reader, path)?]); // [1, C, H, W]
+            let pixel_values = pixel_values.to_device(model.device()).to_kind(model.kind());
             let history: Vec<i64> =
                 reader.prompt.iter().chain(&ids[..ids.len() - 1]).copied().collect();
-            let history = Tensor::from_slice(&history).unsqueeze(0);
+            let history = Tensor::from_slice(&history).unsqueeze(0).to_device(model.device());
             let logits = no_grad(|| {
                 let states = model.project(&model.encode(&pixel_values, false));
                 model.logits(&states, &history, false) // [1, t, V]

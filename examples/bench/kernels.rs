@@ -14,6 +14,7 @@ use vedm::nn::{Init, Linear, Params, Store};
 use vedm::ved;
 
 use crate::spread::Spread;
+use crate::worker::touch;
 
 /// Inputs and outputs of products that take most of a decode step: GPT-2's and TrOCR's feed-forward and
 /// output layers.
@@ -44,21 +45,27 @@ struct Product {
 pub(crate) struct Kernels {
     /// Numbers that are read and added up, GB/s.
     read: f64,
+    /// Rows and columns of the square products.
+    side: i64,
     /// Square products by number type, GFLOP/s.
     products: Vec<(&'static str, f64)>,
     layers: Vec<Product>,
 }
 
-/// Measures with `threads` threads.
-pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
+/// Measures with `threads` threads; products of layers on the CPU alone, where they are vedm's own.
+pub(crate) fn measure(dtypes: &[String], threads: usize, device: Device) -> Result<Kernels> {
     tch::set_num_threads(i32::try_from(threads)?);
     no_grad(|| {
-        let floats = Tensor::rand([1 << 27], (Kind::Float, Device::Cpu));
-        let seconds = time(|| drop(floats.sum(Kind::Float))).least / 1e3;
+        let floats = Tensor::rand([1 << 27], (Kind::Float, device));
+        let seconds = time(|| touch(&floats.sum(Kind::Float))).least / 1e3;
         let read = floats.numel() as f64 * 4.0 / seconds / 1e9;
         drop(floats);
+        let side = if device.is_cuda() { SIDE_OF_GPU } else { SIDE };
         let kinds = [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)];
-        let mut products = kinds.map(|(name, kind)| (name, square(kind))).to_vec();
+        let mut products = kinds.map(|(name, kind)| (name, square(side, (kind, device)))).to_vec();
+        if device.is_cuda() {
+            return Ok(Kernels { read, side, products, layers: Vec::new() });
+        }
         if has_operators() {
             products.push(("int8", square_int8()?));
         }
@@ -82,7 +89,7 @@ pub(crate) fn measure(dtypes: &[String], threads: usize) -> Result<Kernels> {
                 }
             }
         }
-        Ok(Kernels { read, products, layers })
+        Ok(Kernels { read, side, products, layers })
     })
 }
 
@@ -97,12 +104,13 @@ fn layer(dtype: &str, inputs: i64, outputs: i64, many: bool) -> Result<Linear> {
 }
 
 const SIDE: i64 = 1024;
+const SIDE_OF_GPU: i64 = 8192;
 
 /// GFLOP/s of a square product.
-fn square(kind: Kind) -> f64 {
-    let side = || Tensor::randn([SIDE, SIDE], (Kind::Float, Device::Cpu)).to_kind(kind);
-    let (a, b) = (side(), side());
-    gflops(time(|| drop(a.matmul(&b))))
+fn square(side: i64, (kind, device): (Kind, Device)) -> f64 {
+    let matrix = || Tensor::randn([side, side], (Kind::Float, device)).to_kind(kind);
+    let (a, b) = (matrix(), matrix());
+    gflops(side, time(|| touch(&a.matmul(&b))))
 }
 
 /// The same of whole numbers of 8 bits, with the rounding of the one matrix that is not packed.
@@ -113,11 +121,11 @@ fn square_int8() -> Result<f64> {
     let numbers = whole_numbers(&b, &scales);
     let packed = PackedMatrix::pack(Layout::int8(), &numbers, Some(&scales), None)?;
     drop(packed.product(&a, Then::Nothing)?);
-    Ok(gflops(time(|| drop(packed.product(&a, Then::Nothing)))))
+    Ok(gflops(SIDE, time(|| drop(packed.product(&a, Then::Nothing)))))
 }
 
-fn gflops(time: Spread) -> f64 {
-    2.0 * (SIDE as f64).powi(3) / time.least / 1e6
+fn gflops(side: i64, time: Spread) -> f64 {
+    2.0 * (side as f64).powi(3) / time.least / 1e6
 }
 
 /// Milliseconds of `work`, again and again for a while.
@@ -145,7 +153,11 @@ impl Kernels {
     pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!("memory: {:.1} GB/s read", self.read)];
         for (name, speed) in &self.products {
-            lines.push(format!("products of 1024 x 1024 matrices, {name}: {speed:.0} GFLOP/s"));
+            let side = self.side;
+            lines.push(format!("products of {side} x {side} matrices, {name}: {speed:.0} GFLOP/s"));
+        }
+        if self.layers.is_empty() {
+            return lines.join("\n");
         }
         lines.push(format!(
             "{:<18}{:>6}{:>6}{:>12}{:>16}{:>14}",

@@ -31,6 +31,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
+use vedm::device::DeviceChoice;
 
 use agreement::Material;
 use measure::Plan;
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// Models: vit-gpt2, trocr-small, trocr-base, donut-base
     #[arg(long, value_delimiter = ',', default_value = "vit-gpt2,trocr-small,trocr-base")]
     models: Vec<String>,
+    /// Where both sides compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// Number types of vedm, as its --dtype takes them
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<String>,
@@ -125,10 +129,13 @@ fn run(mut args: Args) -> Result<()> {
     if args.full {
         let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
         args.models = words("vit-gpt2 trocr-small trocr-base donut-base");
-        args.dtype = words("f32 bf16 f16 int8");
+        let types =
+            if args.device == DeviceChoice::Cpu { "f32 bf16 f16 int8" } else { "f32 bf16 f16" };
+        args.dtype = words(types);
         (args.batches, args.rounds) = (vec![1, 8, 32], 5);
     }
     ensure!(args.rounds > 0, "--rounds 0 measures nothing");
+    ensure!(args.device != DeviceChoice::Auto, "--device auto could be two devices; name one");
     let threads = match args.threads {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -138,10 +145,11 @@ fn run(mut args: Args) -> Result<()> {
         bench: std::env::current_exe().context("where this program lies is unknown")?,
         python: args.python.clone(),
         reference_dtype: args.reference_dtype.clone(),
+        device: args.device,
         threads,
     };
-    let mut whole =
-        json!({ "machine": report::machine(threads), "models": [], "kernels": null, "past": null });
+    let machine = report::machine(threads, args.device);
+    let mut whole = json!({ "machine": machine, "models": [], "kernels": null, "past": null });
     println!("{}", report::headline(&whole["machine"]));
     if args.agreement {
         let rows = agree(&args, &program, &dir)?;
@@ -175,7 +183,7 @@ fn times(args: &Args, program: &Program, dir: &Path, whole: &mut Value) -> Resul
         }
     }
     if !args.no_kernels {
-        let kernels = kernels::measure(&args.dtype, program.threads)?;
+        let kernels = kernels::measure(&args.dtype, program.threads, args.device.resolve()?)?;
         println!("\n{}", kernels.text());
         whole["kernels"] = kernels.to_json();
         let steps = past::measure();
@@ -209,14 +217,14 @@ const NOISE: usize = 24;
 fn agree(args: &Args, program: &Program, dir: &Path) -> Result<Vec<agreement::Row>> {
     let mut rows = Vec::new();
     for folder in &args.lines {
-        rows.extend(Material::lines(folder)?.compare(&args.dtype, program.threads)?);
+        rows.extend(Material::lines(folder)?.compare(&args.dtype, program)?);
     }
     for name in args.models.iter().filter(|_| !args.no_models) {
         let model = material::find(name)?;
         let checkpoint = model.checkpoint(dir, |words| program.init(words))?;
         let pictures = model.pictures(dir, NOISE)?;
         let material = Material::random(name, checkpoint, pictures, model.tokens);
-        rows.extend(material.compare(&args.dtype, program.threads)?);
+        rows.extend(material.compare(&args.dtype, program)?);
     }
     Ok(rows)
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use vedm::device::DeviceChoice;
 
 use crate::material::{Model, PICTURES, batch};
 use crate::protocol::{Answer, Request, Side};
@@ -93,6 +94,7 @@ fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], ta
     let mut agreement = Row::new("same tokens, greedy".to_string(), "%", sides.len());
     let first = Request { images: batch(pictures, 1), beams: 1, tokens, parts: false };
     ask(&mut sides, &first, table);
+    let loads_kernels = program.device != DeviceChoice::Cpu;
     let (mut encoders, mut steps, mut rates) = (Vec::<Row>::new(), Vec::new(), Vec::new());
     for &(size, beams) in plan.cases {
         let images = if size == 1 { "1 image".to_string() } else { format!("{size} images") };
@@ -104,6 +106,10 @@ fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], ta
         tell(plan, &case);
         let parts = size <= LARGEST_IN_PARTS;
         let request = Request { images: batch(pictures, size), beams, tokens, parts };
+        if loads_kernels {
+            // A GPU's libraries choose and load kernels when sizes are met first.
+            ask(&mut sides, &request, table);
+        }
         for _ in 0..plan.rounds {
             let answers = ask(&mut sides, &request, table);
             let base = answers.iter().flatten().next().map(|answer| answer.ids.clone());

@@ -26,12 +26,13 @@ class Reference:
             torch.set_num_threads(args.threads)
         self.dtype = DTYPES[args.dtype]
         self.model = VisionEncoderDecoderModel.from_pretrained(args.model, torch_dtype=self.dtype).eval()
+        self.model.to(args.device)
         self.images = AutoImageProcessor.from_pretrained(args.model)
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
 
     def pixels(self, paths):
         images = [Image.open(path).convert("RGB") for path in paths]
-        return self.images(images, return_tensors="pt").pixel_values.to(self.dtype)
+        return self.images(images, return_tensors="pt").pixel_values.to(self.model.device, self.dtype)
 
     def generate(self, beams, tokens, **inputs):
         return self.model.generate(
@@ -56,11 +57,12 @@ class Reference:
         pixels = self.pixels(request["images"])
         start = time.perf_counter()
         states = self.model.encoder(pixel_values=pixels).last_hidden_state
+        states[:, :1].sum().item()  # waits for the device
         encoder = ms(start)
 
         def decode(tokens):
             start = time.perf_counter()
-            self.generate(beams, tokens, encoder_outputs=BaseModelOutput(last_hidden_state=states))
+            self.generate(beams, tokens, encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()
             return ms(start)
 
         few = max(tokens // 2, 1)
@@ -103,6 +105,7 @@ def main():
             command.add_argument("--tokens", type=int, default=16)
         command.add_argument("--threads", type=int)
         command.add_argument("--dtype", choices=DTYPES, default="f32")
+        command.add_argument("--device", default="cpu")
         command.set_defaults(run=run)
     args = parser.parse_args()
     with torch.inference_mode():

@@ -1,7 +1,10 @@
 //! Medians and ratios, as a table and as JSON.
 
+use std::process::Command;
+
 use anyhow::Error;
 use serde_json::{Value, json};
+use vedm::device::DeviceChoice;
 
 use crate::spread::Spread;
 
@@ -188,7 +191,7 @@ impl Table {
 }
 
 /// What the figures depend on.
-pub(crate) fn machine(threads: usize) -> Value {
+pub(crate) fn machine(threads: usize, device: DeviceChoice) -> Value {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
@@ -204,15 +207,27 @@ pub(crate) fn machine(threads: usize) -> Value {
         "vectors": units,
         "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "threads": threads,
+        "gpu": gpu(device),
     })
+}
+
+/// What the driver calls the GPU; none where the CPU computes.
+fn gpu(device: DeviceChoice) -> Option<String> {
+    let DeviceChoice::Cuda(index) = device else { return None };
+    let mut command = Command::new("nvidia-smi");
+    command.args(["--query-gpu=name", "--format=csv,noheader", &format!("--id={index}")]);
+    let told = command.output().ok().filter(|told| told.status.success());
+    let name = told.map(|told| String::from_utf8_lossy(&told.stdout).trim().to_string());
+    Some(name.unwrap_or_else(|| "unknown GPU".to_string()))
 }
 
 /// The machine in a line.
 pub(crate) fn headline(machine: &Value) -> String {
     let vectors = machine["vectors"].as_array().cloned().unwrap_or_default();
     let vectors: Vec<&str> = vectors.iter().filter_map(Value::as_str).collect();
+    let gpu = machine["gpu"].as_str().map_or(String::new(), |name| format!("{name}; "));
     format!(
-        "{}, {} cores, {} threads, {}",
+        "{gpu}{}, {} cores, {} threads, {}",
         machine["cpu"].as_str().unwrap_or("unknown CPU"),
         machine["cores"],
         machine["threads"],

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use vedm::device::DeviceChoice;
 
 use crate::protocol::Side;
 
@@ -16,6 +17,7 @@ pub(crate) struct Program {
     pub(crate) bench: PathBuf,
     pub(crate) python: Option<PathBuf>,
     pub(crate) reference_dtype: String,
+    pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
 }
 
@@ -75,7 +77,8 @@ impl Program {
             ("--max-new-tokens", &tokens),
         ];
         words.extend(pairs.iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
-        words.extend(["--device".into(), "cpu".into(), "--quiet".into(), image.into()]);
+        let device = self.device.to_string();
+        words.extend(["--device".into(), device.into(), "--quiet".into(), image.into()]);
         words
     }
 
@@ -121,6 +124,7 @@ impl Program {
         let mut command = Command::new(self.python.as_ref()?);
         command.arg(script).arg(what).arg(model);
         command.args(["--threads", &self.threads.to_string(), "--dtype", &self.reference_dtype]);
+        command.args(["--device", &self.device.to_string()]);
         command.env("OMP_NUM_THREADS", self.threads.to_string());
         Some(command)
     }

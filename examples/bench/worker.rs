@@ -82,9 +82,9 @@ fn parts(reader: &Reader, request: &Request) -> Result<(f64, f64)> {
     Ok((encoder, (more - less) / (request.tokens - few).max(1) as f64))
 }
 
-/// Waits for the device.
-fn touch(states: &Tensor) {
-    let _ = states.narrow(1, 0, 1).sum(Kind::Float).double_value(&[]);
+/// Waits for the device, until there is one number of these.
+pub(crate) fn touch(numbers: &Tensor) {
+    let _ = numbers.flatten(0, -1).narrow(0, 0, 1).sum(Kind::Float).double_value(&[]);
 }
 
 /// As the model sees the picture.

@@ -1,5 +1,5 @@
 //! How fast `vedm train` is beside the reference's training loop: the same model, images, batches, threads
-//! and settings (f32, on the CPU), in turn, and the ratio of their samples a second with its spread.
+//! and settings (f32), in turn, and the ratio of their samples a second with its spread.
 //!
 //! ```text
 //! cargo run --release --example training -- --python PYTHON [CASE...]
@@ -38,6 +38,9 @@ struct Args {
     steps: usize,
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Where both sides compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Switch dropout off, and compare the losses
     #[arg(long)]
     no_dropout: bool,
@@ -139,7 +142,8 @@ fn ours(case: &Case, model: &Path, data: &Path, out: &Path, args: &Args) -> Resu
         LEARNING_RATE.as_ref(),
         "--threads".as_ref(),
         threads.as_ref(),
-        "--device=cpu".as_ref(),
+        "--device".as_ref(),
+        args.device.as_ref(),
         "--logging-steps=1".as_ref(),
         "--save-steps=never".as_ref(),
         "--quiet".as_ref(),
@@ -168,7 +172,7 @@ fn theirs(case: &Case, model: &Path, data: &Path, args: &Args) -> Result<Steps> 
         .arg(script)
         .args([model, data])
         .args([args.steps, case.batch, args.threads].map(|number| number.to_string()))
-        .arg(LEARNING_RATE)
+        .args([LEARNING_RATE, &args.device])
         .output()
         .with_context(|| format!("{:?} can't be run; pass --python", args.python))?;
     if !ran.status.success() {

@@ -1,6 +1,6 @@
 """The reference's side of `cargo run --release --example training`: the same run in transformers' Seq2SeqTrainer.
 
-    python reference.py MODEL DATA STEPS BATCH THREADS LEARNING_RATE
+    python reference.py MODEL DATA STEPS BATCH THREADS LEARNING_RATE DEVICE
 
 Prints a JSON line a step: seconds since the step before, loss. Pixels are prepared before the first step, which spares
 the reference what vedm does on the side. The loss is that of labels aligned with the logits: the model's own has shifted
@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder import shift_tokens_right
 
-model_dir, data, steps, batch, threads, rate = sys.argv[1:]
+model_dir, data, steps, batch, threads, rate, device = sys.argv[1:]
 torch.set_num_threads(int(threads))
 transformers.logging.set_verbosity_error()
 model = VisionEncoderDecoderModel.from_pretrained(model_dir).float()
@@ -82,7 +82,7 @@ watch = Watch()
 with tempfile.TemporaryDirectory() as out:
     arguments = Seq2SeqTrainingArguments(
         output_dir=out, max_steps=int(steps), per_device_train_batch_size=int(batch), learning_rate=float(rate),
-        logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+        logging_steps=1, save_strategy="no", report_to=[], use_cpu=device == "cpu", disable_tqdm=True, remove_unused_columns=False,
     )
     trainer = Trainer(
         model=model, args=arguments, train_dataset=list(samples()), data_collator=collate, compute_loss_func=aligned,

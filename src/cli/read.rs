@@ -1,5 +1,6 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -152,8 +153,18 @@ fn drive(
     session.progress.begin();
     let on_token = |id: i64| shown.iter().for_each(|shown| shown.token(id));
     let on_token: Option<&dyn Fn(i64)> = if shown.is_some() { Some(&on_token) } else { None };
-    let watch = Watch { interrupt: Some(signals::flag()), on_token };
-    let outcome = reader.run_watched(stream, watch, |record| session.take(record));
+    let smaller = Cell::new(None);
+    let on_smaller = |size| smaller.set(Some(size));
+    let on_smaller: Option<&dyn Fn(usize)> = Some(&on_smaller);
+    let watch = Watch { interrupt: Some(signals::flag()), on_token, on_smaller };
+    let outcome = reader.run_watched(stream, watch, |record| {
+        if let Some(size) = smaller.take() {
+            let sentence =
+                "the memory does not suffice for larger batches: from here on --batch-size is";
+            session.progress.say(&format!("warning: {sentence} {size}"));
+        }
+        session.take(record)
+    });
     let whole = outcome.is_ok() && !signals::asked();
     let written = session.finish(whole);
     if !session.stopped {

@@ -7,9 +7,11 @@ use anyhow::{Result, anyhow};
 use tch::Tensor;
 
 use super::ahead::Ahead;
-use super::arrange::{Group, arrange, shape};
+use super::arrange::{Group, arrange};
 use super::prepare::{Prepared, Unit};
+use super::room::Room;
 use super::{Reader, Reading, Record, Sequence, Watch};
+use crate::device::within_memory;
 use crate::image::Pixels;
 use crate::ved::generation::{self, Finish, Generated, Hooks, Step};
 
@@ -39,6 +41,7 @@ impl Reader {
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<()> {
         let window = self.window(size);
+        let room = &Room::new(size);
         let mut batch: Vec<Pending> = Vec::new();
         let (mut good, mut bytes) = (0, 0);
         let mut first = 0;
@@ -58,11 +61,11 @@ impl Reader {
             let enough = good % size == 0 && bytes >= SORTED_BYTES;
             // Failures without end must not fill the memory.
             if good == window || enough || batch.len() >= 16 * size {
-                first += self.finish(std::mem::take(&mut batch), first, size, watch, sink)?;
+                first += self.finish(std::mem::take(&mut batch), first, room, watch, sink)?;
                 (good, bytes) = (0, 0);
             }
         }
-        self.finish(batch, first, size, watch, sink)?;
+        self.finish(batch, first, room, watch, sink)?;
         Ok(())
     }
 
@@ -79,20 +82,20 @@ impl Reader {
         &self,
         mut pending: Vec<Pending>,
         first: usize,
-        size: usize,
+        room: &Room,
         watch: Watch,
         sink: &mut impl FnMut(Record) -> Result<()>,
     ) -> Result<usize> {
         let count = pending.len();
-        let groups = self.groups(&mut pending, size);
+        let groups = self.groups(&mut pending, room.batch.get());
         let mut told = 0;
         let mut pending: VecDeque<Pending> = pending.into();
         for group in groups {
             if told > 0 && watch.is_over() {
                 break;
             }
-            self.read(group, first, watch, |index, outcome| {
-                let answered = &mut pending[index - told];
+            self.read(group, first, (room, watch), &mut |index, outcome| {
+                let answered: &mut Pending = &mut pending[index - told];
                 answered.waits = false;
                 answered.record.outcome = outcome;
             })?;
@@ -126,37 +129,61 @@ impl Reader {
         arrange(waiting, size, self.sorted, self.generation.do_sample)
     }
 
-    /// One batch through the model; `first` numbers the first record at hand. `answer` takes each
-    /// picture's number and outcome.
+    /// One batch through the model, in parts that fit the memory; `first` numbers the first record at hand.
+    /// `answer` takes each picture's number and outcome.
     fn read(
         &self,
-        group: Group,
+        mut group: Group,
         first: usize,
-        watch: Watch,
-        mut answer: impl FnMut(usize, Result<Reading>),
+        (room, watch): (&Room, Watch),
+        answer: &mut impl FnMut(usize, Result<Reading>),
     ) -> Result<()> {
-        let start = Instant::now();
-        let number = group.first().map_or(0, |(index, _)| *index);
-        let pixels: Vec<&Pixels> = group.iter().map(|(_, image)| &image.pixels).collect();
-        match self.generate(&pixels, (first + number) as u64, watch) {
-            Ok(generated) => {
-                let ms = start.elapsed().as_secs_f64() * 1e3 / group.len().max(1) as f64;
-                for ((index, image), (sequences, steps)) in group.into_iter().zip(generated) {
-                    let reading = self.reading(image, sequences, steps);
-                    answer(index, reading.map(|reading| Reading { ms, ..reading }));
+        while !group.is_empty() {
+            let size = room.batch.get().clamp(1, group.len());
+            let start = Instant::now();
+            let number = (first + group[0].0) as u64;
+            let pixels: Vec<&Pixels> =
+                group[..size].iter().map(|(_, image)| &image.pixels).collect();
+            let generated = within_memory(|| self.generate(&pixels, number, room, watch));
+            if generated.is_err() && size > 1 {
+                let size = size.div_ceil(2);
+                room.batch.set(size);
+                watch.on_smaller.iter().for_each(|told| told(size));
+                continue;
+            }
+            let part = group.drain(..size);
+            match generated {
+                Ok(Ok(generated)) => {
+                    let ms = start.elapsed().as_secs_f64() * 1e3 / size as f64;
+                    for ((index, image), (sequences, steps)) in part.zip(generated) {
+                        let reading = self.reading(image, sequences, steps);
+                        answer(index, reading.map(|reading| Reading { ms, ..reading }));
+                    }
                 }
-            }
-            // All images have one size: what fails for these fails for all.
-            Err(error) if self.processor.image_processor.output_size().is_some() => {
-                return Err(error);
-            }
-            Err(error) => {
-                for (index, _) in group {
-                    answer(index, Err(anyhow!("{error:#}")));
+                // All images have one size: what fails for these fails for all.
+                Ok(Err(error)) if self.processor.image_processor.output_size().is_some() => {
+                    return Err(error);
+                }
+                Ok(Err(error)) => {
+                    part.for_each(|(index, _)| answer(index, Err(anyhow!("{error:#}"))));
+                }
+                Err(short) => {
+                    let advice = self.advice();
+                    let why = || anyhow!("{short} for this picture alone; {advice}");
+                    part.for_each(|(index, _)| answer(index, Err(why())));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What takes less memory.
+    fn advice(&self) -> &'static str {
+        match (self.generation.num_beams > 1, self.model.device().is_cuda()) {
+            (true, _) => "try --num-beams 1",
+            (false, true) => "try --device cpu",
+            (false, false) => "try a narrower --dtype, or a smaller model",
+        }
     }
 
     /// Pixels of one size through encoder and decoder: of each image its sequences, and the steps of the
@@ -165,10 +192,11 @@ impl Reader {
         &self,
         pixels: &[&Pixels],
         first_image: u64,
+        room: &Room,
         watch: Watch,
     ) -> Result<Vec<(Vec<Generated>, Vec<Step>)>> {
         let _guard = tch::no_grad_guard();
-        let pixel_values = stack(pixels).to_device(self.model.device()).to_kind(self.model.kind());
+        let pixel_values = room.stack(pixels, self.model.device()).to_kind(self.model.kind());
         let size = pixel_values.size();
         self.model.encoder.check_size(size[2], size[3], self.interpolate)?;
         let states = self.model.project(&self.model.encode(&pixel_values, false)); // [B, S, Dd]
@@ -251,16 +279,4 @@ impl From<Unit> for Pending {
         let record = Record { image, origin, page, region, outcome: Err(error) };
         Pending { record, prepared, waits: false }
     }
-}
-
-/// Pixels of one size -> [B, C, H, W]
-pub fn stack(pixels: &[&Pixels]) -> Tensor {
-    let images: Vec<Tensor> = pixels
-        .iter()
-        .map(|pixels| {
-            let (c, h, w) = shape(pixels);
-            Tensor::from_slice(&pixels.data).reshape([c as i64, h as i64, w as i64])
-        })
-        .collect();
-    Tensor::stack(&images, 0)
 }

@@ -15,6 +15,7 @@ mod explain;
 mod gate;
 mod input;
 mod prepare;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -31,10 +32,10 @@ use crate::image::{Blank, DecodeOptions, Pages};
 use crate::ved::generation::{Finish, GenerationConfig, LoopDetector};
 use crate::ved::{Processor, VisionEncoderDecoder};
 
-pub use batch::stack;
 pub use explain::{ExplainedStep, Explanation};
 pub use input::{Input, MAX_FILE, Source};
 pub use prepare::Cut;
+pub use room::stack;
 
 /// Bytes of pictures that are decoded at a time; a larger one is decoded alone.
 const DECODING: u64 = 1 << 30;
@@ -112,6 +113,8 @@ pub struct Watch<'a> {
     pub interrupt: Option<&'a AtomicBool>,
     /// Called with every token as it is chosen: one image, no beams.
     pub on_token: Option<&'a dyn Fn(i64)>,
+    /// Called with the new size when batches become smaller, because the memory does not suffice.
+    pub on_smaller: Option<&'a dyn Fn(usize)>,
 }
 
 impl Watch<'_> {

@@ -1,20 +1,25 @@
-//! Reading ahead, without a model.
+//! Reading ahead, without a model; batches that have to fit the memory.
 
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use tch::Tensor;
 
 use super::ahead::Ahead;
 use super::gate::{Gate, Limits};
 use super::input::Input;
 use super::prepare::{Cut, Preparer};
-use super::{DECODING, Region, WAITING};
+use super::{DECODING, Reader, Record, Region, WAITING, Watch};
+use crate::encoders::{Encoder, Grid};
 use crate::image::{DecodeOptions, ImageProcessor, Pages, Rgb8};
+use crate::ved::generation::GenerationConfig;
+use crate::ved::{self, LoadOptions};
 
 fn preparer() -> Preparer {
     let config = json!({
@@ -225,4 +230,74 @@ fn large_pictures_are_decoded_alone_and_nobody_starves() {
     let (left, sums) = running.lock().unwrap().clone();
     assert_eq!(left, 0);
     assert!(sums.iter().all(|sum| [60, 1000, 1060].contains(sum)), "{sums:?}");
+}
+
+/// An encoder for which batches of more than `most` pictures take more memory than there is.
+struct Narrow {
+    inner: Box<dyn Encoder>,
+    most: i64,
+}
+
+impl Encoder for Narrow {
+    fn forward(&self, pixel_values: &Tensor, train: bool) -> Tensor {
+        assert!(pixel_values.size()[0] <= self.most, "CUDA out of memory. Tried to allocate 2 GiB");
+        self.inner.forward(pixel_values, train)
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.inner.hidden_size()
+    }
+
+    fn check_size(&self, height: i64, width: i64, interpolate: bool) -> anyhow::Result<()> {
+        self.inner.check_size(height, width, interpolate)
+    }
+
+    fn grid(&self, height: i64, width: i64) -> Grid {
+        self.inner.grid(height, width)
+    }
+}
+
+/// Texts of seven pictures in batches of four, and the sizes that were told.
+fn read_within(most: i64) -> (Vec<Result<String, String>>, Vec<usize>) {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vit-gpt2");
+    let (mut model, _) = ved::load(&dir, LoadOptions::default()).unwrap();
+    let processor = ved::Processor::from_dir(&dir, &model.config).unwrap();
+    model.encoder = Box::new(Narrow { inner: model.encoder, most });
+    let generation = GenerationConfig {
+        decoder_start_token_id: Some(1),
+        max_new_tokens: Some(6),
+        do_sample: true,
+        ..GenerationConfig::default()
+    };
+    let reader = Reader { batch_size: 4, ..Reader::new(model, processor, generation, vec![1]) };
+    let folder = tempfile::tempdir().unwrap();
+    let inputs: Vec<Input> = (0..7u8)
+        .map(|number| picture(folder.path(), &format!("{number}.pgm"), number * 30))
+        .collect();
+    let told = RefCell::new(Vec::new());
+    let on_smaller = |size| told.borrow_mut().push(size);
+    let watch = Watch { on_smaller: Some(&on_smaller), ..Watch::default() };
+    let mut texts = Vec::new();
+    let taken = |record: Record| {
+        let text = record.outcome.map(|mut reading| reading.sequences.remove(0).text);
+        texts.push(text.map_err(|error| format!("{error:#}")));
+        Ok(())
+    };
+    reader.run_watched(inputs.into_iter(), watch, taken).unwrap();
+    (texts, told.into_inner())
+}
+
+/// What is read does not depend on the memory, sampled texts included.
+#[test]
+fn batches_shrink_until_they_fit_the_memory() {
+    let (expected, told) = read_within(4);
+    assert_eq!((expected.len(), told), (7, vec![]));
+    assert!(expected.iter().all(Result::is_ok), "{expected:?}");
+    assert_eq!(read_within(3), (expected.clone(), vec![2]));
+    assert_eq!(read_within(1), (expected, vec![2, 1]));
+    let (texts, told) = read_within(0);
+    let short = "the memory does not suffice for this picture alone; try a narrower --dtype";
+    assert_eq!((texts.len(), told), (7, vec![2, 1]));
+    assert!(texts.iter().flat_map(|text| text.as_ref().err()).all(|why| why.starts_with(short)));
+    assert!(texts.iter().all(Result::is_err));
 }

@@ -3,32 +3,14 @@
 use anyhow::{Result, bail};
 
 use super::options::Options;
-
-/// What the messages of libtorch's allocators say.
-const SIGNS: &[&str] = &[
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "bad_alloc",
-    "CUBLAS_STATUS_ALLOC",
-];
+use crate::device::within_memory;
 
 /// Runs work on the model.
-///
-/// Operators of libtorch panic in this crate, once shapes are checked; memory alone is not ours to check.
 ///
 /// # Errors
 /// What `work` says; that the memory does not suffice, with `advice`.
 pub fn guarded<T>(advice: impl FnOnce() -> String, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let panic = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(done) => return done,
-        Err(panic) => panic,
-    };
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    if !SIGNS.iter().any(|sign| text.contains(sign)) {
-        std::panic::resume_unwind(panic);
-    }
-    bail!("the memory does not suffice: {}", advice())
+    within_memory(work).unwrap_or_else(|short| bail!("{short}: {}", advice()))
 }
 
 /// What makes a step of training smaller, of what is not done yet.

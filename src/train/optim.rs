@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::native;
+use crate::native::{self, AdamWPart, AdamWStep};
 use crate::nn::Store;
 use crate::nn::lookup::Lookup;
 use crate::nn::segment::Tape;
@@ -58,6 +58,8 @@ pub struct AdamW {
     parameters: Vec<Parameter>,
     moments: Vec<Moments>,
     options: AdamWOptions,
+    /// Few operators update all parameters: on a GPU.
+    together: bool,
 }
 
 /// The parameters of a model, in the order of its constructor; gradients are tracked for them alone.
@@ -161,8 +163,15 @@ impl Gradients {
 
     /// The norm of all of them together, as `clip_grad_norm_` computes it; not finite if one is not.
     pub fn norm(&self) -> f64 {
-        let norms: Vec<Tensor> = self.sums.iter().flatten().map(|g| g.detach().norm()).collect();
-        if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
+        let all: Vec<&Tensor> = self.sums.iter().flatten().collect();
+        let Some(first) = all.first() else { return 0.0 };
+        let one_by_one = || {
+            let norms: Vec<Tensor> = all.iter().map(|g| g.detach().norm()).collect();
+            Tensor::stack(&norms, 0).norm()
+        };
+        let at_once = || no_grad(|| native::norm_of_all(&all));
+        let norm = if first.device().is_cuda() { at_once() } else { None };
+        norm.unwrap_or_else(one_by_one).double_value(&[])
     }
 
     /// Forgets them.
@@ -183,7 +192,9 @@ impl AdamW {
         let zeros = |p: &Parameter| p.tensor.detach().contiguous().zeros_like();
         let moments = parameters.iter();
         let moments = moments.map(|p| Moments { exp_avg: zeros(p), exp_avg_sq: zeros(p), step: 0 });
-        AdamW { moments: moments.collect(), parameters, options }
+        let moments = moments.collect();
+        let together = parameters.first().is_some_and(|p| p.tensor.device().is_cuda());
+        AdamW { moments, parameters, options, together }
     }
 
     pub fn parameters(&self) -> &[Parameter] {
@@ -198,11 +209,18 @@ impl AdamW {
             // `clip_grad_norm_`'s rule; the factor is applied as the gradients are read.
             let max = self.options.max_grad_norm;
             let clip = if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 };
+            let all = gradients.iter().enumerate();
+            let mut all: Vec<(usize, Tensor)> =
+                all.filter_map(|(i, gradient)| Some((i, gradient?.contiguous()))).collect();
+            for (i, _) in &all {
+                self.moments[*i].step += 1;
+            }
             no_grad(|| {
-                for (i, gradient) in gradients.iter().enumerate() {
-                    if let Some(gradient) = gradient {
-                        self.update(i, gradient, learning_rate, clip);
-                    }
+                if self.together {
+                    all = self.update_together(all, learning_rate, clip);
+                }
+                for (i, gradient) in all {
+                    self.update(i, &gradient, learning_rate, clip);
                 }
             });
         }
@@ -210,10 +228,41 @@ impl AdamW {
         norm
     }
 
+    fn weight_decay(&self, i: usize) -> f64 {
+        if self.parameters[i].decays { self.options.weight_decay } else { 0.0 }
+    }
+
+    /// Updates parameters, with their gradients, by few operators for all of them. -> those that it left
+    fn update_together(
+        &self,
+        all: Vec<(usize, Tensor)>,
+        learning_rate: f64,
+        clip: f64,
+    ) -> Vec<(usize, Tensor)> {
+        let AdamWOptions { betas, eps, .. } = self.options;
+        let (mut all, mut left): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(i, _)| self.parameters[*i].tensor.is_contiguous());
+        let alike = |i: &usize| (self.parameters[*i].decays, self.moments[*i].step);
+        all.sort_by_key(|(i, _)| alike(i));
+        for group in all.chunk_by(|(a, _), (b, _)| alike(a) == alike(b)) {
+            let i = group[0].0;
+            let (weight_decay, step) = (self.weight_decay(i), self.moments[i].step);
+            let settings = AdamWStep { learning_rate, betas, weight_decay, eps, step, clip };
+            let parts = group.iter().map(|(i, gradient)| -> AdamWPart {
+                let Moments { exp_avg, exp_avg_sq, .. } = &self.moments[*i];
+                [&self.parameters[*i].tensor, gradient, exp_avg, exp_avg_sq]
+            });
+            let parts: Vec<AdamWPart> = parts.collect();
+            if !settings.run(&parts) {
+                left.extend(group.iter().map(|(i, gradient)| (*i, gradient.shallow_clone())));
+            }
+        }
+        left
+    }
+
     fn update(&mut self, i: usize, gradient: &Tensor, learning_rate: f64, clip: f64) {
+        let weight_decay = self.weight_decay(i);
         let (parameter, moments) = (&mut self.parameters[i], &mut self.moments[i]);
-        moments.step += 1;
-        let weight_decay = if parameter.decays { self.options.weight_decay } else { 0.0 };
         let (beta1, beta2) = self.options.betas;
         let (step, eps) = (moments.step as f64, self.options.eps);
         let rule = Rule {
@@ -225,11 +274,10 @@ impl AdamW {
             root2: (1.0 - beta2.powf(step)).sqrt(),
             eps,
         };
-        let gradient = gradient.contiguous();
         let (exp_avg, exp_avg_sq) = (&mut moments.exp_avg, &mut moments.exp_avg_sq);
-        let values = [&parameter.tensor, &gradient, exp_avg, exp_avg_sq];
+        let values = [&parameter.tensor, gradient, exp_avg, exp_avg_sq];
         if native::with_floats(values, |values| rule.on_slices(values)).is_none() {
-            rule.on_tensors(&mut parameter.tensor, &gradient, exp_avg, exp_avg_sq);
+            rule.on_tensors(&mut parameter.tensor, gradient, exp_avg, exp_avg_sq);
         }
     }
 

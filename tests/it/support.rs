@@ -51,6 +51,10 @@ impl Vedm {
         }
         // Threads that wait for each other leave the cores to the other tests.
         command.env("OMP_WAIT_POLICY", "passive");
+        // Unlike the other variables: where the tests are to be run (see the README).
+        if let Some(device) = std::env::var_os("VEDM_TEST_DEVICE") {
+            command.env("VEDM_DEVICE", device);
+        }
         // What the reference computes in, on every CPU.
         command.env("VEDM_DTYPE", "f32");
         // No test asks the real Hub: nobody listens here.
@@ -114,6 +118,12 @@ impl Ran {
         assert_eq!(self.status, status, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
+}
+
+/// Where tests compute that use the library: VEDM_TEST_DEVICE, or the CPU.
+pub fn device() -> tch::Device {
+    let named = std::env::var("VEDM_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_string());
+    named.parse::<vedm::device::DeviceChoice>().unwrap().resolve().unwrap()
 }
 
 /// A folder under tests/.

@@ -71,6 +71,19 @@ fn steps_are_those_of_the_reference() {
     check_four_steps(&optimizer);
 }
 
+/// What a GPU does, on the CPU.
+#[test]
+fn parameters_are_updated_together_as_one_by_one() {
+    let mut optimizer = optimizer();
+    optimizer.together = native::has_operators();
+    four_steps(&mut optimizer, |_, _| {});
+    check_four_steps(&optimizer);
+    let all = [Tensor::from_slice(&[3f32, 0.0]), Tensor::from_slice(&[[4f32], [12.0]].concat())];
+    if let Some(norm) = native::norm_of_all(&all.each_ref()) {
+        assert_eq!(norm.double_value(&[]), 13.0);
+    }
+}
+
 #[test]
 fn operators_compute_what_the_one_pass_does() {
     let rule = Rule {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
-use tch::Tensor;
+use tch::{Device, Tensor};
 use vedm::ved::config::read_json_if_there;
 use vedm::ved::generation::{self, Generated, GenerationConfig, Hooks};
 
@@ -29,6 +29,7 @@ impl Case {
         config: &GenerationConfig,
     ) -> anyhow::Result<Vec<Vec<Generated>>> {
         let prompt = Tensor::from_slice(prompt).unsqueeze(0).repeat([states.size()[0], 1]);
+        let prompt = prompt.to_device(states.device());
         let decode = |ids: &[i64]| self.processor.tokenizer.decode(ids, false).unwrap();
         let hooks = Hooks { decode: Some(&decode), ..Hooks::default() };
         let decoder = self.model.decoder.as_ref();
@@ -126,12 +127,14 @@ impl Case {
             let found = generation::processed_scores(
                 self.model.decoder.as_ref(),
                 &states.narrow(0, image, 1),
-                &Tensor::from_slice(&prompt).unsqueeze(0),
+                &Tensor::from_slice(&prompt).unsqueeze(0).to_device(states.device()),
                 &path[0],
                 &config,
             )
             .unwrap();
             let expected = self.tensors[one["tensor"].as_str().unwrap()].shallow_clone();
+            let found = found.to_device(Device::Cpu);
+            let expected = expected.to_device(Device::Cpu);
             let excluded = (found.isneginf().ne_tensor(&expected.isneginf())).any();
             if bool::try_from(excluded).unwrap() {
                 self.failures.push(format!("{flags:?}: other tokens are excluded"));
