@@ -144,6 +144,48 @@ pub fn libtorch_folder() -> Option<PathBuf> {
     Path::new(path).parent().map(Path::to_path_buf)
 }
 
+/// Rows of numbers that need not lie next to each other.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    numbers: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The row and what lies behind it.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.numbers[row * self.stride..]
+    }
+}
+
+/// Lends tensors to read whose first axis alone may be strided: [N, ..] as N rows. None (and no call) unless
+/// all of them are such and f32 on the CPU. Nobody may write to them meanwhile, through another tensor either.
+pub fn with_rows<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([Rows; N]) -> R,
+) -> Option<R> {
+    let plain = |xs: &&Tensor| {
+        xs.device() == Device::Cpu
+            && xs.kind() == Kind::Float
+            && xs.numel() > 0
+            && xs.dim() > 1
+            && xs.get(0).is_contiguous()
+            && xs.stride()[0] >= 0
+    };
+    if !tensors.iter().all(plain) {
+        return None;
+    }
+    Some(f(tensors.map(|xs| {
+        let (rows, stride) = (xs.size()[0] as usize, xs.stride()[0] as usize);
+        let length = (rows - 1) * stride + xs.numel() / rows;
+        // SAFETY: f32 numbers of the tensor's storage, from its first to its last; the borrow of the tensor
+        // outlives the slice.
+        let numbers = unsafe { std::slice::from_raw_parts(xs.data_ptr().cast::<f32>(), length) };
+        Rows { numbers, stride }
+    })))
+}
+
 /// Lends the numbers of tensors to `f`; None (and no call) unless all of them are contiguous f32 on the
 /// CPU and no two share memory.
 pub fn with_floats<const N: usize, R>(

@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor};
 
-use super::cache::{Common, KeyValue, LayerCache};
+use super::cache::{KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
 use super::linear::{Joined, Linear, Packing};
 use super::mask;
@@ -76,41 +76,6 @@ fn attend_causally(q: &Tensor, all: &KeyValue, past: i64, scale: f64, dropout: f
     attend(q, k, v, mask.as_ref(), scale, dropout)
 }
 
-/// Numbers of keys that `attend_in_two` must save so that its second pass costs less (measured).
-const WORTH_TWO: i64 = 300_000;
-
-/// True if the tokens that rows have in common are enough for `attend_in_two`. q [N, A, t, d]
-fn pays(common: Common, q: &Tensor, train: bool) -> bool {
-    let size = q.size();
-    let saved = (size[0] - size[0] / common.rows_per_image) * common.tokens * size[1] * size[3];
-    saved >= WORTH_TWO && size[2] == 1 && q.device() == Device::Cpu && !train && !q.requires_grad()
-}
-
-/// Attention of one new token a row, where the K rows of an image have their first tokens in common:
-/// those are read once an image, for all its rows. The two parts are joined by their shares of the
-/// softmax's sum: o = o₁ + (o₂ - o₁)·σ(l₂ - l₁) with l the logarithms of the sums.
-/// q [N, A, 1, d], keys and values [N, A, T, d] -> [N, A, 1, d]
-fn attend_in_two(q: &Tensor, all: &KeyValue, common: Common, scale: f64) -> Tensor {
-    let size = q.size();
-    let (n, heads, d) = (size[0], size[1], size[3]);
-    let (k, total) = (common.rows_per_image, all.key.size()[2]);
-    let shared = |xs: &Tensor| xs.unflatten(0, [n / k, k]).select(1, 0).narrow(2, 0, common.tokens);
-    let own = |xs: &Tensor| xs.narrow(2, common.tokens, total - common.tokens);
-    let part = |q: &Tensor, key: &Tensor, value: &Tensor| {
-        let mask = None::<&Tensor>;
-        let (output, sums) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
-            q, key, value, 0.0, false, mask, scale,
-        );
-        // [.., A, t, d] and [.., A, t]: a row's token beside its others.
-        (output.transpose(1, 2).reshape([n, heads, d]), sums.transpose(1, 2).reshape([n, heads, 1]))
-    };
-    let rows = q.reshape([n / k, k, heads, d]).transpose(1, 2); // [B, A, K, d]
-    let (first, first_sums) = part(&rows, &shared(&all.key), &shared(&all.value));
-    let (second, second_sums) = part(q, &own(&all.key), &own(&all.value));
-    let share = (second_sums - first_sums).sigmoid().to_kind(q.kind());
-    first.lerp_tensor(&second, &share).unsqueeze(2)
-}
-
 /// [N, t, D] -> [N, A, t, d]
 pub fn split_heads(xs: &Tensor, heads: i64) -> Tensor {
     let (n, t, d) = size3(xs);
@@ -148,7 +113,13 @@ impl Attention {
             k = rotary.turn(&k, past);
             v = if rotary.value { rotary.turn(&v, past) } else { v };
         }
-        let common = cache.common();
+        if !matches!(self.relative, Some(Relative::Key(_))) {
+            cache.in_place();
+            let found = if train { None } else { cache.attend_one(&q, &k, &v, self.scale) };
+            if let Some(context) = found {
+                return self.out.forward(&context);
+            }
+        }
         let all = cache.append(k, v);
         let dropout = self.probability(train);
         let context = match &self.relative {
@@ -158,7 +129,6 @@ impl Attention {
                 let bias = mask.iter().fold(bias, |bias, mask| bias + mask);
                 attend(&q, &all.key, &all.value, Some(&bias), self.scale, dropout)
             }
-            _ if pays(common, &q, train) => attend_in_two(&q, all, common, self.scale),
             _ => attend_causally(&q, all, past, self.scale, dropout),
         };
         self.out.forward(&merge_heads(&context))
@@ -219,26 +189,6 @@ pub(super) mod tests {
         let count = size.iter().product::<i64>();
         let numbers = Tensor::arange(count, (Kind::Double, Device::Cpu)) * step;
         numbers.sin().reshape(size).to_kind(Kind::Float) * 2.0
-    }
-
-    #[test]
-    fn two_parts_make_the_whole() {
-        for (b, k, tokens, own) in [(1, 4, 5, 1), (3, 2, 1, 7), (2, 3, 600, 40)] {
-            let (n, total) = (b * k, tokens + own);
-            let q = waves([n, 2, 1, 8], 0.7);
-            let rows = |step: f64| {
-                let rows = waves([n, 2, total, 8], step);
-                // The image's first row gives all of its rows their first tokens.
-                let first = rows.unflatten(0, [b, k]).narrow(1, 0, 1).narrow(3, 0, tokens);
-                let first = first.expand([b, k, 2, tokens, 8], false).flatten(0, 1);
-                Tensor::cat(&[first, rows.narrow(2, tokens, own)], 2)
-            };
-            let all = KeyValue { key: rows(0.31), value: rows(0.17) };
-            let expected = attend(&q, &all.key, &all.value, None, 0.4, 0.0);
-            let found = attend_in_two(&q, &all, Common { rows_per_image: k, tokens }, 0.4);
-            let error = f64::try_from((found - expected).abs().max()).expect("a number");
-            assert!(error < 1e-6, "{error}");
-        }
     }
 
     #[test]

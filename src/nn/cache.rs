@@ -2,13 +2,21 @@
 //!
 //! While gradients are wanted, keys and values are concatenated. Otherwise they lie in one block for all
 //! layers, [L, 2, N, C, A, d], with room for tokens to come: a step writes its own tokens and nothing
-//! else. Rows that exchange their pasts (beams) copy only what they do not have in common, which
+//! else. Rows that exchange their pasts (beams) move nothing either where attention reads tokens in place
+//! (`one_token`): `Places` knows where they lie. Elsewhere rows copy what they do not have in common, which
 //! `Origins` knows.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
 use super::memory::Memory;
+use super::one_token::{OneToken, one_token};
 use super::origins::Origins;
+use places::Places;
+
+mod places;
 
 /// Keys and values of one attention, both [N, A, T, d].
 pub struct KeyValue {
@@ -21,21 +29,21 @@ pub struct KeyValue {
 pub struct LayerCache {
     /// One entry a row; grows with every token.
     own: Option<KeyValue>,
-    /// The layer's part of the block, [N, C, A, d] each; its first T tokens are `own`.
-    room: Option<KeyValue>,
+    /// The layer's part of the block, [N', C, A, d] each; `own` are T tokens of its first rows, if all rows'
+    /// tokens lie at their own places.
+    room: Option<Room>,
+    /// Attention reads the tokens where they lie: `attend_one`.
+    reads_in_place: bool,
     /// One entry an image, computed at the first call; its beams share it.
     pub cross: Option<Memory>,
     /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
     pub watched: Option<Tensor>,
-    common: Common,
 }
 
-/// What the rows of an image have in common.
-#[derive(Clone, Copy)]
-pub struct Common {
-    pub rows_per_image: i64,
-    /// So many first tokens are the same in all rows of each image.
-    pub tokens: i64,
+/// A layer's part of the block, and where the tokens lie in it.
+struct Room {
+    all: KeyValue,
+    places: Rc<RefCell<Places>>,
 }
 
 /// What a decoder remembers between calls.
@@ -43,6 +51,8 @@ pub struct Cache {
     layers: Vec<LayerCache>,
     /// [L, 2, N', C, A, d] with N' >= N
     block: Option<Tensor>,
+    /// Where the tokens lie in the block.
+    places: Rc<RefCell<Places>>,
     origins: Origins,
     /// A fork reads the same cross-attention.
     lent: bool,
@@ -63,6 +73,7 @@ impl Cache {
         Cache {
             layers: (0..layers).map(|_| LayerCache::default()).collect(),
             block: None,
+            places: Rc::default(),
             origins: Origins::default(),
             lent: false,
             past: 0,
@@ -101,6 +112,7 @@ impl Cache {
     pub fn advance(&mut self, t: i64) {
         let rows = self.layers.iter().find_map(LayerCache::rows).unwrap_or(0);
         self.origins.write(rows as usize, self.past as usize, t as usize);
+        self.places.borrow_mut().write(rows as usize, t as usize);
         self.past += t;
     }
 
@@ -113,8 +125,14 @@ impl Cache {
         let index = Tensor::from_slice(rows).to_device(device);
         self.counted = self.counted.as_ref().map(|counted| counted.index_select(0, &index));
         let n = rows.len() as i64;
+        let whole = !self.layers.iter().any(|layer| layer.room.is_none());
         match &self.block {
-            Some(block) if n <= block.size()[2] && !self.loose() => {
+            Some(block) if n <= block.size()[2] && whole && self.reads_in_place() => {
+                self.places.borrow_mut().select(rows);
+                self.origins = Origins::default();
+                self.divide(n);
+            }
+            Some(block) if n <= block.size()[2] && whole && self.places.borrow().are_own() => {
                 let starts = self.origins.differences(rows, self.past as usize);
                 move_rows(block, rows, &starts, self.past);
                 self.origins.select(rows, self.past as usize, true);
@@ -131,7 +149,6 @@ impl Cache {
                 self.origins.select(rows, self.past as usize, false);
             }
         }
-        self.tell_common();
     }
 
     /// Keeps the images named by `images` [B'] and the rows named by `rows` [N'].
@@ -141,7 +158,6 @@ impl Cache {
         }
         self.lent = false;
         self.reorder(rows);
-        self.tell_common();
     }
 
     /// A second cache with the same contents. Tensors are shared; whoever goes on first copies its own.
@@ -153,13 +169,14 @@ impl Cache {
         let layer = |layer: &LayerCache| LayerCache {
             own: fork(&layer.own),
             room: None,
+            reads_in_place: layer.reads_in_place,
             cross: layer.cross.as_ref().map(Memory::share),
             watched: None,
-            common: layer.common,
         };
         Cache {
             layers: self.layers.iter().map(layer).collect(),
             block: None,
+            places: Rc::default(),
             origins: self.origins.clone(),
             lent: true,
             past: self.past,
@@ -168,14 +185,17 @@ impl Cache {
         }
     }
 
-    /// True if some layer's tokens lie elsewhere than in the block.
-    fn loose(&self) -> bool {
-        self.layers.iter().any(|layer| layer.room.is_none())
+    /// True if no layer needs its tokens anywhere else than where they were written.
+    fn reads_in_place(&self) -> bool {
+        self.layers.iter().all(|layer| layer.reads_in_place)
     }
 
     /// Moves all that is remembered into a block with room for more tokens, unless gradients are wanted.
     fn make_room(&mut self) {
         let past = self.past;
+        if !self.places.borrow().are_own() {
+            self.layers.iter_mut().for_each(LayerCache::loosen);
+        }
         let all: Vec<&KeyValue> =
             self.layers.iter().filter_map(|layer| layer.own.as_ref()).collect();
         let Some(first) = all.first() else { return };
@@ -194,39 +214,23 @@ impl Cache {
             write(&layer.get(1), 0, &kv.value);
         }
         self.block = Some(block);
+        self.places = Rc::new(RefCell::new(Places::own(size[0] as usize, past as usize)));
         self.origins.forget_beyond(size[0] as usize);
         self.divide(size[0]);
     }
 
-    /// Gives each layer its part of the block: `n` rows.
+    /// Gives each layer its part of the block, of which `n` rows are in use.
     fn divide(&mut self, n: i64) {
         let Some(block) = &self.block else { return };
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            let part = |which| block.get(i as i64).get(which).narrow(0, 0, n);
-            let room = KeyValue { key: part(0), value: part(1) };
-            layer.own = Some(room.filled(self.past));
+            let part = |which| block.get(i as i64).get(which);
+            let room = Room {
+                all: KeyValue { key: part(0), value: part(1) },
+                places: self.places.clone(),
+            };
+            layer.own = Some(room.filled(n, self.past));
             layer.room = Some(room);
         }
-    }
-
-    /// Tells the layers what the rows of an image have in common.
-    fn tell_common(&mut self) {
-        let rows = self.layers.iter().find_map(LayerCache::rows);
-        let images = self.layers.iter().find_map(|layer| {
-            layer.cross.as_ref().map(Memory::images).filter(|images| *images > 0)
-        });
-        let (Some(rows), Some(images)) = (rows, images) else { return };
-        let rows_per_image = rows / images;
-        let tokens = self.origins.common(rows_per_image as usize, self.past as usize) as i64;
-        for layer in &mut self.layers {
-            layer.common = Common { rows_per_image, tokens };
-        }
-    }
-}
-
-impl Default for Common {
-    fn default() -> Self {
-        Common { rows_per_image: 1, tokens: 0 }
     }
 }
 
@@ -260,10 +264,34 @@ impl KeyValue {
         }
     }
 
-    /// The first `t` tokens of a layer's part of the block.
-    fn filled(&self, t: i64) -> Self {
-        let filled = |xs: &Tensor| xs.narrow(1, 0, t).transpose(1, 2);
-        KeyValue { key: filled(&self.key), value: filled(&self.value) }
+    fn tokens(&self) -> i64 {
+        self.key.size()[2]
+    }
+
+    fn rows(&self) -> i64 {
+        self.key.size()[0]
+    }
+}
+
+impl Room {
+    /// Tokens that it can hold of each row.
+    fn tokens(&self) -> i64 {
+        self.all.key.size()[1]
+    }
+
+    /// The first `t` tokens of the first `n` rows, wherever they belong. [N, A, T, d]
+    fn filled(&self, n: i64, t: i64) -> KeyValue {
+        let filled = |xs: &Tensor| xs.narrow(0, 0, n).narrow(1, 0, t).transpose(1, 2);
+        KeyValue { key: filled(&self.all.key), value: filled(&self.all.value) }
+    }
+
+    /// The tokens of all rows in use, brought together. [N, A, T, d]
+    fn gathered(&self) -> KeyValue {
+        let (rows, tokens) = self.places.borrow().index();
+        let index = [Some(rows), Some(tokens)]
+            .map(|index| index.map(|index| index.to_device(self.all.key.device())));
+        let gathered = |xs: &Tensor| xs.index(&index).transpose(1, 2);
+        KeyValue { key: gathered(&self.all.key), value: gathered(&self.all.value) }
     }
 }
 
@@ -271,12 +299,16 @@ impl LayerCache {
     /// Appends the keys and values of t new tokens, [N, A, t, d] each, and gives all of them,
     /// [N, A, T, d].
     pub fn append(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
+        if self.is_scattered() {
+            self.loosen();
+        }
         let all = match (self.own.take(), &self.room) {
             (None, _) => KeyValue { key, value },
-            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.key.size()[1] => {
-                write(&room.key, past.tokens(), &key);
-                write(&room.value, past.tokens(), &value);
-                room.filled(past.tokens() + key.size()[2])
+            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.tokens() => {
+                let n = past.rows();
+                write(&room.all.key.narrow(0, 0, n), past.tokens(), &key);
+                write(&room.all.value.narrow(0, 0, n), past.tokens(), &value);
+                room.filled(n, past.tokens() + key.size()[2])
             }
             (Some(past), _) => {
                 self.room = None;
@@ -289,34 +321,64 @@ impl LayerCache {
         self.own.insert(all)
     }
 
-    /// What the rows of an image have in common, as of the last reordering.
-    pub fn common(&self) -> Common {
-        self.common
+    /// Attention of one new token a row to those so far and itself, read where they lie; the token is
+    /// remembered as by `append`. q, key and value [N, A, 1, d] -> [N, 1, A·d]
+    ///
+    /// None (and nothing remembered) if there is no room yet, several tokens are new, gradients are wanted, or
+    /// the numbers are other ones than f32 on a CPU. A layer says through `in_place` that it asks.
+    pub fn attend_one(
+        &mut self,
+        q: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        scale: f64,
+    ) -> Option<Tensor> {
+        let (own, room) = (self.own.as_ref()?, self.room.as_ref()?);
+        let (n, past) = (own.rows(), own.tokens());
+        let images = self.cross.as_ref().map_or(n, Memory::images);
+        let places = room.places.borrow();
+        if past + 1 > room.tokens() || [q, key, value].iter().any(|xs| xs.requires_grad()) {
+            return None;
+        }
+        let (keys, values) = (&room.all.key, &room.all.value);
+        let rows_per_image = (n / images.max(1)).max(1) as usize;
+        let token = OneToken { q, key, value, scale, keys, values, past, rows_per_image };
+        let found = one_token(&token, places.rows())?;
+        drop(places);
+        self.own = Some(room.filled(n, past + 1));
+        Some(found)
+    }
+
+    /// Whoever calls `attend_one` says so at every step, also where it gave nothing.
+    pub fn in_place(&mut self) {
+        self.reads_in_place = true;
     }
 
     fn rows(&self) -> Option<i64> {
-        self.own.as_ref().map(|own| own.key.size()[0])
+        self.own.as_ref().map(KeyValue::rows)
     }
 
     fn place(&self) -> Option<(i64, Device)> {
-        self.own.as_ref().map(|own| (own.key.size()[0], own.key.device()))
+        self.own.as_ref().map(|own| (own.rows(), own.key.device()))
     }
 
     /// True if the next token has no place in the block.
     fn lacks_room(&self) -> bool {
         let Some(own) = &self.own else { return false };
-        self.room.as_ref().is_none_or(|room| room.key.size()[1] <= own.tokens())
+        self.room.as_ref().is_none_or(|room| room.tokens() <= own.tokens())
     }
 
-    /// Its tokens are read where they are, and written elsewhere.
+    /// True if rows have tokens at places of others.
+    fn is_scattered(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| !room.places.borrow().are_own())
+    }
+
+    /// Its tokens are read where they are, or brought together first, and written elsewhere.
     fn loosen(&mut self) {
+        if self.is_scattered() {
+            self.own = self.room.as_ref().map(Room::gathered);
+        }
         self.room = None;
-    }
-}
-
-impl KeyValue {
-    fn tokens(&self) -> i64 {
-        self.key.size()[2]
     }
 }
 

@@ -16,6 +16,7 @@ pub mod linear;
 pub mod lookup;
 pub mod mask;
 pub mod memory;
+mod one_token;
 mod origins;
 pub mod params;
 pub mod position;

@@ -54,16 +54,6 @@ impl Origins {
     pub(super) fn forget_beyond(&mut self, rows: usize) {
         self.writers.truncate(rows);
     }
-
-    /// How many first tokens, of `past`, are the same in all `rows` rows of each image.
-    pub(super) fn common(&self, rows_per_image: usize, past: usize) -> usize {
-        let shared = |rows: &[Vec<u32>]| {
-            let rest = rows.iter().skip(1).map(|row| common(&rows[0], row));
-            rest.fold(past, usize::min)
-        };
-        let used = &self.writers[..self.rows.min(self.writers.len())];
-        used.chunks(rows_per_image.max(1)).map(shared).fold(past, usize::min)
-    }
 }
 
 /// Length of the common beginning.
