@@ -5,6 +5,7 @@
 
 mod exp;
 mod gpu;
+mod inference;
 mod operators;
 mod threads;
 mod tiles;
@@ -20,6 +21,7 @@ use tch::{Device, Kind, Tensor};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
+pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{

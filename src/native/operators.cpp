@@ -11,6 +11,8 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include <c10/core/InferenceMode.h>
+
 #include <cstring>
 #include <optional>
 #include <string>
@@ -88,6 +90,10 @@ const void *vedm_adamw(const Tensor *const *all, size_t n, const Tensor *step, d
     return all;
   });
 }
+
+// libtorch's inference mode until `vedm_leave`, on this thread: no tensor counts its versions.
+void *vedm_enter() { return new c10::InferenceMode(); }
+void vedm_leave(void *mode) { delete static_cast<c10::InferenceMode *>(mode); }
 
 // Room for so many f32 in memory that a GPU copies from by itself, [n]. (tch's `pin_memory` warns of itself.)
 Tensor *vedm_pinned(int64_t n, char **error) {

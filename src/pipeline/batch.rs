@@ -13,6 +13,7 @@ use super::room::Room;
 use super::{Reader, Reading, Record, Sequence, Watch};
 use crate::device::within_memory;
 use crate::image::Pixels;
+use crate::native::Inference;
 use crate::ved::generation::{self, Finish, Generated, Hooks, Step};
 
 /// Batches that wait for each other where lengths are told by the pictures: so many are sorted at once.
@@ -195,7 +196,7 @@ impl Reader {
         room: &Room,
         watch: Watch,
     ) -> Result<Vec<(Vec<Generated>, Vec<Step>)>> {
-        let _guard = tch::no_grad_guard();
+        let _inference = Inference::new();
         let pixel_values = room.stack(pixels, self.model.device()).to_kind(self.model.kind());
         let size = pixel_values.size();
         self.model.encoder.check_size(size[2], size[3], self.interpolate)?;
