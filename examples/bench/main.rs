@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Python of the reference [default: vedm alone]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Python with optimum-onnx and onnxruntime, which is measured as well, in f32 [default: not measured]
+    #[arg(long, value_name = "PATH")]
+    onnx: Option<PathBuf>,
     /// Number type of the reference: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     reference_dtype: String,
@@ -144,6 +147,7 @@ fn run(mut args: Args) -> Result<()> {
     let program = Program {
         bench: std::env::current_exe().context("where this program lies is unknown")?,
         python: args.python.clone(),
+        onnx: args.onnx.clone(),
         reference_dtype: args.reference_dtype.clone(),
         device: args.device,
         threads,

@@ -9,7 +9,7 @@ use vedm::device::DeviceChoice;
 use crate::material::{Model, PICTURES, batch};
 use crate::protocol::{Answer, Request, Side};
 use crate::report::{Column, Row, Table};
-use crate::sides::{Once, Program};
+use crate::sides::{Once, Other, Program};
 
 /// What is measured of one model.
 pub(crate) struct Plan<'a> {
@@ -30,8 +30,12 @@ pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table>
     let weights = checkpoint.join("model.safetensors");
     let bytes = weights.metadata().with_context(|| format!("{weights:?}"))?.len();
     let mut table = Table::new(plan.model.name, bytes / 4, plan.model.tokens);
-    if program.python.is_some() {
-        table.columns.push(Column::new("reference"));
+    for other in program.others() {
+        table.columns.push(Column::new(other.name()));
+        if other == Other::OnnxRuntime {
+            tell(plan, "export to ONNX");
+            program.exported(&checkpoint)?;
+        }
     }
     for dtype in plan.dtypes {
         table.columns.push(Column::new(&format!("vedm {dtype}")));
@@ -50,12 +54,12 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table:
     // One more in the beginning, which warms the file cache and is not counted.
     for round in 0..=plan.rounds {
         tell(plan, &format!("first text, round {round} of {}", plan.rounds));
-        let reference = program.reference_once(model, image, beams, plan.model.tokens);
-        let vedm = plan
-            .dtypes
-            .iter()
-            .map(|dtype| program.vedm_once(model, dtype, image, beams, plan.model.tokens));
-        for (column, once) in reference.into_iter().chain(vedm).enumerate() {
+        let tokens = plan.model.tokens;
+        let others = program.others().into_iter();
+        let others = others.map(|other| program.other_once(other, model, image, beams, tokens));
+        let dtypes = plan.dtypes.iter();
+        let vedm = dtypes.map(|dtype| program.vedm_once(model, dtype, image, beams, tokens));
+        for (column, once) in others.chain(vedm).enumerate() {
             match once {
                 Ok(Once { seconds: time, peak: most }) if round > 0 => {
                     seconds.samples[column].push(time);
@@ -73,8 +77,8 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table:
 fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], table: &mut Table) {
     let mut sides: Vec<Option<Side>> = Vec::new();
     let mut starts: Vec<Box<dyn Fn() -> Result<Side> + '_>> = Vec::new();
-    if program.python.is_some() {
-        starts.push(Box::new(|| program.reference_worker(model)));
+    for other in program.others() {
+        starts.push(Box::new(move || program.other_worker(other, model)));
     }
     for dtype in plan.dtypes {
         starts.push(Box::new(|| program.worker(model, dtype, &pictures[0])));

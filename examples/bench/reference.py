@@ -1,7 +1,10 @@
-"""The side of transformers. Started by the benchmark, which tells it the arguments.
+"""The sides of transformers and of ONNX Runtime through optimum. Started by the benchmark, which tells it the arguments.
 
     reference.py serve MODEL --threads N --dtype f32              answers requests, a JSON object a line
     reference.py once MODEL IMAGE --beams K --tokens N ...        one text, then the peak memory on stderr
+    reference.py export MODEL FOLDER                              MODEL as optimum writes it for ONNX Runtime
+
+With --onnx, MODEL is such a folder.
 """
 
 import argparse
@@ -25,10 +28,13 @@ class Reference:
         if args.threads:
             torch.set_num_threads(args.threads)
         self.dtype = DTYPES[args.dtype]
-        self.model = VisionEncoderDecoderModel.from_pretrained(args.model, torch_dtype=self.dtype).eval()
-        self.model.to(args.device)
+        self.model = onnx(args) if args.onnx else self.torch(args)
         self.images = AutoImageProcessor.from_pretrained(args.model)
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+
+    def torch(self, args):
+        model = VisionEncoderDecoderModel.from_pretrained(args.model, torch_dtype=self.dtype)
+        return model.eval().to(args.device)
 
     def pixels(self, paths):
         images = [Image.open(path).convert("RGB") for path in paths]
@@ -70,6 +76,22 @@ class Reference:
         return {"encoder_ms": encoder, "step_ms": (more - less) / max(tokens - few, 1)}
 
 
+def onnx(args):
+    import onnxruntime
+    from optimum.onnxruntime import ORTModelForVision2Seq
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = args.threads or 0
+    provider = "CPUExecutionProvider" if args.device == "cpu" else "CUDAExecutionProvider"
+    return ORTModelForVision2Seq.from_pretrained(args.model, session_options=options, provider=provider)
+
+
+def export(args):
+    from optimum.exporters.onnx import main_export
+
+    main_export(args.model, output=args.folder, task="image-to-text-with-past", do_validation=False)
+
+
 def ms(start):
     return (time.perf_counter() - start) * 1e3
 
@@ -77,6 +99,10 @@ def ms(start):
 def serve(args):
     reference = Reference(args)
     version = f"transformers {transformers.__version__}, torch {torch.__version__}"
+    if args.onnx:
+        import onnxruntime
+
+        version = f"onnxruntime {onnxruntime.__version__}, {version}"
     print(json.dumps({"version": version}), flush=True)
     for line in sys.stdin:
         try:
@@ -106,9 +132,14 @@ def main():
         command.add_argument("--threads", type=int)
         command.add_argument("--dtype", choices=DTYPES, default="f32")
         command.add_argument("--device", default="cpu")
+        command.add_argument("--onnx", action="store_true")
         command.set_defaults(run=run)
+    command = commands.add_parser("export")
+    command.add_argument("model")
+    command.add_argument("folder")
+    command.set_defaults(run=export)
     args = parser.parse_args()
-    with torch.inference_mode():
+    with torch.no_grad() if args.command == "export" else torch.inference_mode():
         args.run(args)
 
 

@@ -16,9 +16,28 @@ pub(crate) struct Program {
     /// This program.
     pub(crate) bench: PathBuf,
     pub(crate) python: Option<PathBuf>,
+    /// The Python that has optimum and ONNX Runtime.
+    pub(crate) onnx: Option<PathBuf>,
     pub(crate) reference_dtype: String,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
+}
+
+/// What is measured beside vedm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Other {
+    Transformers,
+    OnnxRuntime,
+}
+
+impl Other {
+    /// Of its column.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Other::Transformers => "reference",
+            Other::OnnxRuntime => "ONNX Runtime",
+        }
+    }
 }
 
 /// One text from process start.
@@ -93,18 +112,24 @@ impl Program {
         once(self.vedm(self.words(model, dtype, image, beams, tokens)))
     }
 
-    /// None without a reference.
-    pub(crate) fn reference_once(
+    /// Those for which there is a Python, the reference first.
+    pub(crate) fn others(&self) -> Vec<Other> {
+        let all = [Other::Transformers, Other::OnnxRuntime];
+        all.into_iter().filter(|other| self.python_of(*other).is_ok()).collect()
+    }
+
+    pub(crate) fn other_once(
         &self,
+        other: Other,
         model: &Path,
         image: &Path,
         beams: i64,
         tokens: i64,
-    ) -> Option<Result<Once>> {
-        let mut command = self.reference("once", model)?;
+    ) -> Result<Once> {
+        let mut command = self.other("once", other, model)?;
         command.arg(image);
         command.args(["--beams", &beams.to_string(), "--tokens", &tokens.to_string()]);
-        Some(once(command))
+        once(command)
     }
 
     pub(crate) fn worker(&self, model: &Path, dtype: &str, image: &Path) -> Result<Side> {
@@ -114,19 +139,49 @@ impl Program {
         Side::start(command).with_context(|| format!("vedm as {dtype}"))
     }
 
-    pub(crate) fn reference_worker(&self, model: &Path) -> Result<Side> {
-        let command = self.reference("serve", model).context("there is no --python")?;
-        Side::start(command).context("the reference")
+    pub(crate) fn other_worker(&self, other: Other, model: &Path) -> Result<Side> {
+        Side::start(self.other("serve", other, model)?).context(other.name())
     }
 
-    fn reference(&self, what: &str, model: &Path) -> Option<Command> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/reference.py");
-        let mut command = Command::new(self.python.as_ref()?);
-        command.arg(script).arg(what).arg(model);
-        command.args(["--threads", &self.threads.to_string(), "--dtype", &self.reference_dtype]);
+    /// The checkpoint as ONNX Runtime reads it, made if it is not there.
+    pub(crate) fn exported(&self, model: &Path) -> Result<PathBuf> {
+        let folder = model.with_extension("onnx");
+        if !folder.join("decoder_model_merged.onnx").is_file() {
+            let mut command = self.script("export", Other::OnnxRuntime)?;
+            let made =
+                command.arg(model).arg(&folder).output().context("can't start the export")?;
+            let said = String::from_utf8_lossy(&made.stderr);
+            let last = said.lines().last().unwrap_or("it said nothing");
+            ensure!(made.status.success(), "the export failed: {last}");
+        }
+        Ok(folder)
+    }
+
+    fn other(&self, what: &str, other: Other, model: &Path) -> Result<Command> {
+        let mut command = self.script(what, other)?;
+        match other {
+            Other::Transformers => command.arg(model),
+            Other::OnnxRuntime => command.arg(self.exported(model)?).arg("--onnx"),
+        };
+        let dtype = if other == Other::OnnxRuntime { "f32" } else { &self.reference_dtype };
+        command.args(["--threads", &self.threads.to_string(), "--dtype", dtype]);
         command.args(["--device", &self.device.to_string()]);
         command.env("OMP_NUM_THREADS", self.threads.to_string());
-        Some(command)
+        Ok(command)
+    }
+
+    fn script(&self, what: &str, other: Other) -> Result<Command> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/reference.py");
+        let mut command = Command::new(self.python_of(other)?);
+        command.arg(script).arg(what);
+        Ok(command)
+    }
+
+    fn python_of(&self, other: Other) -> Result<&PathBuf> {
+        match other {
+            Other::Transformers => self.python.as_ref().context("there is no --python"),
+            Other::OnnxRuntime => self.onnx.as_ref().context("there is no --onnx"),
+        }
     }
 }
 

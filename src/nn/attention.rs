@@ -114,7 +114,6 @@ impl Attention {
             v = if rotary.value { rotary.turn(&v, past) } else { v };
         }
         if !matches!(self.relative, Some(Relative::Key(_))) {
-            cache.in_place();
             let found = if train { None } else { cache.attend_one(&q, &k, &v, self.scale) };
             if let Some(context) = found {
                 return self.out.forward(&context);

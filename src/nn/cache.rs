@@ -9,41 +9,23 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::memory::Memory;
-use super::one_token::{OneToken, one_token};
-use super::origins::Origins;
+use layer::{Room, write};
+use origins::Origins;
 use places::Places;
 
+mod layer;
+mod origins;
 mod places;
+
+pub use layer::LayerCache;
 
 /// Keys and values of one attention, both [N, A, T, d].
 pub struct KeyValue {
     pub key: Tensor,
     pub value: Tensor,
-}
-
-/// What one decoder layer remembers.
-#[derive(Default)]
-pub struct LayerCache {
-    /// One entry a row; grows with every token.
-    own: Option<KeyValue>,
-    /// The layer's part of the block, [N', C, A, d] each; `own` are T tokens of its first rows, if all rows'
-    /// tokens lie at their own places.
-    room: Option<Room>,
-    /// Attention reads the tokens where they lie: `attend_one`.
-    reads_in_place: bool,
-    /// One entry an image, computed at the first call; its beams share it.
-    pub cross: Option<Memory>,
-    /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
-    pub watched: Option<Tensor>,
-}
-
-/// A layer's part of the block, and where the tokens lie in it.
-struct Room {
-    all: KeyValue,
-    places: Rc<RefCell<Places>>,
 }
 
 /// What a decoder remembers between calls.
@@ -271,120 +253,6 @@ impl KeyValue {
     fn rows(&self) -> i64 {
         self.key.size()[0]
     }
-}
-
-impl Room {
-    /// Tokens that it can hold of each row.
-    fn tokens(&self) -> i64 {
-        self.all.key.size()[1]
-    }
-
-    /// The first `t` tokens of the first `n` rows, wherever they belong. [N, A, T, d]
-    fn filled(&self, n: i64, t: i64) -> KeyValue {
-        let filled = |xs: &Tensor| xs.narrow(0, 0, n).narrow(1, 0, t).transpose(1, 2);
-        KeyValue { key: filled(&self.all.key), value: filled(&self.all.value) }
-    }
-
-    /// The tokens of all rows in use, brought together. [N, A, T, d]
-    fn gathered(&self) -> KeyValue {
-        let (rows, tokens) = self.places.borrow().index();
-        let index = [Some(rows), Some(tokens)]
-            .map(|index| index.map(|index| index.to_device(self.all.key.device())));
-        let gathered = |xs: &Tensor| xs.index(&index).transpose(1, 2);
-        KeyValue { key: gathered(&self.all.key), value: gathered(&self.all.value) }
-    }
-}
-
-impl LayerCache {
-    /// Appends the keys and values of t new tokens, [N, A, t, d] each, and gives all of them,
-    /// [N, A, T, d].
-    pub fn append(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
-        if self.is_scattered() {
-            self.loosen();
-        }
-        let all = match (self.own.take(), &self.room) {
-            (None, _) => KeyValue { key, value },
-            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.tokens() => {
-                let n = past.rows();
-                write(&room.all.key.narrow(0, 0, n), past.tokens(), &key);
-                write(&room.all.value.narrow(0, 0, n), past.tokens(), &value);
-                room.filled(n, past.tokens() + key.size()[2])
-            }
-            (Some(past), _) => {
-                self.room = None;
-                KeyValue {
-                    key: Tensor::cat(&[past.key, key], 2),
-                    value: Tensor::cat(&[past.value, value], 2),
-                }
-            }
-        };
-        self.own.insert(all)
-    }
-
-    /// Attention of one new token a row to those so far and itself, read where they lie; the token is
-    /// remembered as by `append`. q, key and value [N, A, 1, d] -> [N, 1, A·d]
-    ///
-    /// None (and nothing remembered) if there is no room yet, several tokens are new, gradients are wanted, or
-    /// the numbers are other ones than f32 on a CPU. A layer says through `in_place` that it asks.
-    pub fn attend_one(
-        &mut self,
-        q: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        scale: f64,
-    ) -> Option<Tensor> {
-        let (own, room) = (self.own.as_ref()?, self.room.as_ref()?);
-        let (n, past) = (own.rows(), own.tokens());
-        let images = self.cross.as_ref().map_or(n, Memory::images);
-        let places = room.places.borrow();
-        if past + 1 > room.tokens() || [q, key, value].iter().any(|xs| xs.requires_grad()) {
-            return None;
-        }
-        let (keys, values) = (&room.all.key, &room.all.value);
-        let rows_per_image = (n / images.max(1)).max(1) as usize;
-        let token = OneToken { q, key, value, scale, keys, values, past, rows_per_image };
-        let found = one_token(&token, places.rows())?;
-        drop(places);
-        self.own = Some(room.filled(n, past + 1));
-        Some(found)
-    }
-
-    /// Whoever calls `attend_one` says so at every step, also where it gave nothing.
-    pub fn in_place(&mut self) {
-        self.reads_in_place = true;
-    }
-
-    fn rows(&self) -> Option<i64> {
-        self.own.as_ref().map(KeyValue::rows)
-    }
-
-    fn place(&self) -> Option<(i64, Device)> {
-        self.own.as_ref().map(|own| (own.rows(), own.key.device()))
-    }
-
-    /// True if the next token has no place in the block.
-    fn lacks_room(&self) -> bool {
-        let Some(own) = &self.own else { return false };
-        self.room.as_ref().is_none_or(|room| room.tokens() <= own.tokens())
-    }
-
-    /// True if rows have tokens at places of others.
-    fn is_scattered(&self) -> bool {
-        self.room.as_ref().is_some_and(|room| !room.places.borrow().are_own())
-    }
-
-    /// Its tokens are read where they are, or brought together first, and written elsewhere.
-    fn loosen(&mut self) {
-        if self.is_scattered() {
-            self.own = self.room.as_ref().map(Room::gathered);
-        }
-        self.room = None;
-    }
-}
-
-/// Writes xs [N, A, t, d] into `room` [N, C, A, d], from token `past` on.
-fn write(room: &Tensor, past: i64, xs: &Tensor) {
-    room.narrow(1, past, xs.size()[2]).copy_(&xs.transpose(1, 2));
 }
 
 /// Row i of the block [L, 2, N', C, A, d] becomes a copy of row `rows[i]`, whose first `starts[i]` tokens

@@ -17,7 +17,6 @@ pub mod lookup;
 pub mod mask;
 pub mod memory;
 mod one_token;
-mod origins;
 pub mod params;
 pub mod position;
 pub mod precision;

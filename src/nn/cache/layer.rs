@@ -1,0 +1,146 @@
+//! What one layer remembers: its part of the block, and its images.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::KeyValue;
+use super::places::Places;
+use crate::nn::memory::Memory;
+use crate::nn::one_token::{OneToken, one_token};
+
+/// What one decoder layer remembers.
+#[derive(Default)]
+pub struct LayerCache {
+    /// One entry a row; grows with every token.
+    pub(super) own: Option<KeyValue>,
+    /// The layer's part of the block, [N', C, A, d] each; `own` are T tokens of its first rows, if all rows'
+    /// tokens lie at their own places.
+    pub(super) room: Option<Room>,
+    /// Attention reads the tokens where they lie: `attend_one`.
+    pub(super) reads_in_place: bool,
+    /// One entry an image, computed at the first call; its beams share it.
+    pub cross: Option<Memory>,
+    /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
+    pub watched: Option<Tensor>,
+}
+
+/// A layer's part of the block, and where the tokens lie in it.
+pub(super) struct Room {
+    pub(super) all: KeyValue,
+    pub(super) places: Rc<RefCell<Places>>,
+}
+
+impl Room {
+    /// Tokens that it can hold of each row.
+    fn tokens(&self) -> i64 {
+        self.all.key.size()[1]
+    }
+
+    /// The first `t` tokens of the first `n` rows, wherever they belong. [N, A, T, d]
+    pub(super) fn filled(&self, n: i64, t: i64) -> KeyValue {
+        let filled = |xs: &Tensor| xs.narrow(0, 0, n).narrow(1, 0, t).transpose(1, 2);
+        KeyValue { key: filled(&self.all.key), value: filled(&self.all.value) }
+    }
+
+    /// The tokens of all rows in use, brought together. [N, A, T, d]
+    pub(super) fn gathered(&self) -> KeyValue {
+        let (rows, tokens) = self.places.borrow().index();
+        let index = [Some(rows), Some(tokens)]
+            .map(|index| index.map(|index| index.to_device(self.all.key.device())));
+        let gathered = |xs: &Tensor| xs.index(&index).transpose(1, 2);
+        KeyValue { key: gathered(&self.all.key), value: gathered(&self.all.value) }
+    }
+}
+
+impl LayerCache {
+    /// Appends the keys and values of t new tokens, [N, A, t, d] each, and gives all of them,
+    /// [N, A, T, d].
+    pub fn append(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
+        if self.is_scattered() {
+            self.loosen();
+        }
+        let all = match (self.own.take(), &self.room) {
+            (None, _) => KeyValue { key, value },
+            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.tokens() => {
+                let n = past.rows();
+                write(&room.all.key.narrow(0, 0, n), past.tokens(), &key);
+                write(&room.all.value.narrow(0, 0, n), past.tokens(), &value);
+                room.filled(n, past.tokens() + key.size()[2])
+            }
+            (Some(past), _) => {
+                self.room = None;
+                KeyValue {
+                    key: Tensor::cat(&[past.key, key], 2),
+                    value: Tensor::cat(&[past.value, value], 2),
+                }
+            }
+        };
+        self.own.insert(all)
+    }
+
+    /// Attention of one new token a row to those so far and itself, read where they lie; the token is
+    /// remembered as by `append`. q, key and value [N, A, 1, d] -> [N, 1, A·d]
+    ///
+    /// None (and nothing remembered) if there is no room yet, several tokens are new, gradients are wanted, or
+    /// the numbers are other ones than f32 on a CPU. Whoever asks does so at every step.
+    pub fn attend_one(
+        &mut self,
+        q: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        scale: f64,
+    ) -> Option<Tensor> {
+        let is_served = |xs: &Tensor| {
+            xs.device() == Device::Cpu && xs.kind() == Kind::Float && !xs.requires_grad()
+        };
+        self.reads_in_place = [q, key, value].into_iter().all(is_served);
+        let (own, room) = (self.own.as_ref()?, self.room.as_ref()?);
+        let (n, past) = (own.rows(), own.tokens());
+        let images = self.cross.as_ref().map_or(n, Memory::images);
+        let places = room.places.borrow();
+        if past + 1 > room.tokens() || !self.reads_in_place {
+            return None;
+        }
+        let (keys, values) = (&room.all.key, &room.all.value);
+        let rows_per_image = (n / images.max(1)).max(1) as usize;
+        let token = OneToken { q, key, value, scale, keys, values, past, rows_per_image };
+        let found = one_token(&token, places.rows())?;
+        drop(places);
+        self.own = Some(room.filled(n, past + 1));
+        Some(found)
+    }
+
+    pub(super) fn rows(&self) -> Option<i64> {
+        self.own.as_ref().map(KeyValue::rows)
+    }
+
+    pub(super) fn place(&self) -> Option<(i64, Device)> {
+        self.own.as_ref().map(|own| (own.rows(), own.key.device()))
+    }
+
+    /// True if the next token has no place in the block.
+    pub(super) fn lacks_room(&self) -> bool {
+        let Some(own) = &self.own else { return false };
+        self.room.as_ref().is_none_or(|room| room.tokens() <= own.tokens())
+    }
+
+    /// True if rows have tokens at places of others.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| !room.places.borrow().are_own())
+    }
+
+    /// Its tokens are read where they are, or brought together first, and written elsewhere.
+    pub(super) fn loosen(&mut self) {
+        if self.is_scattered() {
+            self.own = self.room.as_ref().map(Room::gathered);
+        }
+        self.room = None;
+    }
+}
+
+/// Writes xs [N, A, t, d] into `room` [N, C, A, d], from token `past` on.
+pub(super) fn write(room: &Tensor, past: i64, xs: &Tensor) {
+    room.narrow(1, past, xs.size()[2]).copy_(&xs.transpose(1, 2));
+}
