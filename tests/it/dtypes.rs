@@ -63,8 +63,8 @@ fn every_type_captions() {
     let dir = golden("vit-gpt2");
     let picture = dir.join("blobs_37x23.png");
     for dtype in ["auto", "f32", "bf16", "f16", "int8"] {
-        let args =
-            ["caption", "-m", dir.to_str().unwrap(), "--dtype", dtype, picture.to_str().unwrap()];
+        let (dir, picture) = (dir.to_str().unwrap(), picture.to_str().unwrap());
+        let args = ["caption", "-m", dir, "--device", "cpu", "--dtype", dtype, picture];
         let ran = Vedm::new(&args).run();
         // A CPU may be refused, in one sentence that says why.
         let refused = ran.status == 1 && ran.stderr.contains("this CPU") && ran.stdout.is_empty();
