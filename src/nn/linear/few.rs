@@ -56,7 +56,7 @@ pub(super) struct Few<'a, T> {
 impl<T: Number> Vectorized for Few<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(mut self) {
-        for panel in 0..self.part.panels::<P>() {
+        for panel in self.beside::<L, P>()..self.part.panels::<P>() {
             for block in &self.rows.blocks {
                 // What is read again for the next block lies in the cache of the core by now.
                 match block.len() {
@@ -79,6 +79,58 @@ impl<T: Number> Vectorized for Few<'_, T> {
 }
 
 impl<T: Number> Few<'_, T> {
+    /// Up to four rows over several panels at a time: additions to the sums of one need not wait for each
+    /// other, and the core waits for memory meanwhile. Each sum is what it is by itself. -> the panels that are
+    /// done
+    #[inline(always)]
+    fn beside<L: Lanes, const P: usize>(&mut self) -> usize {
+        let [block] = self.rows.blocks.as_slice() else { return 0 };
+        let (panels, rows) = (self.part.panels::<P>(), block.len());
+        let together = match rows {
+            1 => 4,
+            2 | 3 => 2,
+            // Where their sums and what they are made of have registers.
+            4 if P == 32 => 2,
+            _ => return 0,
+        };
+        let done = panels / together * together;
+        for first in (0..done).step_by(together) {
+            match rows {
+                1 => self.several::<L, P, 1, 4>(first, block),
+                2 => self.several::<L, P, 2, 2>(first, block),
+                3 => self.several::<L, P, 3, 2>(first, block),
+                _ => self.several::<L, P, 4, 2>(first, block),
+            }
+        }
+        done
+    }
+
+    /// A block of M rows over N panels.
+    #[inline(always)]
+    fn several<L: Lanes, const P: usize, const M: usize, const N: usize>(
+        &mut self,
+        first: usize,
+        block: &Range<usize>,
+    ) {
+        let panels: [&[[T; P]]; N] = std::array::from_fn(|i| self.part.panel::<P>(first + i));
+        let inputs = self.part.inputs;
+        assert!(panels.iter().all(|lines| lines.len() == inputs));
+        let mut sums = [[[0f32; P]; M]; N];
+        for (k, xs) in self.rows.block::<M>(block).iter().take(inputs).enumerate() {
+            for (lines, sums) in panels.iter().zip(&mut sums) {
+                let line = line::<T, L, P>(lines, k);
+                for (sums, x) in sums.iter_mut().zip(xs) {
+                    L::add_product(sums, &line, *x);
+                }
+            }
+        }
+        for (panel, sums) in (first..).zip(&sums) {
+            for (sums, row) in sums.iter().zip(block.clone()) {
+                self.part.put(row, panel, sums);
+            }
+        }
+    }
+
     /// A block of M rows over one panel.
     #[inline(always)]
     fn block<L: Lanes, const P: usize, const M: usize>(
