@@ -52,6 +52,9 @@ pub const fn has_operators() -> bool {
 }
 
 #[cfg(vedm_operators)]
+pub(super) use linked::told;
+
+#[cfg(vedm_operators)]
 mod linked {
     use std::ffi::{CStr, c_char, c_int, c_void};
     use std::ptr::{NonNull, null};
@@ -87,7 +90,9 @@ mod linked {
     }
 
     /// Calls `f` with the place of its error.
-    fn told<T>(f: impl FnOnce(*mut *mut c_char) -> *mut T) -> Result<NonNull<T>> {
+    pub(in crate::native) fn told<T>(
+        f: impl FnOnce(*mut *mut c_char) -> *mut T,
+    ) -> Result<NonNull<T>> {
         let mut error = std::ptr::null_mut();
         let found = f(&raw mut error);
         if error.is_null() {

@@ -266,3 +266,48 @@ fn scales_are_those_of_the_largest_weights() {
     let nothing = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
     assert_eq!(int8_scales(&nothing), Tensor::ones([2], (Kind::Double, Device::Cpu)));
 }
+
+/// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
+/// without a bias, where some of them are not asked for, and where one of three products is left to libtorch.
+#[test]
+fn products_of_our_own_learn_like_those_of_libtorch() {
+    if !many::is_served() || !native::has_operators() {
+        return;
+    }
+    for (rows, inputs, outputs) in [(29, 70, 45), (301, 250, 270), (301, 70, 270)] {
+        for storage in [Storage::OutIn, Storage::InOut] {
+            for (of_xs, of_weight, bias) in
+                [(true, true, true), (true, true, false), (false, true, true), (true, false, false)]
+            {
+                let draw =
+                    |size: &[i64], step, asked: bool| waves(size, step).set_requires_grad(asked);
+                let xs = draw(&[3, rows, inputs], 0.11, of_xs);
+                let size = match storage {
+                    Storage::OutIn => [outputs, inputs],
+                    Storage::InOut => [inputs, outputs],
+                };
+                let weight = draw(&size, 0.37, of_weight);
+                let bias = bias.then(|| draw(&[outputs], 1.3, true));
+                let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .filter(|xs| xs.requires_grad())
+                    .collect();
+                let gradients = |found: &Tensor| {
+                    let loss = (found.square() * waves(&found.size(), 0.05)).sum(Kind::Float);
+                    Tensor::run_backward(&[&loss], &asked, false, false)
+                };
+                let matrix = storage.out_in(&weight);
+                let own = flat::linear(&xs, &matrix, bias.as_ref()).expect("f32 on a CPU");
+                let plain = xs.linear(&matrix, bias.as_ref());
+                assert_eq!(own.size(), [3, rows, outputs]);
+                assert!(largest(&(&own - &plain)) < 1e-5 * largest(&plain));
+                for (own, plain) in gradients(&own).iter().zip(gradients(&plain)) {
+                    assert_eq!(own.size(), plain.size());
+                    let apart = largest(&(own - &plain)) / largest(&plain);
+                    assert!(apart < 1e-5, "{storage:?} {rows}: {apart:e}");
+                }
+            }
+        }
+    }
+}
