@@ -1,11 +1,11 @@
 //! Layer norm, embeddings, feed-forward, patches.
 
 use anyhow::{Result, ensure};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::{Linear, product};
+use super::linear::Linear;
 use super::lookup;
 use super::params::{Init, ONES, Params, ZEROS};
 use super::precision;
@@ -108,23 +108,9 @@ impl PatchEmbeddings {
     /// [B, C, H, W] -> [B, P, D] with P = (H / ph)·(W / pw), row-major; a remainder is dropped.
     pub fn forward(&self, pixel_values: &Tensor) -> Tensor {
         let (ph, pw) = self.patch;
-        if self.weight.requires_grad() && self.weight.device() == Device::Cpu {
-            return self.as_product(pixel_values);
-        }
         let bias = self.bias.as_ref().map(precision::low);
         let (pixel_values, weight) = (precision::low(pixel_values), precision::low(&self.weight));
         let maps = pixel_values.conv2d(&weight, bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
         precision::full(&maps).flatten(2, 3).transpose(1, 2)
-    }
-
-    /// The same as a product of patches, whose gradient on a CPU takes a fifth of the convolution's time.
-    fn as_product(&self, pixel_values: &Tensor) -> Tensor {
-        let (ph, pw) = self.patch;
-        let size = pixel_values.size();
-        let (rows, columns) = (size[2] / ph, size[3] / pw);
-        let patches = pixel_values.narrow(2, 0, rows * ph).narrow(3, 0, columns * pw);
-        let patches = patches.unflatten(3, [columns, pw]).unflatten(2, [rows, ph]); // [B, C, R, ph, K, pw]
-        let patches = patches.permute([0, 2, 4, 1, 3, 5]).flatten(3, 5).flatten(1, 2); // [B, P, C·ph·pw]
-        precision::full(&product(&patches, &self.weight.flatten(1, 3), self.bias.as_ref()))
     }
 }
