@@ -19,11 +19,14 @@ fn main() {
     operators(lib.as_deref().map(Path::new));
 }
 
-/// `src/native/operators.cpp`, by the headers and settings that torch-sys takes too. Without them vedm is
+/// The rooms of `src/native` in C++, by the headers and settings that torch-sys takes too. Without them vedm is
 /// built all the same, and computes in f32 on a CPU.
 fn operators(lib: Option<&Path>) {
-    const SOURCE: &str = "src/native/operators.cpp";
-    println!("cargo:rerun-if-changed={SOURCE}");
+    const SOURCES: [&str; 3] =
+        ["src/native/operators.cpp", "src/native/dense.cpp", "src/native/gpu.cpp"];
+    for file in SOURCES.into_iter().chain(["src/native/bridge.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     for name in ["LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
@@ -44,10 +47,10 @@ fn operators(lib: Option<&Path>) {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include(include.join("torch/csrc/api/include"))
         .include(include)
-        .file(SOURCE)
+        .files(SOURCES)
         .try_compile("vedm_operators");
     match compiled {
         Ok(()) => println!("cargo:rustc-cfg=vedm_operators"),
-        Err(error) => println!("cargo:warning={SOURCE} was left out: {error}"),
+        Err(error) => println!("cargo:warning=the C++ of src/native was left out: {error}"),
     }
 }

@@ -1,8 +1,9 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
 //! libraries at run time; in the rooms beside it vector units (and an exponential for them), libtorch's
-//! threads, its operators and what it does on GPUs.
+//! threads, its operators, a dense layer in its graph and what it does on GPUs.
 #![allow(unsafe_code)]
 
+mod dense;
 mod exp;
 mod gpu;
 mod inference;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
+pub use dense::{Matrix, Multiply, dense};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
@@ -26,7 +28,7 @@ pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
     PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
-    pair, parts, transposed,
+    pair, parts, turn_panel, turn_rows,
 };
 pub use vectors::{
     Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,

@@ -70,7 +70,7 @@ mod linked {
     use tch::{Kind, Tensor};
     use torch_sys::C_tensor;
 
-    use super::super::operators::linked::told;
+    use super::super::operators::told;
     use super::{AdamWPart, AdamWStep};
 
     unsafe extern "C" {

@@ -52,7 +52,10 @@ pub const fn has_operators() -> bool {
 }
 
 #[cfg(vedm_operators)]
-pub(super) mod linked {
+pub(super) use linked::told;
+
+#[cfg(vedm_operators)]
+mod linked {
     use std::ffi::{CStr, c_char, c_int, c_void};
     use std::ptr::{NonNull, null};
 

@@ -141,17 +141,31 @@ pub fn add_tiles(
     }
 }
 
-/// Rows become columns.
+/// Numbers of one part, [pair of inputs][row], as the tile of 16 rows.
 ///
 /// # Panics
 /// Where there is no such unit.
-pub fn transposed(square: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
+pub fn turn_rows(square: &[[u32; 16]; 16], tile: &mut RowsTile) {
     assert!(has_tiles(), "this CPU has no matrix unit");
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: a CPU with such a unit has AVX-512, which `allowed` asks for too.
-    return unsafe { unit::transposed(square) };
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-    *square
+    // SAFETY: a CPU with such a unit has AVX-512, which `allowed` asks for too; the tile is as large.
+    unsafe {
+        unit::transpose(square, tile.0.as_mut_ptr().cast(), TILE_INPUTS / 2);
+    }
+}
+
+/// Numbers of one part, [output][pair of inputs], as the first or second half of the outputs of a panel's tile.
+///
+/// # Panics
+/// Where there is no such unit.
+pub fn turn_panel(square: &[[u32; 16]; 16], tile: &mut PanelTile, second: bool) {
+    assert!(has_tiles(), "this CPU has no matrix unit");
+    let half = if second { TILE_OUTPUTS / 2 } else { 0 };
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    // SAFETY: as above; the half of a line begins within it.
+    unsafe {
+        unit::transpose(square, tile.0.as_mut_ptr().cast::<u32>().add(half), TILE_OUTPUTS);
+    }
 }
 
 #[cfg(test)]
@@ -254,9 +268,13 @@ mod tests {
         if has_tiles() {
             let square =
                 std::array::from_fn(|row| std::array::from_fn(|column| (row * 16 + column) as u32));
-            let found = transposed(&square);
+            let (mut rows, mut panel) = (RowsTile::ZERO, PanelTile::ZERO);
+            turn_rows(&square, &mut rows);
+            turn_panel(&square, &mut panel, true);
             for (row, column) in (0..256).map(|i| (i / 16, i % 16)) {
-                assert_eq!(found[row][column], square[column][row]);
+                assert_eq!(rows.0[row][column], square[column][row]);
+                assert_eq!(panel.0[row][16 + column], square[column][row]);
+                assert_eq!(panel.0[row][column], 0);
             }
         }
     }

@@ -177,10 +177,12 @@ products!(
     add!()
 );
 
+/// Columns become rows, each `apart` numbers after the one before.
+///
 /// # Safety
-/// The CPU has AVX-512.
+/// The CPU has AVX-512, and there is room for the 16 rows.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transposed(square: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
+pub(super) unsafe fn transpose(square: &[[u32; 16]; 16], to: *mut u32, apart: usize) {
     // Each step puts together what is 1, 2, 4 and then 8 rows apart.
     // SAFETY: the rows are as long as what is read and written; the numbers are moved as they are.
     unsafe {
@@ -205,7 +207,6 @@ pub(super) unsafe fn transposed(square: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
                 _mm512_unpackhi_pd(first, second)
             })
         });
-        let mut found = [[0; 16]; 16];
         for column in 0..4 {
             let [a, b, c, d] = [0, 4, 8, 12].map(|first| twos[first | column]);
             let (even, odd) = (_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
@@ -217,9 +218,8 @@ pub(super) unsafe fn transposed(square: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
                 _mm512_shuffle_f32x4(odd, rest, 0xdd),
             ];
             for (quarter, numbers) in columns.into_iter().enumerate() {
-                _mm512_storeu_ps(found[quarter * 4 + column].as_mut_ptr().cast(), numbers);
+                _mm512_storeu_ps(to.add((quarter * 4 + column) * apart).cast(), numbers);
             }
         }
-        found
     }
 }

@@ -3,9 +3,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::number::{Aligned, F16, Number, narrow_all};
-use super::tiled::{self, Matrix};
+use super::tiled;
 use super::{Storage, over_rows};
-use crate::native::{self, Lanes, Vectorized};
+use crate::native::{self, Lanes, Matrix, Vectorized};
 use crate::nn::precision::{self, low};
 
 /// A matrix [out, in] in f16, stored as it was or turned over.
@@ -76,16 +76,13 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let bias = bias.map(low);
         return low(xs).linear(&low(weight), bias.as_ref());
     }
+    if let Some(found) = by_tiles(xs, weight, bias) {
+        return found;
+    }
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
     let is_served = xs.device() == Device::Cpu && xs.kind() == Kind::Float;
-    if is_served
-        && tiled::is_better(rows as usize, weight.size()[0] as usize)
-        && let Some(found) = linear(xs, weight, bias)
-    {
-        return found;
-    }
     let is_plain = !is_served
         || rows == 1
         || rows > FEW_ROWS
@@ -109,20 +106,40 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     product.reshape(size)
 }
 
-/// x·Wᵀ + b where nobody asks for gradients; None where this is not for f32 on a CPU.
+/// `product` in f32 on a CPU whose matrix unit is faster; None elsewhere.
+pub(super) fn by_tiles(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+    let rows = xs.numel() / (*xs.size().last()?).max(1) as usize;
+    let is_better = tiled::is_better(rows, weight.size()[0] as usize);
+    let is_served = xs.device() == Device::Cpu && xs.kind() == Kind::Float;
+    if is_better && is_served && !precision::is_mixed() { linear(xs, weight, bias) } else { None }
+}
+
+/// x·Wᵀ + b, with gradients where they are asked for; None where this is not for f32 on a CPU.
 /// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
 pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
     let (outputs, inputs) = weight.size2().ok()?;
+    let (stored, storage) = Storage::of(weight);
+    let transposed = storage == Storage::InOut;
     let asked = |xs: &Tensor| xs.requires_grad();
     if asked(xs) || asked(weight) || bias.is_some_and(asked) {
-        return None;
+        let mut size = xs.size();
+        *size.last_mut()? = outputs;
+        let rows = xs.reshape([-1, inputs]).contiguous();
+        return Some(native::dense(&rows, &stored, bias, transposed, multiply)?.reshape(size));
     }
-    let (stored, storage) = Storage::of(weight);
     native::with_floats([&stored], |[values]| {
         let (rows, inner) = (outputs as usize, inputs as usize);
-        let transposed = storage == Storage::InOut;
         with_rows(xs, Matrix { values, rows, inner, transposed }, bias)
     })?
+}
+
+/// A product of `native::dense`.
+fn multiply(a: Matrix<f32>, b: Matrix<f32>, bias: Option<&[f32]>, out: &mut [f32]) -> bool {
+    let is_better = tiled::is_better(a.rows, b.rows);
+    if is_better {
+        tiled::product(a, b, bias, out);
+    }
+    is_better
 }
 
 /// The product with the rows of a tensor. xs [.., in], W [out, in], b [out] -> [.., out]

@@ -278,6 +278,9 @@ impl Linear {
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         match &self.weights {
             Weights::Plain(weight, Storage::InOut) if weight.requires_grad() => {
+                if let Some(found) = flat::by_tiles(xs, &weight.tr(), self.bias.as_ref()) {
+                    return found;
+                }
                 // So the weight's gradient comes as the weight is stored; `linear` gives it turned over.
                 let mut size = xs.size();
                 let inputs = size.pop().unwrap_or_default();

@@ -271,3 +271,53 @@ fn scales_are_those_of_the_largest_weights() {
     let nothing = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
     assert_eq!(int8_scales(&nothing), Tensor::ones([2], (Kind::Double, Device::Cpu)));
 }
+
+/// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
+/// without a bias, where some of them are not asked for, and where one of three products is left to libtorch.
+#[test]
+fn products_of_our_own_learn_like_those_of_libtorch() {
+    if !many::is_served() || !native::has_operators() {
+        return;
+    }
+    for (rows, inputs, outputs) in [(29, 70, 45), (301, 250, 270), (301, 70, 270)] {
+        for storage in [Storage::OutIn, Storage::InOut] {
+            for (of_xs, of_weight, bias) in
+                [(true, true, true), (true, true, false), (false, true, true), (true, false, false)]
+            {
+                let draw =
+                    |size: &[i64], step, asked: bool| waves(size, step).set_requires_grad(asked);
+                let xs = draw(&[3, rows, inputs], 0.11, of_xs);
+                let size = match storage {
+                    Storage::OutIn => [outputs, inputs],
+                    Storage::InOut => [inputs, outputs],
+                };
+                let weight = draw(&size, 0.37, of_weight);
+                let bias = bias.then(|| draw(&[outputs], 1.3, true));
+                let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .filter(|xs| xs.requires_grad())
+                    .collect();
+                // Of the loss Σ w·y, as near as f32 comes to it: in f64 the same graph is exact.
+                let gradients = |found: &Tensor| {
+                    let loss = (found * waves(&found.size(), 0.05)).sum(Kind::Double);
+                    Tensor::run_backward(&[&loss], &asked, false, false)
+                };
+                let matrix = storage.out_in(&weight);
+                let double = |xs: &Tensor| xs.to_kind(Kind::Double);
+                let exact = double(&xs).linear(&double(&matrix), bias.as_ref().map(double));
+                let own = flat::linear(&xs, &matrix, bias.as_ref()).expect("f32 on a CPU");
+                let plain = xs.linear(&matrix, bias.as_ref());
+                assert_eq!(own.size(), [3, rows, outputs]);
+                let [own, plain, exact] = [own, plain, exact].map(|y| (gradients(&y), y.detach()));
+                let all = |(of, y): (Vec<Tensor>, Tensor)| of.into_iter().chain([y]);
+                for ((own, plain), exact) in all(own).zip(all(plain)).zip(all(exact)) {
+                    assert_eq!(own.size(), exact.size());
+                    let (own, other) = (largest(&(own - &exact)), largest(&(plain - &exact)));
+                    let bound = 2.0 * other + 1e-6 * largest(&exact).max(1.0);
+                    assert!(own <= bound, "{storage:?} {rows}: {own:e} for {other:e}");
+                }
+            }
+        }
+    }
+}

@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::many::is_served;
 use super::number::{Number, wide};
 use crate::native::{
-    self, Lanes, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
+    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    Vectorized,
 };
 
 /// Rows of a block: two of the unit's.
@@ -24,16 +25,6 @@ const TASK_ROWS: usize = 1024;
 
 /// Products of numbers below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 18;
-
-/// A matrix [rows, inner].
-#[derive(Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
-    pub values: &'a [T],
-    pub rows: usize,
-    pub inner: usize,
-    /// True: stored as [inner, rows]. False: [rows, inner].
-    pub transposed: bool,
-}
 
 /// True where `product` is faster than what libtorch does (measured): to cut the numbers of a block into parts
 /// takes as long as a product of it, and is done for rows and columns, where products are of each with each.
@@ -155,12 +146,20 @@ impl<T: Number> Task<'_, T> {
     fn cut_rows<L: Lanes, const N: usize>(&self, inner: &Range<usize>, tiles: &mut [RowsTile]) {
         let blocks = (self.rows.start..self.rows.end.next_multiple_of(BLOCK)).step_by(TILE_ROWS);
         let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+        let mut squares = [[[0; 16]; 16]; N];
         for row in blocks {
             for k in inner.clone().step_by(TILE_INPUTS) {
                 let Some(target) = targets.next() else { return };
-                let squares = squares::<f32, L, N>(&self.a, row..self.rows.end, k..inner.end);
-                for (tile, square) in target.iter_mut().zip(&squares) {
-                    tile.0 = if self.a.transposed { native::transposed(square) } else { *square };
+                let (rows, inner) = (row..self.rows.end, k..inner.end);
+                if self.a.transposed {
+                    cut::<f32, L, N, _>(&self.a, rows, inner, &mut squares, |square, i| {
+                        &mut square[i]
+                    });
+                    for (tile, square) in target.iter_mut().zip(&squares) {
+                        native::turn_rows(square, tile);
+                    }
+                } else {
+                    cut::<f32, L, N, _>(&self.a, rows, inner, target, |tile, i| &mut tile.0[i]);
                 }
             }
         }
@@ -175,17 +174,23 @@ impl<T: Number> Task<'_, T> {
         tiles: &mut [PanelTile],
     ) {
         let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+        let mut squares = [[[0; 16]; 16]; N];
         for column in columns.clone().step_by(TILE_OUTPUTS) {
             for k in inner.clone().step_by(TILE_INPUTS) {
                 let Some(target) = targets.next() else { return };
-                for half in [0, TILE_OUTPUTS / 2] {
-                    let own = (column + half).min(columns.end)..columns.end;
-                    let squares = squares::<T, L, N>(&self.b, own, k..inner.end);
-                    for (tile, square) in target.iter_mut().zip(&squares) {
-                        let square =
-                            if self.b.transposed { *square } else { native::transposed(square) };
-                        for (line, own) in tile.0.iter_mut().zip(&square) {
-                            line[half..half + TILE_OUTPUTS / 2].copy_from_slice(own);
+                for half in [0, 1] {
+                    let own = (column + half * 16).min(columns.end)..columns.end;
+                    let inner = k..inner.end;
+                    if self.b.transposed {
+                        cut::<T, L, N, _>(&self.b, own, inner, target, |tile, i| {
+                            &mut tile.0[i].as_chunks_mut::<16>().0[half]
+                        });
+                    } else {
+                        cut::<T, L, N, _>(&self.b, own, inner, &mut squares, |square, i| {
+                            &mut square[i]
+                        });
+                        for (tile, square) in target.iter_mut().zip(&squares) {
+                            native::turn_panel(square, tile, half == 1);
                         }
                     }
                 }
@@ -214,14 +219,14 @@ impl<T: Number> Task<'_, T> {
                 let own = column - self.columns.start;
                 if !is_first {
                     for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
-                        sums[..width].copy_from_slice(&row[own..][..width]);
+                        copy_line(&row[own..][..width], &mut sums[..width]);
                     }
                 }
                 native::add_tiles(T::PARTS, *block, panel, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
                     let row = &mut row[own..][..width];
                     match bias {
-                        None => row.copy_from_slice(&sums[..width]),
+                        None => copy_line(&sums[..width], row),
                         Some(bias) => {
                             let all = row.iter_mut().zip(&*sums).zip(bias);
                             all.for_each(|((place, sum), bias)| *place = sum + bias);
@@ -239,42 +244,45 @@ fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS
     sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
 }
 
-/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them: each
-/// [row][pair of inner places], where the matrix is transposed [pair][row].
+/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them, line by line:
+/// those of a row, or where the matrix is transposed those of a pair of inner places. `line` is the place of
+/// line i of a part.
 #[inline(always)]
-fn squares<T: Number, L: Lanes, const N: usize>(
+fn cut<T: Number, L: Lanes, const N: usize, S>(
     matrix: &Matrix<T>,
     rows: Range<usize>,
     inner: Range<usize>,
-) -> [[[u32; 16]; 16]; N] {
-    let mut squares = [[[0; 16]; 16]; N];
+    targets: &mut [S; N],
+    line: impl Fn(&mut S, usize) -> &mut [u32; 16],
+) {
     let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
-    if height == 0 {
-        return squares;
-    }
-    if matrix.transposed {
-        let line = |k: usize| match k < width {
-            true => {
-                let start = (inner.start + k) * matrix.rows + rows.start;
-                wide::<T, L, 16>(&matrix.values[start..start + height])
-            }
-            false => [0.0; 16],
+    for i in 0..16 {
+        let parts = if matrix.transposed {
+            let numbers = |k: usize| match k < width && height > 0 {
+                true => {
+                    let start = (inner.start + k) * matrix.rows + rows.start;
+                    wide::<T, L, 16>(&matrix.values[start..start + height])
+                }
+                false => [0.0; 16],
+            };
+            L::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
+        } else if i < height {
+            let start = (rows.start + i) * matrix.inner + inner.start;
+            L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]))
+        } else {
+            [[0; 16]; N]
         };
-        for pair in 0..width.div_ceil(2) {
-            let parts = L::interleaved::<N>(&line(pair * 2), &line(pair * 2 + 1));
-            for (square, parts) in squares.iter_mut().zip(parts) {
-                square[pair] = parts;
-            }
-        }
-    } else {
-        for row in 0..height {
-            let start = (rows.start + row) * matrix.inner + inner.start;
-            let parts =
-                L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]));
-            for (square, parts) in squares.iter_mut().zip(parts) {
-                square[row] = parts;
-            }
+        for (target, parts) in targets.iter_mut().zip(parts) {
+            *line(target, i) = parts;
         }
     }
-    squares
+}
+
+/// Copies a line, most often a whole one, which takes two instructions.
+#[inline(always)]
+fn copy_line(from: &[f32], to: &mut [f32]) {
+    match (<&[f32; TILE_OUTPUTS]>::try_from(from), <&mut [f32; TILE_OUTPUTS]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
 }

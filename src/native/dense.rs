@@ -1,0 +1,119 @@
+//! Dense layers that learn, with products of our own: libtorch's graph calls them for the results and for the
+//! gradients (`dense.cpp`).
+
+use tch::Tensor;
+
+/// A matrix [rows, inner] as it lies in memory.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, T> {
+    pub values: &'a [T],
+    pub rows: usize,
+    pub inner: usize,
+    /// True: stored as [inner, rows]. False: [rows, inner].
+    pub transposed: bool,
+}
+
+/// a·bᵀ + bias; false (and nothing done) where libtorch does it better. a [M, K], b [N, K], bias [N] -> [M, N]
+pub type Multiply = fn(Matrix<f32>, Matrix<f32>, Option<&[f32]>, &mut [f32]) -> bool;
+
+/// x·Wᵀ + b for libtorch's graph, each product by `multiply`. None where one of them is not contiguous f32 on
+/// the CPU, and in a build without libtorch's headers.
+///
+/// xs [R, in], W as it is stored ([out, in], or [in, out] where `transposed`), b [out] -> [R, out]
+pub fn dense(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    transposed: bool,
+    multiply: Multiply,
+) -> Option<Tensor> {
+    #[cfg(vedm_operators)]
+    return linked::dense(xs, weight, bias, transposed, multiply);
+    #[cfg(not(vedm_operators))]
+    {
+        let _ = (xs, weight, bias, transposed, multiply);
+        None
+    }
+}
+
+#[cfg(vedm_operators)]
+mod linked {
+    use std::ffi::{c_char, c_void};
+    use std::ptr::null;
+
+    use tch::{Device, Kind, Tensor};
+    use torch_sys::C_tensor;
+
+    use super::{Matrix, Multiply};
+    use crate::native::operators::told;
+
+    unsafe extern "C" {
+        fn vedm_dense(
+            xs: *const C_tensor,
+            weight: *const C_tensor,
+            bias: *const C_tensor,
+            transposed: bool,
+            work: *const c_void,
+            error: *mut *mut c_char,
+        ) -> *mut C_tensor;
+    }
+
+    /// `Matrix` of dense.cpp.
+    #[repr(C)]
+    struct Place {
+        values: *const f32,
+        rows: i64,
+        transposed: bool,
+    }
+
+    /// What the graph calls. A panic ends the process: it must not pass through C++.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn vedm_multiply(
+        work: *const c_void,
+        a: Place,
+        b: Place,
+        inner: i64,
+        bias: *const f32,
+        out: *mut f32,
+    ) -> bool {
+        // SAFETY: `work` is what `dense` handed over; the tensors behind the pointers are contiguous, of these
+        // sizes, and live through the call; the result is fresh memory.
+        unsafe {
+            let multiply = std::mem::transmute::<*const c_void, Multiply>(work);
+            let inner = inner as usize;
+            let matrix = |place: &Place| {
+                let rows = place.rows as usize;
+                let values = std::slice::from_raw_parts(place.values, rows * inner);
+                Matrix { values, rows, inner, transposed: place.transposed }
+            };
+            let (a, b) = (matrix(&a), matrix(&b));
+            let bias = (!bias.is_null()).then(|| std::slice::from_raw_parts(bias, b.rows));
+            multiply(a, b, bias, std::slice::from_raw_parts_mut(out, a.rows * b.rows))
+        }
+    }
+
+    pub(super) fn dense(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        transposed: bool,
+        multiply: Multiply,
+    ) -> Option<Tensor> {
+        let plain = |xs: &Tensor| {
+            xs.device() == Device::Cpu && xs.kind() == Kind::Float && xs.is_contiguous()
+        };
+        if !(plain(xs) && plain(weight) && bias.is_none_or(plain)) || xs.numel() == 0 {
+            return None;
+        }
+        debug_assert_eq!(xs.size()[1], weight.size()[if transposed { 0 } else { 1 }]);
+        let bias = bias.map_or(null(), Tensor::as_ptr);
+        // SAFETY: the tensors are what `vedm_dense` asks for; the result is a handle of our own.
+        let found = told(|error| unsafe {
+            let work = multiply as *const c_void;
+            vedm_dense(xs.as_ptr(), weight.as_ptr(), bias, transposed, work, error)
+        });
+        let found = found.expect("a product of matrices that fit");
+        // SAFETY: as above.
+        Some(unsafe { Tensor::from_ptr(found.as_ptr()) })
+    }
+}
