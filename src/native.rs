@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-pub use dense::{Matrix, Multiply, dense};
+pub use dense::{Dense, Matrix, Multiply};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
@@ -148,6 +148,11 @@ pub fn libtorch_folder() -> Option<PathBuf> {
     Path::new(path).parent().map(Path::to_path_buf)
 }
 
+/// True for the numbers that our own products and passes are for.
+pub fn is_f32_on_cpu(xs: &Tensor) -> bool {
+    xs.device() == Device::Cpu && xs.kind() == Kind::Float
+}
+
 /// Rows of numbers that need not lie next to each other.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
@@ -170,8 +175,7 @@ pub fn with_rows<const N: usize, R>(
     f: impl FnOnce([Rows; N]) -> R,
 ) -> Option<R> {
     let plain = |xs: &&Tensor| {
-        xs.device() == Device::Cpu
-            && xs.kind() == Kind::Float
+        is_f32_on_cpu(xs)
             && xs.numel() > 0
             && xs.dim() > 1
             && xs.get(0).is_contiguous()
@@ -196,8 +200,7 @@ pub fn with_floats<const N: usize, R>(
     tensors: [&Tensor; N],
     f: impl FnOnce([&mut [f32]; N]) -> R,
 ) -> Option<R> {
-    let plain =
-        |xs: &&Tensor| xs.device() == Device::Cpu && xs.kind() == Kind::Float && xs.is_contiguous();
+    let plain = |xs: &&Tensor| is_f32_on_cpu(xs) && xs.is_contiguous();
     if !tensors.iter().all(plain) {
         return None;
     }

@@ -16,23 +16,29 @@ pub struct Matrix<'a, T> {
 /// a·bᵀ + bias; false (and nothing done) where libtorch does it better. a [M, K], b [N, K], bias [N] -> [M, N]
 pub type Multiply = fn(Matrix<f32>, Matrix<f32>, Option<&[f32]>, &mut [f32]) -> bool;
 
-/// x·Wᵀ + b for libtorch's graph, each product by `multiply`. None where one of them is not contiguous f32 on
-/// the CPU, and in a build without libtorch's headers.
-///
-/// xs [R, in], W as it is stored ([out, in], or [in, out] where `transposed`), b [out] -> [R, out]
-pub fn dense(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    transposed: bool,
-    multiply: Multiply,
-) -> Option<Tensor> {
-    #[cfg(vedm_operators)]
-    return linked::dense(xs, weight, bias, transposed, multiply);
-    #[cfg(not(vedm_operators))]
-    {
-        let _ = (xs, weight, bias, transposed, multiply);
-        None
+/// x·Wᵀ + b for libtorch's graph. [R, out]
+#[derive(Clone, Copy)]
+pub struct Dense<'a> {
+    /// [R, in]
+    pub xs: &'a Tensor,
+    /// As it is stored: [out, in], or [in, out] where `transposed`.
+    pub weight: &'a Tensor,
+    /// [out]
+    pub bias: Option<&'a Tensor>,
+    pub transposed: bool,
+}
+
+impl Dense<'_> {
+    /// The layer's results, each product by `multiply`, those of the gradients too. None where a tensor is not
+    /// contiguous f32 on the CPU, and in a build without libtorch's headers.
+    pub fn forward(&self, multiply: Multiply) -> Option<Tensor> {
+        #[cfg(vedm_operators)]
+        return linked::forward(self, multiply);
+        #[cfg(not(vedm_operators))]
+        {
+            let _ = multiply;
+            None
+        }
     }
 }
 
@@ -41,11 +47,12 @@ mod linked {
     use std::ffi::{c_char, c_void};
     use std::ptr::null;
 
-    use tch::{Device, Kind, Tensor};
+    use tch::Tensor;
     use torch_sys::C_tensor;
 
-    use super::{Matrix, Multiply};
-    use crate::native::operators::told;
+    use super::{Dense, Matrix, Multiply};
+    use crate::native::is_f32_on_cpu;
+    use crate::native::operators::made;
 
     unsafe extern "C" {
         fn vedm_dense(
@@ -76,7 +83,7 @@ mod linked {
         bias: *const f32,
         out: *mut f32,
     ) -> bool {
-        // SAFETY: `work` is what `dense` handed over; the tensors behind the pointers are contiguous, of these
+        // SAFETY: `work` is what `forward` handed over; the tensors behind the pointers are contiguous, of these
         // sizes, and live through the call; the result is fresh memory.
         unsafe {
             let multiply = std::mem::transmute::<*const c_void, Multiply>(work);
@@ -92,28 +99,19 @@ mod linked {
         }
     }
 
-    pub(super) fn dense(
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        transposed: bool,
-        multiply: Multiply,
-    ) -> Option<Tensor> {
-        let plain = |xs: &Tensor| {
-            xs.device() == Device::Cpu && xs.kind() == Kind::Float && xs.is_contiguous()
-        };
-        if !(plain(xs) && plain(weight) && bias.is_none_or(plain)) || xs.numel() == 0 {
+    pub(super) fn forward(layer: &Dense, multiply: Multiply) -> Option<Tensor> {
+        let Dense { xs, weight, bias, transposed } = *layer;
+        let is_plain = |xs: &Tensor| is_f32_on_cpu(xs) && xs.is_contiguous();
+        if !(is_plain(xs) && is_plain(weight) && bias.is_none_or(is_plain)) || xs.numel() == 0 {
             return None;
         }
         debug_assert_eq!(xs.size()[1], weight.size()[if transposed { 0 } else { 1 }]);
         let bias = bias.map_or(null(), Tensor::as_ptr);
-        // SAFETY: the tensors are what `vedm_dense` asks for; the result is a handle of our own.
-        let found = told(|error| unsafe {
+        // SAFETY: the tensors are what `vedm_dense` asks for, and live through the call.
+        let found = made(|error| unsafe {
             let work = multiply as *const c_void;
             vedm_dense(xs.as_ptr(), weight.as_ptr(), bias, transposed, work, error)
         });
-        let found = found.expect("a product of matrices that fit");
-        // SAFETY: as above.
-        Some(unsafe { Tensor::from_ptr(found.as_ptr()) })
+        Some(found.expect("a product of matrices that fit"))
     }
 }

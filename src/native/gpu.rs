@@ -67,11 +67,12 @@ pub(crate) fn pinned(numbers: i64) -> Option<Tensor> {
 mod linked {
     use std::ffi::{c_char, c_void};
 
+    use anyhow::Result;
     use tch::{Kind, Tensor};
     use torch_sys::C_tensor;
 
-    use super::super::operators::told;
     use super::{AdamWPart, AdamWStep};
+    use crate::native::operators::{made, told};
 
     unsafe extern "C" {
         fn vedm_prepare_cuda();
@@ -95,17 +96,14 @@ mod linked {
         fn vedm_pinned(n: i64, error: *mut *mut c_char) -> *mut C_tensor;
     }
 
-    /// The tensor that `f` makes, given the place of its error. A failure ends as those of tch's own operators
-    /// do.
-    fn made(f: impl FnOnce(*mut *mut c_char) -> *mut C_tensor) -> Tensor {
-        let found = told(f).unwrap_or_else(|error| panic!("{error:#}"));
-        // SAFETY: a handle that C++ made for us.
-        unsafe { Tensor::from_ptr(found.as_ptr()) }
+    /// As tch's own operators end where they fail.
+    fn sure<T>(found: Result<T>) -> T {
+        found.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     pub(super) fn pinned(numbers: i64) -> Tensor {
         // SAFETY: nothing but a new tensor is touched.
-        made(|error| unsafe { vedm_pinned(numbers, error) })
+        sure(made(|error| unsafe { vedm_pinned(numbers, error) }))
     }
 
     pub(super) fn prepare_cuda() {
@@ -126,12 +124,12 @@ mod linked {
             let (step, divisor) = (step.as_ptr(), divisor.as_ptr());
             vedm_adamw(all, n, step, learning_rate, beta1, beta2, weight_decay, eps, divisor, error)
         });
-        done.unwrap_or_else(|error| panic!("{error:#}"));
+        sure(done);
     }
 
     pub(super) fn norm(all: &[&Tensor]) -> Tensor {
         let all: Vec<*const C_tensor> = all.iter().map(|tensor| tensor.as_ptr()).collect();
         // SAFETY: the tensors live through the call.
-        made(|error| unsafe { vedm_norm(all.as_ptr(), all.len(), error) })
+        sure(made(|error| unsafe { vedm_norm(all.as_ptr(), all.len(), error) }))
     }
 }

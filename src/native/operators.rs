@@ -52,7 +52,7 @@ pub const fn has_operators() -> bool {
 }
 
 #[cfg(vedm_operators)]
-pub(super) use linked::told;
+pub(super) use linked::{made, told};
 
 #[cfg(vedm_operators)]
 mod linked {
@@ -108,6 +108,15 @@ mod linked {
         Err(anyhow!("libtorch: {first}"))
     }
 
+    /// The tensor that `f` makes, given the place of its error.
+    pub(in crate::native) fn made(
+        f: impl FnOnce(*mut *mut c_char) -> *mut C_tensor,
+    ) -> Result<Tensor> {
+        let found = told(f)?;
+        // SAFETY: a handle that C++ made for us.
+        Ok(unsafe { Tensor::from_ptr(found.as_ptr()) })
+    }
+
     impl PackedMatrix {
         pub(super) fn linked(
             layout: Layout,
@@ -130,21 +139,18 @@ mod linked {
                 Then::Gelu => (c"gelu", Some(c"none")),
                 Then::GeluTanh => (c"gelu", Some(c"tanh")),
             };
-            // SAFETY: `packed` came from vedm_pack with this layout; the result is a handle of our own.
-            unsafe {
-                let found = told(|error| {
-                    vedm_product(
-                        self.layout as c_int,
-                        self.packed.as_ptr(),
-                        xs.as_ptr(),
-                        pointer(self.bias.as_ref()),
-                        activation.as_ptr(),
-                        algorithm.map_or(null(), CStr::as_ptr),
-                        error,
-                    )
-                })?;
-                Ok(Tensor::from_ptr(found.as_ptr()))
-            }
+            // SAFETY: `packed` came from vedm_pack with this layout; the tensors live through the call.
+            made(|error| unsafe {
+                vedm_product(
+                    self.layout as c_int,
+                    self.packed.as_ptr(),
+                    xs.as_ptr(),
+                    pointer(self.bias.as_ref()),
+                    activation.as_ptr(),
+                    algorithm.map_or(null(), CStr::as_ptr),
+                    error,
+                )
+            })
         }
     }
 

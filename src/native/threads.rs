@@ -44,13 +44,13 @@ mod environment {
     /// that have some (measured: up to five times slower).
     const PATIENCE: Setting = Setting { variable: c"GOMP_SPINCOUNT=10000", said: WAITING };
 
-    /// In training, whose pauses are longer: some 150 microseconds (measured: a step takes 3 % less).
+    /// In training, whose pauses are longer: some 150 microseconds.
     const MORE_PATIENCE: Setting = Setting { variable: c"GOMP_SPINCOUNT=50000", said: WAITING };
 
     const WAITING: &[&[u8]] = &[b"GOMP_SPINCOUNT=", b"OMP_WAIT_POLICY="];
 
     /// Memory in pages of 2 MB where the system has them (`madvise`): a step of training passes through a
-    /// gigabyte, and finds its way 3 to 10 % faster (measured). Elsewhere less memory counts for more.
+    /// gigabyte. Elsewhere less memory counts for more.
     const LARGE_PAGES: Setting =
         Setting { variable: c"GLIBC_TUNABLES=glibc.malloc.hugetlb=1", said: &[b"GLIBC_TUNABLES="] };
 

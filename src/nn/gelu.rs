@@ -3,14 +3,14 @@
 
 use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::native::{self, Lanes, Vectorized, exp};
 
 /// [..] -> [..]; None where libtorch has to do it: unless x is contiguous f32 on the CPU and nobody asks
 /// for gradients.
 pub(super) fn tanh(xs: &Tensor) -> Option<Tensor> {
-    if xs.requires_grad() || xs.device() != Device::Cpu || xs.kind() != Kind::Float {
+    if xs.requires_grad() || !native::is_f32_on_cpu(xs) {
         return None;
     }
     let out = xs.empty_like();
@@ -54,6 +54,8 @@ fn number(x: f32) -> f32 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tch::{Device, Kind};
+
     use super::*;
 
     fn numbers(xs: &Tensor) -> Vec<f64> {

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::KeyValue;
 use super::places::Places;
+use crate::native;
 use crate::nn::memory::Memory;
 use crate::nn::one_token::{OneToken, one_token};
 
@@ -92,9 +93,7 @@ impl LayerCache {
         value: &Tensor,
         scale: f64,
     ) -> Option<Tensor> {
-        let is_served = |xs: &Tensor| {
-            xs.device() == Device::Cpu && xs.kind() == Kind::Float && !xs.requires_grad()
-        };
+        let is_served = |xs: &Tensor| native::is_f32_on_cpu(xs) && !xs.requires_grad();
         self.reads_in_place = [q, key, value].into_iter().all(is_served);
         let (own, room) = (self.own.as_ref()?, self.room.as_ref()?);
         let (n, past) = (own.rows(), own.tokens());

@@ -56,64 +56,54 @@ pub(super) struct Few<'a, T> {
 impl<T: Number> Vectorized for Few<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(mut self) {
-        for panel in self.beside::<L, P>()..self.part.panels::<P>() {
-            for block in &self.rows.blocks {
+        let (rows, panels) = (self.rows, self.part.panels::<P>());
+        // Several panels at a time: additions to the sums of one need not wait for each other, and the core
+        // waits for memory meanwhile. As many as have their sums and what they are made of in registers.
+        let together = match rows.blocks.as_slice() {
+            [one] if one.len() == 1 => 4,
+            [one] if one.len() <= 3 || (one.len() == 4 && P == 32) => 2,
+            _ => 1,
+        };
+        let mut first = 0;
+        while first < panels {
+            let count = if panels - first < together { 1 } else { together };
+            for block in &rows.blocks {
                 // What is read again for the next block lies in the cache of the core by now.
-                match block.len() {
-                    1 => self.block::<L, P, 1>(panel, block),
-                    2 => self.block::<L, P, 2>(panel, block),
-                    3 => self.block::<L, P, 3>(panel, block),
-                    4 => self.block::<L, P, 4>(panel, block),
-                    5 => self.block::<L, P, 5>(panel, block),
-                    6 => self.block::<L, P, 6>(panel, block),
-                    7 => self.block::<L, P, 7>(panel, block),
-                    8 => self.block::<L, P, 8>(panel, block),
-                    9 => self.block::<L, P, 9>(panel, block),
-                    10 => self.block::<L, P, 10>(panel, block),
-                    11 => self.block::<L, P, 11>(panel, block),
-                    _ => self.block::<L, P, 12>(panel, block),
+                match (block.len(), count) {
+                    (1, 4) => self.block::<L, P, 1, 4>(first, block),
+                    (2, 2) => self.block::<L, P, 2, 2>(first, block),
+                    (3, 2) => self.block::<L, P, 3, 2>(first, block),
+                    (4, 2) => self.block::<L, P, 4, 2>(first, block),
+                    (1, _) => self.block::<L, P, 1, 1>(first, block),
+                    (2, _) => self.block::<L, P, 2, 1>(first, block),
+                    (3, _) => self.block::<L, P, 3, 1>(first, block),
+                    (4, _) => self.block::<L, P, 4, 1>(first, block),
+                    (5, _) => self.block::<L, P, 5, 1>(first, block),
+                    (6, _) => self.block::<L, P, 6, 1>(first, block),
+                    (7, _) => self.block::<L, P, 7, 1>(first, block),
+                    (8, _) => self.block::<L, P, 8, 1>(first, block),
+                    (9, _) => self.block::<L, P, 9, 1>(first, block),
+                    (10, _) => self.block::<L, P, 10, 1>(first, block),
+                    (11, _) => self.block::<L, P, 11, 1>(first, block),
+                    _ => self.block::<L, P, 12, 1>(first, block),
                 }
             }
+            first += count;
         }
     }
 }
 
 impl<T: Number> Few<'_, T> {
-    /// Up to four rows over several panels at a time: additions to the sums of one need not wait for each
-    /// other, and the core waits for memory meanwhile. Each sum is what it is by itself. -> the panels that are
-    /// done
+    /// A block of M rows over N panels; each sum is what it is by itself.
     #[inline(always)]
-    fn beside<L: Lanes, const P: usize>(&mut self) -> usize {
-        let [block] = self.rows.blocks.as_slice() else { return 0 };
-        let (panels, rows) = (self.part.panels::<P>(), block.len());
-        let together = match rows {
-            1 => 4,
-            2 | 3 => 2,
-            // Where their sums and what they are made of have registers.
-            4 if P == 32 => 2,
-            _ => return 0,
-        };
-        let done = panels / together * together;
-        for first in (0..done).step_by(together) {
-            match rows {
-                1 => self.several::<L, P, 1, 4>(first, block),
-                2 => self.several::<L, P, 2, 2>(first, block),
-                3 => self.several::<L, P, 3, 2>(first, block),
-                _ => self.several::<L, P, 4, 2>(first, block),
-            }
-        }
-        done
-    }
-
-    /// A block of M rows over N panels.
-    #[inline(always)]
-    fn several<L: Lanes, const P: usize, const M: usize, const N: usize>(
+    fn block<L: Lanes, const P: usize, const M: usize, const N: usize>(
         &mut self,
         first: usize,
         block: &Range<usize>,
     ) {
         let panels: [&[[T; P]]; N] = std::array::from_fn(|i| self.part.panel::<P>(first + i));
         let inputs = self.part.inputs;
+        // No index is checked further on: with one the compiler keeps the sums in memory.
         assert!(panels.iter().all(|lines| lines.len() == inputs));
         let mut sums = [[[0f32; P]; M]; N];
         for (k, xs) in self.rows.block::<M>(block).iter().take(inputs).enumerate() {
@@ -128,27 +118,6 @@ impl<T: Number> Few<'_, T> {
             for (sums, row) in sums.iter().zip(block.clone()) {
                 self.part.put(row, panel, sums);
             }
-        }
-    }
-
-    /// A block of M rows over one panel.
-    #[inline(always)]
-    fn block<L: Lanes, const P: usize, const M: usize>(
-        &mut self,
-        panel: usize,
-        block: &Range<usize>,
-    ) {
-        let lines = self.part.panel::<P>(panel);
-        let mut sums = [[0f32; P]; M];
-        // No index is checked in here: with one the compiler keeps the sums in memory.
-        for (k, xs) in self.rows.block::<M>(block).iter().take(lines.len()).enumerate() {
-            let line = line::<T, L, P>(lines, k);
-            for (sums, x) in sums.iter_mut().zip(xs) {
-                L::add_product(sums, &line, *x);
-            }
-        }
-        for (sums, row) in sums.iter().zip(block.clone()) {
-            self.part.put(row, panel, sums);
         }
     }
 }

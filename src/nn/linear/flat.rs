@@ -1,11 +1,11 @@
 //! Dense layers over matrices as they lie in memory: in f32 as they were read, and in f16.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::number::{Aligned, F16, Number, narrow_all};
 use super::tiled;
 use super::{Storage, over_rows};
-use crate::native::{self, Lanes, Matrix, Vectorized};
+use crate::native::{self, Dense, Lanes, Matrix, Vectorized};
 use crate::nn::precision::{self, low};
 
 /// A matrix [out, in] in f16, stored as it was or turned over.
@@ -82,8 +82,7 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = xs.size();
     let inputs = size[size.len() - 1];
     let rows = xs.numel() as i64 / inputs.max(1);
-    let is_served = xs.device() == Device::Cpu && xs.kind() == Kind::Float;
-    let is_plain = !is_served
+    let is_plain = !native::is_f32_on_cpu(xs)
         || rows == 1
         || rows > FEW_ROWS
         // GPT-2's storage is the other way round, where `linear` has nothing to gain.
@@ -110,8 +109,8 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 pub(super) fn by_tiles(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
     let rows = xs.numel() / (*xs.size().last()?).max(1) as usize;
     let is_better = tiled::is_better(rows, weight.size()[0] as usize);
-    let is_served = xs.device() == Device::Cpu && xs.kind() == Kind::Float;
-    if is_better && is_served && !precision::is_mixed() { linear(xs, weight, bias) } else { None }
+    let is_served = native::is_f32_on_cpu(xs) && !precision::is_mixed();
+    if is_better && is_served { linear(xs, weight, bias) } else { None }
 }
 
 /// x·Wᵀ + b, with gradients where they are asked for; None where this is not for f32 on a CPU.
@@ -124,8 +123,9 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
     if asked(xs) || asked(weight) || bias.is_some_and(asked) {
         let mut size = xs.size();
         *size.last_mut()? = outputs;
-        let rows = xs.reshape([-1, inputs]).contiguous();
-        return Some(native::dense(&rows, &stored, bias, transposed, multiply)?.reshape(size));
+        let xs = xs.reshape([-1, inputs]).contiguous();
+        let layer = Dense { xs: &xs, weight: &stored, bias, transposed };
+        return Some(layer.forward(multiply)?.reshape(size));
     }
     native::with_floats([&stored], |[values]| {
         let (rows, inner) = (outputs as usize, inputs as usize);
@@ -133,7 +133,7 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
     })?
 }
 
-/// A product of `native::dense`.
+/// A product of `Dense`.
 fn multiply(a: Matrix<f32>, b: Matrix<f32>, bias: Option<&[f32]>, out: &mut [f32]) -> bool {
     let is_better = tiled::is_better(a.rows, b.rows);
     if is_better {
