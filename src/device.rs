@@ -112,6 +112,8 @@ const SIGNS: &[&str] = &[
     "can't allocate memory",
     "bad_alloc",
     "CUBLAS_STATUS_ALLOC",
+    // The whole of what oneDNN says; where it has no kernel, it says "a primitive descriptor".
+    "could not create a primitive\"",
 ];
 
 /// Runs work on a model.

@@ -68,11 +68,13 @@ mod tests {
              tried to allocate 8 bytes. Error code 12 (Cannot allocate memory)",
             "CUDA out of memory. Tried to allocate 2.00 GiB",
             "std::bad_alloc",
+            "called `Result::unwrap()` on an `Err` value: Torch(\"could not create a primitive\")",
         ] {
             let told = failing(text).map(|ended| ended.err().map(|error| error.to_string()));
             assert_eq!(told.ok().flatten().as_deref(), Some("the memory does not suffice: less"));
         }
         assert!(failing("shapes [2] and [3] differ").is_err());
+        assert!(failing("Torch(\"could not create a primitive descriptor\")").is_err());
         let _ = std::panic::take_hook();
     }
 }
