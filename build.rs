@@ -22,8 +22,12 @@ fn main() {
 /// The rooms of `src/native` in C++, by the headers and settings that torch-sys takes too. Without them vedm is
 /// built all the same, and computes in f32 on a CPU.
 fn operators(lib: Option<&Path>) {
-    const SOURCES: [&str; 3] =
-        ["src/native/operators.cpp", "src/native/dense.cpp", "src/native/gpu.cpp"];
+    const SOURCES: [&str; 4] = [
+        "src/native/operators.cpp",
+        "src/native/attention.cpp",
+        "src/native/dense.cpp",
+        "src/native/gpu.cpp",
+    ];
     for file in SOURCES.into_iter().chain(["src/native/bridge.h"]) {
         println!("cargo:rerun-if-changed={file}");
     }

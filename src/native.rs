@@ -1,8 +1,9 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
 //! libraries at run time; in the rooms beside it vector units (and an exponential for them), libtorch's
-//! threads, its operators, a dense layer in its graph and what it does on GPUs.
+//! threads, its operators, attention and a dense layer in its graph and what it does on GPUs.
 #![allow(unsafe_code)]
 
+mod attention;
 mod dense;
 mod exp;
 mod gpu;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
+pub use attention::{Attend, AttendBack, Heads, Passes, attention, fit};
 pub use dense::{Dense, Matrix, Multiply};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
@@ -27,8 +29,8 @@ pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, add_tiles, has_tiles,
-    pair, parts, turn_panel, turn_rows,
+    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles, has_tiles, pair,
+    parts, turn_panel, turn_rows,
 };
 pub use vectors::{
     Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,

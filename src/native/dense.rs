@@ -11,6 +11,22 @@ pub struct Matrix<'a, T> {
     pub inner: usize,
     /// True: stored as [inner, rows]. False: [rows, inner].
     pub transposed: bool,
+    /// From where a stored line begins to the next.
+    pub apart: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// Its lines one after the other.
+    pub fn dense(values: &'a [T], rows: usize, inner: usize, transposed: bool) -> Self {
+        let apart = if transposed { rows } else { inner };
+        Matrix { values, rows, inner, transposed, apart }
+    }
+
+    /// The same numbers as [inner, rows].
+    pub fn turned(self) -> Self {
+        let Matrix { rows, inner, .. } = self;
+        Matrix { rows: inner, inner: rows, transposed: !self.transposed, ..self }
+    }
 }
 
 /// a·bᵀ + bias; false (and nothing done) where libtorch does it better. a [M, K], b [N, K], bias [N] -> [M, N]
@@ -91,7 +107,7 @@ mod linked {
             let matrix = |place: &Place| {
                 let rows = place.rows as usize;
                 let values = std::slice::from_raw_parts(place.values, rows * inner);
-                Matrix { values, rows, inner, transposed: place.transposed }
+                Matrix::dense(values, rows, inner, place.transposed)
             };
             let (a, b) = (matrix(&a), matrix(&b));
             let bias = (!bias.is_null()).then(|| std::slice::from_raw_parts(bias, b.rows));

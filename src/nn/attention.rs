@@ -4,6 +4,7 @@ use tch::{Device, Tensor};
 
 use super::cache::{KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
+use super::flash::flash;
 use super::linear::{Joined, Linear, Packing};
 use super::mask;
 use super::memory::Memory;
@@ -100,7 +101,11 @@ impl Attention {
         let [q, k, v] = self.qkv.for_attention::<3>(xs).map(|xs| split_heads(&xs, self.heads));
         let bias = bias.map(|bias| bias.to_kind(q.kind()));
         let dropout = self.probability(train);
-        let context = attend(&q, &k, &v, bias.as_ref(), self.scale, dropout);
+        let context = match bias {
+            None if dropout <= 0.0 => flash(&q, &k, &v, self.scale, self.qkv.parts()),
+            _ => None,
+        }
+        .unwrap_or_else(|| attend(&q, &k, &v, bias.as_ref(), self.scale, dropout));
         self.out.forward(&merge_heads(&context))
     }
 

@@ -10,6 +10,7 @@ pub mod attention;
 pub mod cache;
 pub mod config;
 pub mod dropout;
+mod flash;
 mod gelu;
 pub mod layers;
 pub mod linear;

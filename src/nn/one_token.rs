@@ -162,7 +162,7 @@ impl All<'_> {
 }
 
 #[inline(always)]
-fn dot<const P: usize>(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<const P: usize>(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<P>(), b.as_chunks::<P>());
     let mut sums = [0f32; P];
     for (a, b) in a.iter().zip(b) {

@@ -10,6 +10,8 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod unit;
 
+use std::marker::PhantomData;
+
 /// Rows of a block.
 pub const TILE_ROWS: usize = 16;
 
@@ -111,32 +113,65 @@ pub fn has_tiles() -> bool {
     false
 }
 
-/// Adds to the sums of two blocks of rows (to 0, if `from_zero`) the products of their inputs with those of a
-/// panel, each with all parts of a step one after the other, the largest first.
-///
-/// # Panics
-/// Where there is no such unit, and where the three are not of one number of whole steps, or of none.
-pub fn add_tiles(
-    parts: Parts,
-    rows: [&[RowsTile]; 2],
-    panel: &[PanelTile],
-    sums: [&mut Sums; 2],
-    from_zero: bool,
-) {
-    assert!(has_tiles(), "this CPU has no matrix unit");
-    let steps = panel.len() / parts.of_panel();
-    assert_eq!(panel.len(), steps * parts.of_panel(), "whole steps");
-    assert!(rows.iter().all(|rows| rows.len() == steps * parts.of_rows()), "as many as the panel");
-    assert!(steps > 0, "a product of something");
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: the unit is there and allowed; each pointer is to as many steps as the panel has, and the
-    // sums are of one block each.
-    unsafe {
-        let rows = rows.map(<[RowsTile]>::as_ptr);
-        match parts {
-            Parts::Bf16 => unit::bf16(rows, panel.as_ptr(), steps, sums, from_zero),
-            Parts::F16 => unit::f16(rows, panel.as_ptr(), steps, sums, from_zero),
-            Parts::F32 => unit::f32(rows, panel.as_ptr(), steps, sums, from_zero),
+/// The unit, ready for this thread until it is dropped. Nothing else that the thread does meanwhile may use
+/// the unit: libtorch's products may.
+pub struct Tiles {
+    /// It is the thread's own.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// # Panics
+    /// Where there is no such unit.
+    pub fn open() -> Self {
+        assert!(has_tiles(), "this CPU has no matrix unit");
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        // SAFETY: the unit is there and allowed.
+        unsafe {
+            unit::open();
+        }
+        Tiles { _thread: PhantomData }
+    }
+
+    /// Adds to the sums of two blocks of rows (to 0, if `from_zero`) the products of their inputs with those
+    /// of a panel, each with all parts of a step one after the other, the largest first.
+    ///
+    /// # Panics
+    /// Where the three are not of one number of whole steps, or of none.
+    #[inline]
+    pub fn add(
+        &self,
+        parts: Parts,
+        rows: [&[RowsTile]; 2],
+        panel: &[PanelTile],
+        sums: [&mut Sums; 2],
+        from_zero: bool,
+    ) {
+        let steps = panel.len() / parts.of_panel();
+        assert_eq!(panel.len(), steps * parts.of_panel(), "whole steps");
+        let fit = |rows: &[RowsTile]| rows.len() == steps * parts.of_rows();
+        assert!(rows.into_iter().all(fit), "as many as the panel");
+        assert!(steps > 0, "a product of something");
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        // SAFETY: the unit is there and open; each pointer is to as many steps as the panel has, and the
+        // sums are of one block each.
+        unsafe {
+            let rows = rows.map(<[RowsTile]>::as_ptr);
+            match parts {
+                Parts::Bf16 => unit::bf16(rows, panel.as_ptr(), steps, sums, from_zero),
+                Parts::F16 => unit::f16(rows, panel.as_ptr(), steps, sums, from_zero),
+                Parts::F32 => unit::f32(rows, panel.as_ptr(), steps, sums, from_zero),
+            }
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        // SAFETY: the unit is there and allowed.
+        unsafe {
+            unit::close();
         }
     }
 }
@@ -241,9 +276,11 @@ mod tests {
             let mut sums = [Sums::ZERO, Sums::ZERO];
             sums[1].0[2][5] = 1000.0;
             let [first, second] = &mut sums;
-            add_tiles(parts, [&rows, &more], &panel, [first, second], false);
+            let unit = Tiles::open();
+            unit.add(parts, [&rows, &more], &panel, [first, second], false);
             let mut others = [Sums([[7.0; TILE_OUTPUTS]; TILE_ROWS]), sums[1].clone()];
-            add_tiles(parts, [&rows, &more], &panel, others.each_mut(), true);
+            unit.add(parts, [&rows, &more], &panel, others.each_mut(), true);
+            drop(unit);
             assert_eq!(others[0].0, sums[0].0);
             let bound = if parts == Parts::F32 { 4e-6 } else { 1e-4 };
             for row in 0..2 * TILE_ROWS {

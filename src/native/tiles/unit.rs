@@ -47,6 +47,24 @@ pub(super) fn allowed() -> bool {
     })
 }
 
+/// Gives the tiles their shapes.
+///
+/// # Safety
+/// The unit is there and allowed.
+pub(super) unsafe fn open() {
+    // SAFETY: the caller's; what is read is as large as the unit reads.
+    unsafe { asm!("ldtilecfg [{shapes}]", shapes = in(reg) &SHAPES, options(nostack, readonly)) };
+}
+
+/// Gives the tiles back: a thread's state is small again.
+///
+/// # Safety
+/// The unit is there and allowed.
+pub(super) unsafe fn close() {
+    // SAFETY: the caller's.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
 /// A function that adds to the sums of two blocks, which lie in tiles 0 to 3, over all steps. The lines in
 /// the middle are those of a step, in which tiles 4 and 5 hold a part of the panel and 6 and 7 one of the rows;
 /// the numbers are the bytes of a step of the rows and of the panel. `from_zero`: the sums are not read.
@@ -62,7 +80,6 @@ macro_rules! products {
             // SAFETY: the caller's.
             unsafe {
                 asm!(
-                    "ldtilecfg [{shapes}]",
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
@@ -84,8 +101,6 @@ macro_rules! products {
                     "tilestored [{sums} + {line} + 64], tmm1",
                     "tilestored [{others} + {line}], tmm2",
                     "tilestored [{others} + {line} + 64], tmm3",
-                    "tilerelease",
-                    shapes = in(reg) &SHAPES,
                     rows = inout(reg) rows => _,
                     more = inout(reg) more => _,
                     panel = inout(reg) panel => _,

@@ -45,7 +45,7 @@ impl Flat {
     pub(super) fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let Flat { values, inputs, outputs, storage } = self;
         let transposed = *storage == Storage::InOut;
-        let matrix = Matrix { values, rows: *outputs, inner: *inputs, transposed };
+        let matrix = Matrix::dense(values, *outputs, *inputs, transposed);
         let bias = bias.map(|bias| bias.to_kind(Kind::Float));
         let found = with_rows(&xs.to_kind(Kind::Float), matrix, bias.as_ref());
         found.expect("f32 on the CPU")
@@ -129,7 +129,7 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
     }
     native::with_floats([&stored], |[values]| {
         let (rows, inner) = (outputs as usize, inputs as usize);
-        with_rows(xs, Matrix { values, rows, inner, transposed }, bias)
+        with_rows(xs, Matrix::dense(values, rows, inner, transposed), bias)
     })?
 }
 
@@ -146,6 +146,6 @@ fn multiply(a: Matrix<f32>, b: Matrix<f32>, bias: Option<&[f32]>, out: &mut [f32
 fn with_rows<T: Number>(xs: &Tensor, weight: Matrix<T>, bias: Option<&Tensor>) -> Option<Tensor> {
     over_rows(xs, weight.rows, bias, |values, out, bias| {
         let (rows, inner) = (values.len() / weight.inner, weight.inner);
-        tiled::product(Matrix { values, rows, inner, transposed: false }, weight, bias, out);
+        tiled::product(Matrix::dense(values, rows, inner, false), weight, bias, out);
     })
 }

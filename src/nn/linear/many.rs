@@ -4,7 +4,8 @@
 use super::number::{Number, wide};
 use super::panel::{Part, line};
 use crate::native::{
-    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Vectorized,
+    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles,
+    Vectorized,
 };
 
 /// Rows from which on the matrix unit is faster than vectors are (measured): the more parts a number has, the
@@ -26,7 +27,7 @@ pub(super) fn is_better(parts: Parts, rows: usize) -> bool {
 }
 
 /// True where the matrix unit and the panels fit each other.
-pub(super) fn is_served() -> bool {
+pub(in crate::nn) fn is_served() -> bool {
     native::has_tiles() && native::panel_width() == TILE_OUTPUTS
 }
 
@@ -99,6 +100,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
         let mut sums = vec![Sums::ZERO; blocks.len()];
         let (of_rows, of_panel) = (T::PARTS.of_rows(), T::PARTS.of_panel());
         let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
+        let unit = Tiles::open();
         for panel in 0..self.part.panels::<P>() {
             let lines = self.part.panel::<P>(panel);
             for (chunk, lines) in lines.chunks(CHUNK * TILE_INPUTS).enumerate() {
@@ -112,7 +114,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
                 for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
                     let of =
                         |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
-                    native::add_tiles(T::PARTS, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
+                    unit.add(T::PARTS, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
                 }
             }
             for row in 0..self.rows.rows {

@@ -3,6 +3,7 @@
 //! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
+pub(super) mod cut;
 mod few;
 mod flat;
 mod many;
@@ -18,9 +19,10 @@ use tch::{Kind, Tensor};
 use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::{self, low};
-use crate::native::{self, Layout, PackedMatrix, Then};
+use crate::native::{self, Layout, PackedMatrix, Parts, Then};
 use flat::Flat;
 pub use flat::product;
+pub(super) use many::is_served;
 pub use panel::{Packing, Panels};
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::Stack;
@@ -331,6 +333,14 @@ impl Joined {
     /// A layer that gives `parts` results at once, [.., parts·out].
     pub fn one(layer: Linear, parts: i64) -> Self {
         Joined { layers: vec![layer], parts }
+    }
+
+    /// What products of its results are of, on a CPU.
+    pub fn parts(&self) -> Parts {
+        match self.layers.as_slice() {
+            [Linear { weights: Weights::Flat(_), .. }] => Parts::F16,
+            _ => Parts::F32,
+        }
     }
 
     /// The same for attention, whose products take 16 bits where those of the layers take as few.

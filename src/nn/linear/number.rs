@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use crate::native::{Lanes, Parts};
 
 /// A number that a panel is made of.
-pub(super) trait Number: Copy + Default + Send + Sync {
+pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
     /// What the matrix unit takes it as.
     const PARTS: Parts;
 

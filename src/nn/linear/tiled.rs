@@ -6,15 +6,12 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps, sums_of};
 use super::many::is_served;
-use super::number::{Number, wide};
+use super::number::Number;
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
-    Vectorized,
+    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, Tiles, Vectorized,
 };
-
-/// Rows of a block: two of the unit's.
-const BLOCK: usize = 2 * TILE_ROWS;
 
 /// Steps of a chunk of the inputs, and panels of a group: 1.2 MB in three parts.
 const CHUNK: usize = 24;
@@ -115,93 +112,33 @@ impl<T: Number> Vectorized for Task<'_, T> {
         // Chunks of about one size: each costs a pass over the results.
         let steps = self.a.inner.div_ceil(TILE_INPUTS);
         let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
+        let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
             let inner = first..(first + chunk).min(self.a.inner);
             match T::PARTS.of_rows() {
-                2 => self.cut_rows::<L, 2>(&inner, &mut rows),
-                _ => self.cut_rows::<L, 3>(&inner, &mut rows),
+                2 => cut_rows::<f32, L, 2>(&self.a, &self.rows, &inner, &mut rows),
+                _ => cut_rows::<f32, L, 3>(&self.a, &self.rows, &inner, &mut rows),
             }
             for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
                 let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
                 match T::PARTS.of_panel() {
-                    1 => self.cut_panels::<L, 1>(&inner, &columns, &mut panels),
-                    2 => self.cut_panels::<L, 2>(&inner, &columns, &mut panels),
-                    _ => self.cut_panels::<L, 3>(&inner, &columns, &mut panels),
+                    1 => cut_panels::<T, L, 1>(&self.b, &columns, &inner, &mut panels),
+                    2 => cut_panels::<T, L, 2>(&self.b, &columns, &inner, &mut panels),
+                    _ => cut_panels::<T, L, 3>(&self.b, &columns, &inner, &mut panels),
                 }
-                self.add(&inner, &columns, &rows, &panels);
+                self.add(&unit, &inner, &columns, &rows, &panels);
             }
         }
         ROOM.set((rows, panels));
     }
 }
 
-/// Steps of a chunk.
-fn steps(inner: &Range<usize>) -> usize {
-    inner.len().div_ceil(TILE_INPUTS)
-}
-
 impl<T: Number> Task<'_, T> {
-    /// -> [block of 16][step][part]
-    #[inline(always)]
-    fn cut_rows<L: Lanes, const N: usize>(&self, inner: &Range<usize>, tiles: &mut [RowsTile]) {
-        let blocks = (self.rows.start..self.rows.end.next_multiple_of(BLOCK)).step_by(TILE_ROWS);
-        let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
-        let mut squares = [[[0; 16]; 16]; N];
-        for row in blocks {
-            for k in inner.clone().step_by(TILE_INPUTS) {
-                let Some(target) = targets.next() else { return };
-                let (rows, inner) = (row..self.rows.end, k..inner.end);
-                if self.a.transposed {
-                    cut::<f32, L, N, _>(&self.a, rows, inner, &mut squares, |square, i| {
-                        &mut square[i]
-                    });
-                    for (tile, square) in target.iter_mut().zip(&squares) {
-                        native::turn_rows(square, tile);
-                    }
-                } else {
-                    cut::<f32, L, N, _>(&self.a, rows, inner, target, |tile, i| &mut tile.0[i]);
-                }
-            }
-        }
-    }
-
-    /// -> [panel][step][part]
-    #[inline(always)]
-    fn cut_panels<L: Lanes, const N: usize>(
-        &self,
-        inner: &Range<usize>,
-        columns: &Range<usize>,
-        tiles: &mut [PanelTile],
-    ) {
-        let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
-        let mut squares = [[[0; 16]; 16]; N];
-        for column in columns.clone().step_by(TILE_OUTPUTS) {
-            for k in inner.clone().step_by(TILE_INPUTS) {
-                let Some(target) = targets.next() else { return };
-                for half in [0, 1] {
-                    let own = (column + half * 16).min(columns.end)..columns.end;
-                    let inner = k..inner.end;
-                    if self.b.transposed {
-                        cut::<T, L, N, _>(&self.b, own, inner, target, |tile, i| {
-                            &mut tile.0[i].as_chunks_mut::<16>().0[half]
-                        });
-                    } else {
-                        cut::<T, L, N, _>(&self.b, own, inner, &mut squares, |square, i| {
-                            &mut square[i]
-                        });
-                        for (tile, square) in target.iter_mut().zip(&squares) {
-                            native::turn_panel(square, tile, half == 1);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     /// Adds the products of a chunk of the inputs to the results in a group of columns.
     #[inline(always)]
     fn add(
         &mut self,
+        unit: &Tiles,
         inner: &Range<usize>,
         columns: &Range<usize>,
         rows: &[RowsTile],
@@ -223,7 +160,7 @@ impl<T: Number> Task<'_, T> {
                     }
                 }
                 out.iter().for_each(|row| fetch_line(row, own));
-                native::add_tiles(T::PARTS, *block, panel, sums.each_mut(), is_first);
+                unit.add(T::PARTS, *block, panel, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
                     let row = &mut row[own..][..width];
                     match bias {
@@ -237,56 +174,6 @@ impl<T: Number> Task<'_, T> {
             }
         }
     }
-}
-
-/// The rows of two blocks.
-#[inline(always)]
-fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS]> {
-    sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
-}
-
-/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them, line by line:
-/// those of a row, or where the matrix is transposed those of a pair of inner places. `line` is the place of
-/// line i of a part. What is cut next is fetched meanwhile, as the CPU by itself does not along columns.
-#[inline(always)]
-fn cut<T: Number, L: Lanes, const N: usize, S>(
-    matrix: &Matrix<T>,
-    rows: Range<usize>,
-    inner: Range<usize>,
-    targets: &mut [S; N],
-    line: impl Fn(&mut S, usize) -> &mut [u32; 16],
-) {
-    let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
-    for i in 0..16 {
-        let parts = if matrix.transposed {
-            let numbers = |k: usize| match k < width && height > 0 {
-                true => {
-                    let start = (inner.start + k) * matrix.rows + rows.start;
-                    native::prefetch(matrix.values, start + 16);
-                    native::prefetch(matrix.values, start + TILE_INPUTS * matrix.rows);
-                    wide::<T, L, 16>(&matrix.values[start..start + height])
-                }
-                false => [0.0; 16],
-            };
-            L::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
-        } else if i < height {
-            let start = (rows.start + i) * matrix.inner + inner.start;
-            fetch_line(matrix.values, start + 16 * matrix.inner);
-            L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]))
-        } else {
-            [[0; 16]; N]
-        };
-        for (target, parts) in targets.iter_mut().zip(parts) {
-            *line(target, i) = parts;
-        }
-    }
-}
-
-/// Fetches the 32 numbers from `index` on.
-#[inline(always)]
-fn fetch_line<T>(numbers: &[T], index: usize) {
-    native::prefetch(numbers, index);
-    native::prefetch(numbers, index + TILE_OUTPUTS / 2);
 }
 
 /// Copies a line, most often a whole one, which takes two instructions.

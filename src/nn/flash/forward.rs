@@ -1,0 +1,170 @@
+//! The result of attention.
+#![allow(clippy::needless_range_loop)]
+
+use std::cell::RefCell;
+
+use super::{BLOCK, Line, by_head, line, panels, products, put, rows, tiles};
+use crate::native::{
+    self, Attend, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, Tiles, Vectorized,
+    across, exp,
+};
+use crate::nn::linear::cut::{cut_panels, cut_rows};
+
+/// As `Passes::forward` has it. -> out [N, t, A, d], logs [N, A, t]
+pub(super) fn forward(parts: Parts, given: &Attend, out: &mut [f32], logs: &mut [f32]) {
+    let Attend { query, key, value, scale } = given;
+    let [n, heads, tokens, _] = query.size();
+    let share = share(n * heads, tokens);
+    let mut tasks = Vec::new();
+    let all = by_head(out, query.size()).into_iter().zip(logs.chunks_mut(tokens));
+    for (number, (out, logs)) in all.enumerate() {
+        let (row, head) = (number / heads, number % heads);
+        let mut out = out.into_iter();
+        for (part, logs) in logs.chunks_mut(share).enumerate() {
+            tasks.push(Queries {
+                parts,
+                q: query.head(row, head),
+                k: key.head(row, head),
+                v: value.head(row, head),
+                scale: *scale as f32,
+                first: part * share,
+                out: out.by_ref().take(logs.len()).collect(),
+                logs,
+            });
+        }
+    }
+    native::parallel(tasks, native::vectorize);
+}
+
+/// How many queries of a head one task has, so that no thread waits long for the others: each task cuts all
+/// keys and values for itself.
+fn share(heads: usize, tokens: usize) -> usize {
+    const TASKS_OF_A_THREAD: usize = 3;
+    const FEWEST_BLOCKS: usize = 4;
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    let blocks = tokens.div_ceil(BLOCK);
+    let most = (blocks / FEWEST_BLOCKS).max(1);
+    let parts =
+        if threads == 1 { 1 } else { (TASKS_OF_A_THREAD * threads).div_ceil(heads).min(most) };
+    blocks.div_ceil(parts) * BLOCK
+}
+
+/// Some queries of a head.
+struct Queries<'a> {
+    parts: Parts,
+    /// [t, d]
+    q: Matrix<'a, f32>,
+    /// [S, d]
+    k: Matrix<'a, f32>,
+    /// [S, d]
+    v: Matrix<'a, f32>,
+    scale: f32,
+    /// The first of them.
+    first: usize,
+    /// [d] each
+    out: Vec<&'a mut [f32]>,
+    logs: &'a mut [f32],
+}
+
+/// What a thread needs, kept for the next head.
+#[derive(Default)]
+struct Room {
+    keys: Vec<PanelTile>,
+    values: Vec<PanelTile>,
+    queries: Vec<RowsTile>,
+    weights: Vec<RowsTile>,
+    scores: Vec<Line>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+impl Vectorized for Queries<'_> {
+    #[inline(always)]
+    fn run<L: Lanes, const P: usize>(self) {
+        // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
+        let mut room = ROOM.take();
+        match self.parts.of_rows() {
+            2 => self.attend::<L, 2>(&mut room),
+            _ => self.attend::<L, 3>(&mut room),
+        }
+        ROOM.set(room);
+    }
+}
+
+impl Queries<'_> {
+    #[inline(always)]
+    fn attend<L: Lanes, const N: usize>(self, room: &mut Room) {
+        let Queries { parts, q, k, v, scale, first, mut out, logs } = self;
+        let (keys, d) = (k.rows, k.inner);
+        let Room { keys: of_keys, values: of_values, queries, weights, scores } = room;
+        of_keys.resize(panels(keys, d, N), PanelTile::ZERO);
+        cut_panels::<f32, L, N>(&k, &(0..keys), &(0..d), of_keys);
+        of_values.resize(panels(d, keys, N), PanelTile::ZERO);
+        cut_panels::<f32, L, N>(&v.turned(), &(0..d), &(0..keys), of_values);
+        queries.resize(2 * tiles(d, N), RowsTile::ZERO);
+        weights.resize(2 * tiles(keys, N), RowsTile::ZERO);
+        let lines = keys.div_ceil(TILE_OUTPUTS);
+        scores.resize(BLOCK * lines, [0.0; TILE_OUTPUTS]);
+        let unit = Tiles::open();
+        let mut sums = [[Sums::ZERO, Sums::ZERO], [Sums::ZERO, Sums::ZERO]];
+        let mut sums_of_rows = [0f32; BLOCK];
+        let blocks = out.chunks_mut(BLOCK).zip(logs.chunks_mut(BLOCK));
+        for (block, (out, logs)) in blocks.enumerate() {
+            let start = first + block * BLOCK;
+            cut_rows::<f32, L, N>(&q, &(start..start + out.len()), &(0..d), queries);
+            // While the unit works on a panel, the sums of the one before are taken.
+            for number in 0..=lines {
+                if number < lines {
+                    let panel = &of_keys[number * tiles(d, N)..][..tiles(d, N)];
+                    products(&unit, parts, queries, panel, &mut sums[number % 2]);
+                }
+                let Some(before) = number.checked_sub(1) else { continue };
+                for row in 0..out.len() {
+                    let line = line(&sums[before % 2], row);
+                    let scores = &mut scores[row * lines + before];
+                    for i in 0..TILE_OUTPUTS {
+                        scores[i] = line[i] * scale;
+                    }
+                }
+            }
+            for row in 0..out.len() {
+                let own = &mut scores[row * lines..][..lines];
+                own.as_flattened_mut()[keys..].fill(f32::NEG_INFINITY);
+                (sums_of_rows[row], logs[row]) = weigh(own);
+            }
+            let height = out.len();
+            let matrix = rows(scores, height, keys);
+            cut_rows::<f32, L, N>(&matrix, &(0..height), &(0..keys), weights);
+            for (number, panel) in of_values.chunks_exact(tiles(keys, N)).enumerate() {
+                products(&unit, parts, weights, panel, &mut sums[0]);
+                for row in 0..height {
+                    put(line(&sums[0], row), number, 1.0 / sums_of_rows[row], out[row]);
+                }
+            }
+        }
+    }
+}
+
+/// Scores become their exponentials, divided by the greatest of them: the sum of these, and the logarithm of the
+/// sum of the exponentials.
+#[inline(always)]
+fn weigh(scores: &mut [Line]) -> (f32, f32) {
+    let mut most = [f32::NEG_INFINITY; TILE_OUTPUTS];
+    for line in scores.iter() {
+        for i in 0..TILE_OUTPUTS {
+            most[i] = if most[i] > line[i] { most[i] } else { line[i] };
+        }
+    }
+    let most = across(most, f32::max);
+    let mut sums = [0f32; TILE_OUTPUTS];
+    for line in scores.iter_mut() {
+        for i in 0..TILE_OUTPUTS {
+            line[i] = exp(line[i] - most);
+            sums[i] += line[i];
+        }
+    }
+    let sum = across(sums, |a, b| a + b);
+    (sum, most + sum.ln())
+}

@@ -1,0 +1,127 @@
+//! Blocks of matrices cut into parts (`native::Parts`), in the shapes that the matrix unit of the CPU takes.
+
+use std::ops::Range;
+
+use super::number::{Number, wide};
+use crate::native::{
+    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+};
+
+/// Rows of a block: two of the unit's.
+pub(in crate::nn) const BLOCK: usize = 2 * TILE_ROWS;
+
+/// Steps of so many inputs.
+pub(in crate::nn) fn steps(inner: &Range<usize>) -> usize {
+    inner.len().div_ceil(TILE_INPUTS)
+}
+
+/// Some rows of a matrix, filled up with zeros to pairs of blocks, in N parts.
+/// -> [block of 16][step][part]
+#[inline(always)]
+pub(in crate::nn) fn cut_rows<T: Number, L: Lanes, const N: usize>(
+    matrix: &Matrix<T>,
+    rows: &Range<usize>,
+    inner: &Range<usize>,
+    tiles: &mut [RowsTile],
+) {
+    let blocks = (rows.start..rows.start + rows.len().next_multiple_of(BLOCK)).step_by(TILE_ROWS);
+    let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+    let mut squares = [[[0; 16]; 16]; N];
+    for row in blocks {
+        for k in inner.clone().step_by(TILE_INPUTS) {
+            let Some(target) = targets.next() else { return };
+            let (rows, inner) = (row..rows.end, k..inner.end);
+            if matrix.transposed {
+                cut::<T, L, N, _>(matrix, rows, inner, &mut squares, |square, i| &mut square[i]);
+                for (tile, square) in target.iter_mut().zip(&squares) {
+                    native::turn_rows(square, tile);
+                }
+            } else {
+                cut::<T, L, N, _>(matrix, rows, inner, target, |tile, i| &mut tile.0[i]);
+            }
+        }
+    }
+}
+
+/// Some rows of a matrix, which are the outputs of panels, in N parts. -> [panel][step][part]
+#[inline(always)]
+pub(in crate::nn) fn cut_panels<T: Number, L: Lanes, const N: usize>(
+    matrix: &Matrix<T>,
+    columns: &Range<usize>,
+    inner: &Range<usize>,
+    tiles: &mut [PanelTile],
+) {
+    let mut targets = tiles.as_chunks_mut::<N>().0.iter_mut();
+    let mut squares = [[[0; 16]; 16]; N];
+    for column in columns.clone().step_by(TILE_OUTPUTS) {
+        for k in inner.clone().step_by(TILE_INPUTS) {
+            let Some(target) = targets.next() else { return };
+            for half in [0, 1] {
+                let own = (column + half * 16).min(columns.end)..columns.end;
+                let inner = k..inner.end;
+                if matrix.transposed {
+                    cut::<T, L, N, _>(matrix, own, inner, target, |tile, i| {
+                        &mut tile.0[i].as_chunks_mut::<16>().0[half]
+                    });
+                } else {
+                    cut::<T, L, N, _>(matrix, own, inner, &mut squares, |square, i| &mut square[i]);
+                    for (tile, square) in target.iter_mut().zip(&squares) {
+                        native::turn_panel(square, tile, half == 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The parts of 16 rows and 32 inner places, or of as many as there are, with zeros around them, line by line:
+/// those of a row, or where the matrix is transposed those of a pair of inner places. `line` is the place of
+/// line i of a part. What is cut next is fetched meanwhile, as the CPU by itself does not along columns.
+#[inline(always)]
+fn cut<T: Number, L: Lanes, const N: usize, S>(
+    matrix: &Matrix<T>,
+    rows: Range<usize>,
+    inner: Range<usize>,
+    targets: &mut [S; N],
+    line: impl Fn(&mut S, usize) -> &mut [u32; 16],
+) {
+    let (height, width) = (rows.len().min(16), inner.len().min(TILE_INPUTS));
+    for i in 0..16 {
+        let parts = if matrix.transposed {
+            let numbers = |k: usize| match k < width && height > 0 {
+                true => {
+                    let start = (inner.start + k) * matrix.apart + rows.start;
+                    native::prefetch(matrix.values, start + 16);
+                    native::prefetch(matrix.values, start + TILE_INPUTS * matrix.apart);
+                    wide::<T, L, 16>(&matrix.values[start..start + height])
+                }
+                false => [0.0; 16],
+            };
+            L::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
+        } else if i < height {
+            let start = (rows.start + i) * matrix.apart + inner.start;
+            fetch_line(matrix.values, start + TILE_ROWS * matrix.apart);
+            L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]))
+        } else {
+            [[0; 16]; N]
+        };
+        for (target, parts) in targets.iter_mut().zip(parts) {
+            *line(target, i) = parts;
+        }
+    }
+}
+
+/// Fetches the 32 numbers from `index` on.
+#[inline(always)]
+pub(in crate::nn) fn fetch_line<T>(numbers: &[T], index: usize) {
+    native::prefetch(numbers, index);
+    native::prefetch(numbers, index + TILE_OUTPUTS / 2);
+}
+
+/// The rows of two blocks.
+#[inline(always)]
+pub(in crate::nn) fn sums_of(
+    sums: &mut [Sums; 2],
+) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS]> {
+    sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
+}
