@@ -6,6 +6,7 @@
 pub(super) mod cut;
 mod few;
 mod flat;
+mod joined;
 mod many;
 mod number;
 mod panel;
@@ -18,10 +19,11 @@ use tch::{Kind, Tensor};
 
 use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
-use super::precision::{self, low};
-use crate::native::{self, Layout, PackedMatrix, Parts, Then};
+use super::precision::low;
+use crate::native::{self, Layout, PackedMatrix, Then};
 use flat::Flat;
 pub use flat::product;
+pub use joined::Joined;
 pub(super) use many::is_served;
 pub use panel::{Packing, Panels};
 pub use scales::{int8_scales, whole_numbers};
@@ -42,13 +44,6 @@ enum Weights {
     Flat(Flat),
     /// For many rows, in a narrower type than f32.
     Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
-}
-
-/// Dense layers over the same input, computed by one product where that is faster.
-pub struct Joined {
-    layers: Vec<Linear>,
-    /// How many results they give together.
-    parts: i64,
 }
 
 /// How a checkpoint stores a matrix.
@@ -327,76 +322,6 @@ impl Linear {
         let product = matrix.product(&xs.to_kind(*kind), then);
         Some(product.expect("the operator took this matrix when it was packed"))
     }
-}
-
-impl Joined {
-    /// A layer that gives `parts` results at once, [.., parts·out].
-    pub fn one(layer: Linear, parts: i64) -> Self {
-        Joined { layers: vec![layer], parts }
-    }
-
-    /// What products of its results are of, on a CPU.
-    pub fn parts(&self) -> Parts {
-        match self.layers.as_slice() {
-            [Linear { weights: Weights::Flat(_), .. }] => Parts::F16,
-            _ => Parts::F32,
-        }
-    }
-
-    /// The same for attention, whose products take 16 bits where those of the layers take as few.
-    pub fn for_attention<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
-        if let [one] = self.layers.as_slice()
-            && native::has_bf16()
-            && let Weights::Operator { kind, matrix, .. } = &one.weights
-            && (*kind == Kind::BFloat16 || matrix.is_int8())
-        {
-            let all = one.operator(xs, Then::Nothing).expect("an operator");
-            let parts = all.to_kind(Kind::BFloat16).chunk(N as i64, -1);
-            return parts.try_into().expect("as many results as layers were joined");
-        }
-        self.forward(xs)
-    }
-
-    /// [.., in] -> N of [.., out]
-    pub fn forward<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
-        debug_assert_eq!(self.parts, N as i64);
-        let parts = match self.layers.as_slice() {
-            [one] => one.forward(xs).chunk(N as i64, -1),
-            each => together(each, xs).unwrap_or_else(|| {
-                let xs = low(xs);
-                each.iter().map(|layer| layer.forward(&xs)).collect()
-            }),
-        };
-        parts.try_into().expect("as many results as layers were joined")
-    }
-}
-
-/// What layers of one width make of the same input, by a single product, while they are trained in 16
-/// bits: the input is cast once, and fewer kernels are compiled. (In f32 one large product takes as long as
-/// the small ones.) None elsewhere, and where some have a bias and others none.
-fn together(layers: &[Linear], xs: &Tensor) -> Option<Vec<Tensor>> {
-    if !precision::is_mixed() {
-        return None;
-    }
-    let trained = |layer: &Linear| match &layer.weights {
-        Weights::Plain(weight, Storage::OutIn) if weight.requires_grad() => {
-            Some(weight.shallow_clone())
-        }
-        _ => None,
-    };
-    let weights: Vec<Tensor> = layers.iter().map(trained).collect::<Option<_>>()?;
-    let biases: Vec<Tensor> =
-        layers.iter().filter_map(|layer| layer.bias.as_ref().map(low)).collect();
-    let size = weights.first()?.size();
-    if weights.iter().any(|weight| weight.size() != size)
-        || !(biases.is_empty() || biases.len() == layers.len())
-    {
-        return None;
-    }
-    let weights: Vec<Tensor> = weights.iter().map(low).collect();
-    let bias = (!biases.is_empty()).then(|| Tensor::cat(&biases, 0)); // [N·out]
-    let product = product(xs, &Tensor::cat(&weights, 0), bias.as_ref()); // weight [N·out, in]
-    Some(product.chunk(layers.len() as i64, -1))
 }
 
 #[cfg(test)]

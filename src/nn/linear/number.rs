@@ -115,7 +115,11 @@ impl Number for i8 {
 
     #[inline(always)]
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [i8; P] {
-        line.map(|x| nearest(x) as i8)
+        let mut narrow = [0i8; P];
+        for j in 0..P {
+            narrow[j] = nearest(line[j]);
+        }
+        narrow
     }
 }
 
@@ -130,12 +134,12 @@ impl Bf16 {
     }
 }
 
-/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds
-/// are made for.)
+/// The whole number nearest to x, ties to even; |x| <= 127, and 0 for what is no number. (`round` is a call on
+/// CPUs as old as builds are made for, and a cast looks at each number for itself.)
 #[inline(always)]
-fn nearest(x: f32) -> f32 {
+fn nearest(x: f32) -> i8 {
     const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
-    (x + FIRST_WITHOUT_FRACTION) - FIRST_WITHOUT_FRACTION
+    (x + FIRST_WITHOUT_FRACTION).to_bits() as i8
 }
 
 /// Numbers whose first lies at the beginning of a cache line.

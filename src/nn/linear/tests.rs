@@ -2,6 +2,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::joined::together;
 use super::*;
 use crate::nn::Store;
 use crate::nn::precision::Autocast;
