@@ -81,6 +81,16 @@ pub struct Attend<'a> {
     pub scale: f64,
 }
 
+impl<'a> Attend<'a> {
+    /// Lends query, key and value; None where `Heads` are not, and where their sizes don't fit.
+    pub fn of([query, key, value]: [&'a Tensor; 3], scale: f64) -> Option<Self> {
+        let [query, key, value] = [Heads::of(query)?, Heads::of(key)?, Heads::of(value)?];
+        let ([n, heads, _, d], [rows, others, _, width]) = (query.size, key.size);
+        let fit = (n, heads, d) == (rows, others, width) && key.size == value.size;
+        fit.then_some(Attend { query, key, value, scale })
+    }
+}
+
 /// -> the gradients of query, key and value, each [N, t or S, A, d]
 pub struct AttendBack<'a> {
     pub given: Attend<'a>,
@@ -92,29 +102,16 @@ pub struct AttendBack<'a> {
 }
 
 /// Attention in libtorch's graph. query [N, A, t, d], key and value [N, A, S, d] -> [N, A, t, d], which lies as
-/// [N, t, A, d]. None where `Heads` are not, where sizes don't fit, and in a build without libtorch's headers.
-pub fn attention(
-    [query, key, value]: [&Tensor; 3],
-    scale: f64,
-    passes: &'static Passes,
-) -> Option<Tensor> {
-    let lent = [Heads::of(query)?, Heads::of(key)?, Heads::of(value)?];
-    if !fit(&lent) {
-        return None;
-    }
+/// [N, t, A, d]. None where `Attend` is not, and in a build without libtorch's headers.
+pub fn attention(given: [&Tensor; 3], scale: f64, passes: &'static Passes) -> Option<Tensor> {
+    Attend::of(given, scale)?;
     #[cfg(vedm_operators)]
-    return Some(linked::attention([query, key, value], scale, passes));
+    return Some(linked::attention(given, scale, passes));
     #[cfg(not(vedm_operators))]
     {
-        let _ = (scale, passes);
+        let _ = passes;
         None
     }
-}
-
-/// True for query, key and value of one attention.
-pub fn fit([query, key, value]: &[Heads; 3]) -> bool {
-    let ([n, heads, _, d], [rows, others, _, width]) = (query.size, key.size);
-    (n, heads, d) == (rows, others, width) && key.size == value.size
 }
 
 #[cfg(vedm_operators)]

@@ -14,8 +14,7 @@ use super::linear::cut::BLOCK;
 use super::linear::is_served;
 use super::precision;
 use crate::native::{
-    self, Attend, Heads, Matrix, PanelTile, Parts, Passes, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
-    Tiles,
+    self, Attend, Matrix, PanelTile, Parts, Passes, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS, Tiles,
 };
 
 /// Queries, and keys, times the width of a head, from which on it is faster than libtorch's (measured).
@@ -44,17 +43,13 @@ pub(super) fn flash(
     if given.iter().any(|xs| xs.requires_grad()) {
         return native::attention(given, scale, &LEARNING);
     }
-    let lent = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
-    if !native::fit(&lent) {
-        return None;
-    }
-    let [query, key, value] = lent;
-    let [n, heads, tokens, d] = query.size();
+    let given = Attend::of(given, scale)?;
+    let [n, heads, tokens, d] = given.query.size();
     let size = [n, tokens, heads, d].map(|size| size as i64);
     let out = Tensor::empty(size, (Kind::Float, Device::Cpu));
     let mut logs = vec![0f32; n * heads * tokens];
     native::with_floats([&out], |[out]| {
-        forward::forward(parts, &Attend { query, key, value, scale }, out, &mut logs);
+        forward::forward(parts, &given, out, &mut logs);
     })?;
     Some(out.transpose(1, 2))
 }

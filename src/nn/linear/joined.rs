@@ -19,7 +19,7 @@ impl Joined {
         Joined { layers: vec![layer], parts }
     }
 
-    /// What products of its results are of, on a CPU.
+    /// What products of its results with each other take, on a CPU: as many bits as those of the weights do.
     pub fn parts(&self) -> Parts {
         match self.layers.as_slice() {
             [Linear { weights: Weights::Flat(_), .. }] => Parts::F16,
