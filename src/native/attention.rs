@@ -70,7 +70,7 @@ pub struct Passes {
 }
 
 /// softmax(q kᵀ · scale) v -> [N, t, A, d], and for each query the logarithm of the sum of its exponentials,
-/// [N, A, t] (empty where nobody asks for it)
+/// [N, A, t]
 pub struct Attend<'a> {
     /// [N, A, t, d]
     pub query: Heads<'a>,

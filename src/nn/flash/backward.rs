@@ -1,6 +1,5 @@
 //! The gradients of attention. With P the weights of the values and O the result, for dO:
 //! dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP - rowsum(dO ∘ O)) · scale, dQ = dS K, dK = dSᵀ Q.
-#![allow(clippy::needless_range_loop)]
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -1,5 +1,4 @@
 //! The result of attention.
-#![allow(clippy::needless_range_loop)]
 
 use std::cell::RefCell;
 

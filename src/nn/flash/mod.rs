@@ -10,7 +10,7 @@ mod tests;
 
 use tch::{Device, Kind, Tensor};
 
-use super::linear::cut::BLOCK;
+use super::linear::cut::{BLOCK, steps};
 use super::linear::is_served;
 use super::precision;
 use crate::native::{
@@ -113,7 +113,7 @@ fn rows(lines: &[Line], rows: usize, keys: usize) -> Matrix<'_, f32> {
 
 /// Tiles of a block of rows, or of a panel, with so many inputs in N parts.
 const fn tiles(inputs: usize, parts: usize) -> usize {
-    inputs.div_ceil(native::TILE_INPUTS) * parts
+    steps(inputs) * parts
 }
 
 /// Tiles of so many columns in panels.

@@ -91,7 +91,7 @@ fn waves_like(xs: &Tensor) -> Tensor {
     waves([size[0], size[1], size[2], size[3]], 0.771).to_kind(Kind::Double)
 }
 
-/// A token's numbers are the same whatever is beside its row, and however many threads there are.
+/// A token's numbers are the same whatever is beside its row, and into however many tasks its head is divided.
 #[test]
 fn a_row_is_the_same_alone() {
     if !is_served() {

@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use super::number::{Number, wide};
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    self, Lanes, Matrix, PanelTile, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
 };
 
 /// Rows of a block: two of the unit's.
 pub(in crate::nn) const BLOCK: usize = 2 * TILE_ROWS;
 
 /// Steps of so many inputs.
-pub(in crate::nn) fn steps(inner: &Range<usize>) -> usize {
-    inner.len().div_ceil(TILE_INPUTS)
+pub(in crate::nn) const fn steps(inputs: usize) -> usize {
+    inputs.div_ceil(TILE_INPUTS)
 }
 
 /// Some rows of a matrix, filled up with zeros to pairs of blocks, in N parts.
@@ -116,12 +116,4 @@ fn cut<T: Number, L: Lanes, const N: usize, S>(
 pub(in crate::nn) fn fetch_line<T>(numbers: &[T], index: usize) {
     native::prefetch(numbers, index);
     native::prefetch(numbers, index + TILE_OUTPUTS / 2);
-}
-
-/// The rows of two blocks.
-#[inline(always)]
-pub(in crate::nn) fn sums_of(
-    sums: &mut [Sums; 2],
-) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS]> {
-    sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
 }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps, sums_of};
+use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps};
 use super::many::is_served;
 use super::number::Number;
 use crate::native::{
@@ -110,7 +110,7 @@ impl<T: Number> Vectorized for Task<'_, T> {
         rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
         panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
         // Chunks of about one size: each costs a pass over the results.
-        let steps = self.a.inner.div_ceil(TILE_INPUTS);
+        let steps = steps(self.a.inner);
         let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
         let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
@@ -145,11 +145,11 @@ impl<T: Number> Task<'_, T> {
         panels: &[PanelTile],
     ) {
         let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
-        let rows = rows.chunks_exact(steps(inner) * T::PARTS.of_rows());
+        let rows = rows.chunks_exact(steps(inner.len()) * T::PARTS.of_rows());
         let blocks: Vec<&[RowsTile]> = rows.take(self.rows.len().div_ceil(BLOCK) * 2).collect();
         let mut sums = [Sums::ZERO, Sums::ZERO];
         for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.out.chunks_mut(BLOCK)) {
-            let panels = panels.chunks_exact(steps(inner) * T::PARTS.of_panel());
+            let panels = panels.chunks_exact(steps(inner.len()) * T::PARTS.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
                 let width = TILE_OUTPUTS.min(columns.end - column);
                 let bias = self.bias.filter(|_| is_last).map(|bias| &bias[column..][..width]);
@@ -174,6 +174,12 @@ impl<T: Number> Task<'_, T> {
             }
         }
     }
+}
+
+/// The rows of two blocks.
+#[inline(always)]
+fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS]> {
+    sums.iter_mut().flat_map(|sums| sums.0.iter_mut())
 }
 
 /// Copies a line, most often a whole one, which takes two instructions.
