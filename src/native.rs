@@ -11,6 +11,7 @@ mod inference;
 mod operators;
 mod threads;
 mod tiles;
+mod turn;
 mod vectors;
 
 use std::ffi::CString;
@@ -30,7 +31,7 @@ pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
     PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles, has_tiles, pair,
-    parts, turn_panel, turn_rows,
+    parts,
 };
 pub use vectors::{
     Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::tiles::{pair, parts};
+use super::turn;
 
 /// Arithmetic of one kind of vector unit. Only `vectorize` hands one out, on a CPU that has it.
 pub trait Lanes {
@@ -14,6 +15,12 @@ pub trait Lanes {
 
     /// f32 -> the nearest binary16, ties to even; what is too large becomes the largest finite number.
     fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P];
+
+    /// Columns of a square become rows, each `apart` numbers after the one before.
+    #[inline(always)]
+    fn turn(square: &[[u32; 16]; 16], to: &mut [u32], apart: usize) {
+        turn::plainly(square, to, apart);
+    }
 
     /// The parts of 32 inputs of a row (`parts`), two inputs to a number.
     #[inline(always)]
@@ -194,7 +201,7 @@ mod x86 {
         _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
     };
 
-    use super::{LARGEST, Lanes, Vectorized};
+    use super::{LARGEST, Lanes, Vectorized, turn};
 
     struct Avx512;
     struct Avx2;
@@ -229,6 +236,13 @@ mod x86 {
     }
 
     impl Lanes for Avx512 {
+        #[inline(always)]
+        fn turn(square: &[[u32; 16]; 16], to: &mut [u32], apart: usize) {
+            assert!(to.len() >= 15 * apart + 16, "room for 16 rows");
+            // SAFETY: `Avx512` is only handed out inside `avx512`; there is room.
+            unsafe { turn::turn(square, to.as_mut_ptr(), apart) };
+        }
+
         #[inline(always)]
         fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32) {
             let (sums, _) = sums.as_chunks_mut::<16>();

@@ -71,12 +71,12 @@ impl Params {
         self.many_rows
     }
 
-    /// The layer holds this variable's value itself from now on.
     /// Frees the memory of what has been read of the source.
     pub(super) fn give_back(&self) {
         self.store.give_back();
     }
 
+    /// The layer holds this variable's value itself from now on.
     pub(super) fn let_go(&self, name: &str) {
         self.store.let_go(&self.key(name));
     }

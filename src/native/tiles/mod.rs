@@ -24,6 +24,8 @@ pub const TILE_OUTPUTS: usize = 32;
 /// How many bf16 stand for a number of the rows and for one of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
+    /// One each: what bf16 holds of a number. One product.
+    Single,
     /// Panels that bf16 holds; two for the rows, which keep 17 bits of them. Two products.
     Bf16,
     /// Two each, which hold binary16 and 17 bits of the rows. Three products.
@@ -36,6 +38,7 @@ impl Parts {
     /// Of a number of the rows.
     pub const fn of_rows(self) -> usize {
         match self {
+            Parts::Single => 1,
             Parts::Bf16 | Parts::F16 => 2,
             Parts::F32 => 3,
         }
@@ -44,7 +47,7 @@ impl Parts {
     /// Of a number of a panel.
     pub const fn of_panel(self) -> usize {
         match self {
-            Parts::Bf16 => 1,
+            Parts::Single | Parts::Bf16 => 1,
             Parts::F16 => 2,
             Parts::F32 => 3,
         }
@@ -158,6 +161,7 @@ impl Tiles {
         unsafe {
             let rows = rows.map(<[RowsTile]>::as_ptr);
             match parts {
+                Parts::Single => unit::single(rows, panel.as_ptr(), steps, sums, from_zero),
                 Parts::Bf16 => unit::bf16(rows, panel.as_ptr(), steps, sums, from_zero),
                 Parts::F16 => unit::f16(rows, panel.as_ptr(), steps, sums, from_zero),
                 Parts::F32 => unit::f32(rows, panel.as_ptr(), steps, sums, from_zero),
@@ -176,39 +180,12 @@ impl Drop for Tiles {
     }
 }
 
-/// Numbers of one part, [pair of inputs][row], as the tile of 16 rows.
-///
-/// # Panics
-/// Where there is no such unit.
-pub fn turn_rows(square: &[[u32; 16]; 16], tile: &mut RowsTile) {
-    assert!(has_tiles(), "this CPU has no matrix unit");
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: a CPU with such a unit has AVX-512, which `allowed` asks for too; the tile is as large.
-    unsafe {
-        unit::transpose(square, tile.0.as_mut_ptr().cast(), TILE_INPUTS / 2);
-    }
-}
-
-/// Numbers of one part, [output][pair of inputs], as the first or second half of the outputs of a panel's tile.
-///
-/// # Panics
-/// Where there is no such unit.
-pub fn turn_panel(square: &[[u32; 16]; 16], tile: &mut PanelTile, second: bool) {
-    assert!(has_tiles(), "this CPU has no matrix unit");
-    let half = if second { TILE_OUTPUTS / 2 } else { 0 };
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    // SAFETY: as above; the half of a line begins within it.
-    unsafe {
-        unit::transpose(square, tile.0.as_mut_ptr().cast::<u32>().add(half), TILE_OUTPUTS);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const STEPS: usize = 3;
-    const ALL: [Parts; 3] = [Parts::Bf16, Parts::F16, Parts::F32];
+    const ALL: [Parts; 4] = [Parts::Single, Parts::Bf16, Parts::F16, Parts::F32];
 
     /// x in so many parts.
     fn split(x: f32, count: usize) -> Vec<u32> {
@@ -260,12 +237,16 @@ mod tests {
         for parts in ALL {
             // So many bits of a weight are not 0.
             let bits = match parts {
-                Parts::Bf16 => 8,
+                Parts::Single | Parts::Bf16 => 8,
                 Parts::F16 => 11,
                 Parts::F32 => 24,
             };
             let wave = |i: usize| (i as f64 * 0.7312).sin() as f32;
-            let x = |row: usize, input: usize| wave(row * 131 + input * 7);
+            let kept = |x: f32| match parts {
+                Parts::Single => f32::from_bits(bf16(x)),
+                _ => x,
+            };
+            let x = |row: usize, input: usize| kept(wave(row * 131 + input * 7));
             let weight = |output: usize, input: usize| {
                 let places = 2f32.powi(bits - 1);
                 (wave(output * 57 + input * 3) * places).round() / places
@@ -296,22 +277,6 @@ mod tests {
                     let error = (f64::from(found) - expected).abs();
                     assert!(error < bound, "{parts:?}, row {row}, output {output}: {error:e}");
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn squares_are_transposed() {
-        if has_tiles() {
-            let square =
-                std::array::from_fn(|row| std::array::from_fn(|column| (row * 16 + column) as u32));
-            let (mut rows, mut panel) = (RowsTile::ZERO, PanelTile::ZERO);
-            turn_rows(&square, &mut rows);
-            turn_panel(&square, &mut panel, true);
-            for (row, column) in (0..256).map(|i| (i / 16, i % 16)) {
-                assert_eq!(rows.0[row][column], square[column][row]);
-                assert_eq!(panel.0[row][16 + column], square[column][row]);
-                assert_eq!(panel.0[row][column], 0);
             }
         }
     }

@@ -1,11 +1,6 @@
 //! What the matrix unit is told, in its own instructions.
 
 use std::arch::asm;
-use std::arch::x86_64::{
-    __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_loadu_ps, _mm512_shuffle_f32x4,
-    _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd,
-    _mm512_unpacklo_ps,
-};
 use std::sync::OnceLock;
 
 use super::{PanelTile, RowsTile, Sums};
@@ -157,6 +152,8 @@ macro_rules! add {
     };
 }
 
+products!(single, 1024, 2048, panel!(0, 64), rows!(0), add!());
+
 products!(bf16, 2048, 2048, panel!(0, 64), rows!(0), add!(), rows!(1024), add!());
 
 products!(
@@ -191,50 +188,3 @@ products!(
     panel!(4096, 4160),
     add!()
 );
-
-/// Columns become rows, each `apart` numbers after the one before.
-///
-/// # Safety
-/// The CPU has AVX-512, and there is room for the 16 rows.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transpose(square: &[[u32; 16]; 16], to: *mut u32, apart: usize) {
-    // Each step puts together what is 1, 2, 4 and then 8 rows apart.
-    // SAFETY: the rows are as long as what is read and written; the numbers are moved as they are.
-    unsafe {
-        let rows: [__m512; 16] =
-            std::array::from_fn(|i| _mm512_loadu_ps(square[i].as_ptr().cast()));
-        let ones: [__m512; 16] = std::array::from_fn(|i| {
-            let (first, second) = (rows[i & !1], rows[i | 1]);
-            if i & 1 == 0 {
-                _mm512_unpacklo_ps(first, second)
-            } else {
-                _mm512_unpackhi_ps(first, second)
-            }
-        });
-        // Vector i holds, in each quarter, 4 rows of a column of it.
-        let twos: [__m512; 16] = std::array::from_fn(|i| {
-            let place = (i & !3) | (i >> 1 & 1);
-            let (first, second) =
-                (_mm512_castps_pd(ones[place]), _mm512_castps_pd(ones[place | 2]));
-            _mm512_castpd_ps(if i & 1 == 0 {
-                _mm512_unpacklo_pd(first, second)
-            } else {
-                _mm512_unpackhi_pd(first, second)
-            })
-        });
-        for column in 0..4 {
-            let [a, b, c, d] = [0, 4, 8, 12].map(|first| twos[first | column]);
-            let (even, odd) = (_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-            let (more, rest) = (_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
-            let columns = [
-                _mm512_shuffle_f32x4(even, more, 0x88),
-                _mm512_shuffle_f32x4(odd, rest, 0x88),
-                _mm512_shuffle_f32x4(even, more, 0xdd),
-                _mm512_shuffle_f32x4(odd, rest, 0xdd),
-            ];
-            for (quarter, numbers) in columns.into_iter().enumerate() {
-                _mm512_storeu_ps(to.add((quarter * 4 + column) * apart).cast(), numbers);
-            }
-        }
-    }
-}

@@ -85,6 +85,7 @@ impl Vectorized for Queries<'_> {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let mut room = ROOM.take();
         match self.parts.of_rows() {
+            1 => self.attend::<L, 1>(&mut room),
             2 => self.attend::<L, 2>(&mut room),
             _ => self.attend::<L, 3>(&mut room),
         }

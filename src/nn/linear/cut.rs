@@ -34,7 +34,7 @@ pub(in crate::nn) fn cut_rows<T: Number, L: Lanes, const N: usize>(
             if matrix.transposed {
                 cut::<T, L, N, _>(matrix, rows, inner, &mut squares, |square, i| &mut square[i]);
                 for (tile, square) in target.iter_mut().zip(&squares) {
-                    native::turn_rows(square, tile);
+                    L::turn(square, tile.0.as_flattened_mut(), TILE_INPUTS / 2);
                 }
             } else {
                 cut::<T, L, N, _>(matrix, rows, inner, target, |tile, i| &mut tile.0[i]);
@@ -66,7 +66,8 @@ pub(in crate::nn) fn cut_panels<T: Number, L: Lanes, const N: usize>(
                 } else {
                     cut::<T, L, N, _>(matrix, own, inner, &mut squares, |square, i| &mut square[i]);
                     for (tile, square) in target.iter_mut().zip(&squares) {
-                        native::turn_panel(square, tile, half == 1);
+                        let half = &mut tile.0.as_flattened_mut()[half * 16..];
+                        L::turn(square, half, TILE_OUTPUTS);
                     }
                 }
             }

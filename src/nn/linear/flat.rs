@@ -1,71 +1,11 @@
-//! Dense layers over matrices as they lie in memory: in f32 as they were read, and in f16.
+//! Dense layers over matrices as they lie in memory, in f32.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::number::{Aligned, F16, Number, narrow_all};
-use super::tiled;
+use super::tiled::{self, Finish};
 use super::{Storage, over_rows};
-use crate::native::{self, Dense, Lanes, Matrix, Vectorized};
+use crate::native::{self, Dense, Matrix, Parts, Then};
 use crate::nn::precision::{self, low};
-
-/// A matrix [out, in] in f16, stored as it was or turned over.
-pub(super) struct Flat {
-    values: Aligned<F16>,
-    inputs: usize,
-    outputs: usize,
-    storage: Storage,
-}
-
-impl Flat {
-    /// W [out, in] (f32, CPU, any strides). For CPUs that `many::is_served` names.
-    pub(super) fn pack(weight: &Tensor) -> Self {
-        let (outputs, inputs) = weight.size2().expect("a matrix");
-        let (stored, storage) = Storage::of(weight);
-        let stored = stored.to_kind(Kind::Float).contiguous();
-        let mut values = Aligned::zeros(stored.numel());
-        native::with_floats([&stored], |[numbers]| {
-            let pieces = numbers.chunks(PIECE).zip(values.chunks_mut(PIECE)).collect();
-            native::parallel(pieces, |(numbers, target)| {
-                native::vectorize(Narrow { numbers, target });
-            });
-        })
-        .expect("contiguous f32 on the CPU");
-        Flat { values, inputs: inputs as usize, outputs: outputs as usize, storage }
-    }
-
-    pub(super) fn inputs(&self) -> i64 {
-        self.inputs as i64
-    }
-
-    pub(super) fn outputs(&self) -> i64 {
-        self.outputs as i64
-    }
-
-    /// x·Wᵀ + b. xs [.., in], b [out] -> [.., out], f32
-    pub(super) fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let Flat { values, inputs, outputs, storage } = self;
-        let transposed = *storage == Storage::InOut;
-        let matrix = Matrix::dense(values, *outputs, *inputs, transposed);
-        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
-        let found = with_rows(&xs.to_kind(Kind::Float), matrix, bias.as_ref());
-        found.expect("f32 on the CPU")
-    }
-}
-
-/// Numbers that one thread narrows at a time.
-const PIECE: usize = 1 << 18;
-
-struct Narrow<'a> {
-    numbers: &'a [f32],
-    target: &'a mut [F16],
-}
-
-impl Vectorized for Narrow<'_> {
-    #[inline(always)]
-    fn run<L: Lanes, const P: usize>(self) {
-        narrow_all::<F16, L, P>(self.numbers, self.target, |x| x);
-    }
-}
 
 /// Rows up to which the weights times the transposed input beats `linear` on a CPU (f32).
 const FEW_ROWS: i64 = 8;
@@ -76,7 +16,7 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let bias = bias.map(low);
         return low(xs).linear(&low(weight), bias.as_ref());
     }
-    if let Some(found) = by_tiles(xs, weight, bias) {
+    if let Some(found) = by_tiles(xs, weight, bias, Then::Nothing) {
         return found;
     }
     let size = xs.size();
@@ -106,21 +46,35 @@ pub fn product(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 }
 
 /// `product` in f32 on a CPU whose matrix unit is faster; None elsewhere.
-pub(super) fn by_tiles(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+pub(super) fn by_tiles(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    then: Then,
+) -> Option<Tensor> {
     let rows = xs.numel() / (*xs.size().last()?).max(1) as usize;
     let is_better = tiled::is_better(rows, weight.size()[0] as usize);
     let is_served = native::is_f32_on_cpu(xs) && !precision::is_mixed();
-    if is_better && is_served { linear(xs, weight, bias) } else { None }
+    if is_better && is_served { linear(xs, weight, bias, then) } else { None }
 }
 
-/// x·Wᵀ + b, with gradients where they are asked for; None where this is not for f32 on a CPU.
+/// x·Wᵀ + b and `then`, or without it with gradients, where they are asked for; None where this is not for f32
+/// on a CPU.
 /// xs [.., in], W [out, in] (stored so or as [in, out]), b [out] -> [.., out]
-pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+pub(super) fn linear(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    then: Then,
+) -> Option<Tensor> {
     let (outputs, inputs) = weight.size2().ok()?;
     let (stored, storage) = Storage::of(weight);
     let transposed = storage == Storage::InOut;
     let asked = |xs: &Tensor| xs.requires_grad();
     if asked(xs) || asked(weight) || bias.is_some_and(asked) {
+        if then != Then::Nothing {
+            return None;
+        }
         let mut size = xs.size();
         *size.last_mut()? = outputs;
         let xs = xs.reshape([-1, inputs]).contiguous();
@@ -128,8 +82,12 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
         return Some(layer.forward(multiply)?.reshape(size));
     }
     native::with_floats([&stored], |[values]| {
-        let (rows, inner) = (outputs as usize, inputs as usize);
-        with_rows(xs, Matrix::dense(values, rows, inner, transposed), bias)
+        let (outputs, inputs) = (outputs as usize, inputs as usize);
+        over_rows(xs, outputs, bias, |xs, out, bias| {
+            let xs = Matrix::dense(xs, xs.len() / inputs, inputs, false);
+            let weight = Matrix::dense(values, outputs, inputs, transposed);
+            tiled::product(xs, weight, Parts::F32, Finish { scales: None, bias, then }, out);
+        })
     })?
 }
 
@@ -137,15 +95,8 @@ pub(super) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Opt
 fn multiply(a: Matrix<f32>, b: Matrix<f32>, bias: Option<&[f32]>, out: &mut [f32]) -> bool {
     let is_better = tiled::is_better(a.rows, b.rows);
     if is_better {
-        tiled::product(a, b, bias, out);
+        let finish = Finish { scales: None, bias, then: Then::Nothing };
+        tiled::product(a, b, Parts::F32, finish, out);
     }
     is_better
-}
-
-/// The product with the rows of a tensor. xs [.., in], W [out, in], b [out] -> [.., out]
-fn with_rows<T: Number>(xs: &Tensor, weight: Matrix<T>, bias: Option<&Tensor>) -> Option<Tensor> {
-    over_rows(xs, weight.rows, bias, |values, out, bias| {
-        let (rows, inner) = (values.len() / weight.inner, weight.inner);
-        tiled::product(Matrix::dense(values, rows, inner, false), weight, bias, out);
-    })
 }

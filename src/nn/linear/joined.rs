@@ -22,7 +22,7 @@ impl Joined {
     /// What products of its results with each other take, on a CPU: as many bits as those of the weights do.
     pub fn parts(&self) -> Parts {
         match self.layers.as_slice() {
-            [Linear { weights: Weights::Flat(_), .. }] => Parts::F16,
+            [Linear { weights: Weights::Panels(panels), .. }] => panels.parts(),
             _ => Parts::F32,
         }
     }

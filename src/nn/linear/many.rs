@@ -12,7 +12,7 @@ use crate::native::{
 /// more products it takes.
 const fn many(parts: Parts) -> usize {
     match parts {
-        Parts::Bf16 => 13,
+        Parts::Single | Parts::Bf16 => 13,
         Parts::F16 => 25,
         Parts::F32 => 49,
     }
@@ -69,6 +69,7 @@ impl Vectorized for Split<'_> {
                 let steps = tiles.chunks_exact_mut(self.parts.of_rows());
                 for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
                     match self.parts.of_rows() {
+                        1 => put::<L, 1>(xs, row, step),
                         2 => put::<L, 2>(xs, row, step),
                         _ => put::<L, 3>(xs, row, step),
                     }
@@ -90,6 +91,7 @@ fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) 
 /// The share of one thread.
 pub(super) struct Many<'a, T> {
     pub part: Part<'a, T>,
+    pub parts: Parts,
     pub rows: &'a Rows,
 }
 
@@ -98,7 +100,8 @@ impl<T: Number> Vectorized for Many<'_, T> {
     fn run<L: Lanes, const P: usize>(mut self) {
         let blocks: Vec<&[RowsTile]> = self.rows.tiles.chunks_exact(self.rows.count).collect();
         let mut sums = vec![Sums::ZERO; blocks.len()];
-        let (of_rows, of_panel) = (T::PARTS.of_rows(), T::PARTS.of_panel());
+        let parts = self.parts;
+        let (of_rows, of_panel) = (parts.of_rows(), parts.of_panel());
         let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
         let unit = Tiles::open();
         for panel in 0..self.part.panels::<P>() {
@@ -114,7 +117,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
                 for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
                     let of =
                         |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
-                    unit.add(T::PARTS, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
+                    unit.add(parts, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
                 }
             }
             for row in 0..self.rows.rows {
@@ -126,7 +129,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
 
 /// Lines of a panel as pairs of bf16.
 #[inline(always)]
-fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
+pub(super) fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
     lines: &[[T; P]],
     tiles: &mut [PanelTile],
 ) {

@@ -9,6 +9,7 @@ mod flat;
 mod joined;
 mod many;
 mod number;
+mod pack;
 mod panel;
 mod scales;
 mod stack;
@@ -21,7 +22,6 @@ use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::low;
 use crate::native::{self, Layout, PackedMatrix, Then};
-use flat::Flat;
 pub use flat::product;
 pub use joined::Joined;
 pub(super) use many::is_served;
@@ -38,12 +38,14 @@ pub struct Linear {
 enum Weights {
     /// The variable itself, whose gradient is asked for after it was read: no view of it is kept.
     Plain(Tensor, Storage),
-    /// For few rows.
     Panels(Panels),
-    /// For many rows, in f16.
-    Flat(Flat),
-    /// For many rows, in a narrower type than f32.
-    Operator { matrix: PackedMatrix, kind: Kind, inputs: i64, outputs: i64 },
+    /// For many rows, in a narrower type than f32, where the CPU has no matrix unit.
+    Operator {
+        matrix: PackedMatrix,
+        kind: Kind,
+        inputs: i64,
+        outputs: i64,
+    },
 }
 
 /// How a checkpoint stores a matrix.
@@ -172,12 +174,11 @@ impl Params {
             Some(Packing::F32) if self.many_rows() => Weights::Plain(weight, storage),
             Some(packing) => {
                 let weight = storage.out_in(&weight);
-                match self.many_rows() {
-                    true => for_many(&weight, bias.as_ref(), packing)?,
-                    false => {
-                        let between = || self.give_back();
-                        Weights::Panels(Panels::pack_in_pieces(&weight, packing, between))
-                    }
+                if self.many_rows() && !many::is_served() {
+                    for_many(&weight, bias.as_ref(), packing)?
+                } else {
+                    let panels = Panels::pack_in_pieces(&weight, packing, || self.give_back());
+                    Weights::Panels(if self.many_rows() { panels.for_many() } else { panels })
                 }
             }
         };
@@ -229,9 +230,6 @@ fn over_rows(
 
 /// W [out, in] for many rows in a narrower type.
 fn for_many(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> Result<Weights> {
-    if packing == Packing::F16 && many::is_served() {
-        return Ok(Weights::Flat(Flat::pack(weight)));
-    }
     let (layout, kind) = match packing {
         Packing::F32 => (Layout::OneDnn, Kind::Float),
         Packing::Bf16 => (Layout::OneDnn, Kind::BFloat16),
@@ -256,7 +254,6 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[0],
             Weights::Panels(panels) => panels.outputs(),
-            Weights::Flat(flat) => flat.outputs(),
             Weights::Operator { outputs, .. } => *outputs,
         }
     }
@@ -266,7 +263,6 @@ impl Linear {
         match &self.weights {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
             Weights::Panels(panels) => panels.inputs(),
-            Weights::Flat(flat) => flat.inputs(),
             Weights::Operator { inputs, .. } => *inputs,
         }
     }
@@ -275,7 +271,8 @@ impl Linear {
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         match &self.weights {
             Weights::Plain(weight, Storage::InOut) if weight.requires_grad() => {
-                if let Some(found) = flat::by_tiles(xs, &weight.tr(), self.bias.as_ref()) {
+                let bias = self.bias.as_ref();
+                if let Some(found) = flat::by_tiles(xs, &weight.tr(), bias, Then::Nothing) {
                     return found;
                 }
                 // So the weight's gradient comes as the weight is stored; `linear` gives it turned over.
@@ -293,7 +290,6 @@ impl Linear {
                 product(xs, &storage.out_in(weight), self.bias.as_ref())
             }
             Weights::Panels(panels) => panels.forward(xs, self.bias.as_ref()),
-            Weights::Flat(flat) => flat.forward(xs, self.bias.as_ref()),
             Weights::Operator { .. } => {
                 self.operator(xs, Then::Nothing).expect("an operator").to_kind(Kind::Float)
             }
@@ -303,17 +299,17 @@ impl Linear {
     /// `activation` of the product. Where another dense layer takes it, it need not be f32: on the way
     /// between products of 16 bits it stays so. [.., in] -> [.., out]
     pub fn activated(&self, xs: &Tensor, activation: Activation) -> Tensor {
-        let then = match activation {
-            Activation::Gelu => Then::Gelu,
-            Activation::GeluNew | Activation::GeluTanh => Then::GeluTanh,
-            _ => return activation.forward(&self.forward(xs)),
-        };
-        match &self.weights {
-            Weights::Operator { kind: Kind::BFloat16, .. } => {
-                self.operator(xs, then).expect("an operator")
+        let then = activation.form();
+        let in_one = match &self.weights {
+            _ if then == Then::Nothing => None,
+            Weights::Operator { kind: Kind::BFloat16, .. } => self.operator(xs, then),
+            Weights::Operator { .. } => None,
+            Weights::Panels(panels) => Some(panels.then(xs, self.bias.as_ref(), then)),
+            Weights::Plain(weight, storage) => {
+                flat::by_tiles(xs, &storage.out_in(weight), self.bias.as_ref(), then)
             }
-            _ => activation.forward(&self.forward(xs)),
-        }
+        };
+        in_one.unwrap_or_else(|| activation.forward(&self.forward(xs)))
     }
 
     /// The product in the number type of the operator, if there is one.

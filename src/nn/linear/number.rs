@@ -10,6 +10,9 @@ pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
     /// What the matrix unit takes it as.
     const PARTS: Parts;
 
+    /// So many zeros. Their memory is zero as the system gives it: nobody writes them.
+    fn zeros(len: usize) -> Vec<Self>;
+
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
 
@@ -43,6 +46,7 @@ pub(super) fn narrow_all<T: Number, L: Lanes, const P: usize>(
 
 /// The upper half of an f32.
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 pub(super) struct Bf16(u16);
 
 /// IEEE 754 binary16.
@@ -52,6 +56,10 @@ pub(super) struct F16(u16);
 
 impl Number for f32 {
     const PARTS: Parts = Parts::F32;
+
+    fn zeros(len: usize) -> Vec<f32> {
+        vec![0.0; len]
+    }
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
@@ -66,6 +74,10 @@ impl Number for f32 {
 
 impl Number for Bf16 {
     const PARTS: Parts = Parts::Bf16;
+
+    fn zeros(len: usize) -> Vec<Bf16> {
+        vec![0u16; len].into_iter().map(Bf16).collect() // in place
+    }
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
@@ -85,6 +97,10 @@ impl Number for Bf16 {
 impl Number for F16 {
     const PARTS: Parts = Parts::F16;
 
+    fn zeros(len: usize) -> Vec<F16> {
+        vec![0u16; len].into_iter().map(F16).collect() // in place
+    }
+
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[F16; P]) -> [f32; P] {
         let mut halves = [0u16; P];
@@ -103,6 +119,10 @@ impl Number for F16 {
 
 impl Number for i8 {
     const PARTS: Parts = Parts::Bf16;
+
+    fn zeros(len: usize) -> Vec<i8> {
+        vec![0; len]
+    }
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[i8; P]) -> [f32; P] {
@@ -151,10 +171,10 @@ pub(super) struct Aligned<T> {
 
 const LINE: usize = 64;
 
-impl<T: Copy + Default> Aligned<T> {
+impl<T: Number> Aligned<T> {
     pub(super) fn zeros(len: usize) -> Self {
         let spare = LINE / size_of::<T>();
-        let values = vec![T::default(); len + spare];
+        let values = T::zeros(len + spare);
         let start = values.as_ptr().align_offset(LINE).min(spare);
         Aligned { values, start, len }
     }

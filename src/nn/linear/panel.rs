@@ -8,16 +8,22 @@
 //! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
 //! the matrix unit of the CPU.
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
-use super::{Storage, few, int8_scales, many, over_rows};
-use crate::native::{self, Lanes, Vectorized};
+use super::pack::Source;
+use super::tiled::{self, Finish, Outputs};
+use super::{Storage, cut, few, many, over_rows};
+use crate::native::{self, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then};
+use crate::nn::gelu::gelu;
 
 /// A matrix [out, in] in panels.
 pub struct Panels {
     data: Data,
+    parts: Parts,
     inputs: usize,
     outputs: usize,
 }
@@ -74,11 +80,23 @@ impl Packing {
     }
 }
 
-/// Bytes of a matrix that are read at a time while it is packed.
-const PIECE: usize = 32 << 20;
+/// Rows from which on panels are cut for several blocks of them at once (measured).
+const TILED: usize = 97;
 
 /// Bytes of weights below which a second thread costs more than it brings.
 pub(super) const WORTH_A_THREAD: usize = 1 << 16;
+
+impl Data {
+    /// What a product takes of the weights, and 17 bits or more of the inputs.
+    fn parts(&self) -> Parts {
+        match self {
+            Data::F32(_) => f32::PARTS,
+            Data::Bf16(_) => Bf16::PARTS,
+            Data::F16(_) => F16::PARTS,
+            Data::Int8(..) => i8::PARTS,
+        }
+    }
+}
 
 impl Panels {
     /// Packs W [out, in] (f32, CPU, any strides).
@@ -93,29 +111,34 @@ impl Panels {
         let (stored, storage) = Storage::of(weight);
         let transposed = storage == Storage::InOut;
         let stored = stored.contiguous().to_kind(Kind::Float);
-        let scales = (packing == Packing::Int8).then(|| {
-            let rows = PIECE / (inputs * size_of::<f32>()).max(1);
-            // Stored as [in, out], rows do not lie together.
-            let rows = if transposed { outputs } else { rows };
-            let scales = weight.split(rows.max(1) as i64, 0).into_iter().map(|rows| {
-                let scales = int8_scales(&rows).to_kind(Kind::Float);
-                between();
-                Vec::<f32>::try_from(scales).expect("a number for each output")
-            });
-            scales.collect::<Vec<_>>().concat()
-        });
         let data = native::with_floats([&stored], |[values]| {
             let source = Source { values, inputs, outputs, transposed };
-            match (packing, scales) {
-                (Packing::Bf16, _) => Data::Bf16(source.pack(None, between)),
-                (Packing::F16, _) => Data::F16(source.pack(None, between)),
-                (Packing::Int8, Some(scales)) => {
-                    Data::Int8(source.pack(Some(&scales), between), scales)
+            match packing {
+                Packing::F32 => Data::F32(source.pack(None, between)),
+                Packing::Bf16 => Data::Bf16(source.pack(None, between)),
+                Packing::F16 => Data::F16(source.pack(None, between)),
+                Packing::Int8 => {
+                    let mut scales = vec![0.0; outputs];
+                    Data::Int8(source.pack(Some(&mut scales), between), scales)
                 }
-                _ => Data::F32(source.pack(None, between)),
             }
         });
-        Panels { data: data.expect("f32 on the CPU"), inputs, outputs }
+        let data = data.expect("f32 on the CPU");
+        Panels { parts: data.parts(), data, inputs, outputs }
+    }
+
+    /// For many rows: where bf16 holds the weights, the matrix unit takes no more of the inputs either.
+    pub(super) fn for_many(self) -> Self {
+        let parts = match self.parts {
+            Parts::Bf16 => Parts::Single,
+            parts => parts,
+        };
+        Panels { parts, ..self }
+    }
+
+    /// What a product of many rows takes of numbers.
+    pub(super) fn parts(&self) -> Parts {
+        self.parts
     }
 
     pub fn inputs(&self) -> i64 {
@@ -128,20 +151,46 @@ impl Panels {
 
     /// x·Wᵀ + b. x [.., in], b [out] -> [.., out], f32
     pub fn forward(&self, xs: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
-        let xs = xs.to_kind(Kind::Float);
-        let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
-            self.product(xs, out, bias);
-        });
-        done.expect("f32 on the CPU")
+        self.then(xs, bias, Then::Nothing)
     }
 
-    fn product(&self, xs: &[f32], out: &mut [f32], bias: Option<&[f32]>) {
+    /// The same, and then `then`.
+    pub(super) fn then(&self, xs: &Tensor, bias: Option<&Tensor>, then: Then) -> Tensor {
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
+        let xs = xs.to_kind(Kind::Float);
+        let mut by_tiles = false;
+        let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
+            by_tiles = self.is_for_tiles(xs.len() / self.inputs);
+            self.product(xs, out, Finish { scales: None, bias, then });
+        });
+        let done = done.expect("f32 on the CPU");
+        // Of few rows it is done apart.
+        if by_tiles || then == Then::Nothing { done } else { gelu(&done, then).unwrap_or(done) }
+    }
+
+    fn is_for_tiles(&self, rows: usize) -> bool {
+        rows >= TILED && many::is_better(self.parts, rows)
+    }
+
+    fn product(&self, xs: &[f32], out: &mut [f32], finish: Finish) {
         match &self.data {
-            Data::F32(weights) => self.spread(weights, None, xs, out, bias),
-            Data::Bf16(weights) => self.spread(weights, None, xs, out, bias),
-            Data::F16(weights) => self.spread(weights, None, xs, out, bias),
-            Data::Int8(weights, scales) => self.spread(weights, Some(scales), xs, out, bias),
+            Data::F32(weights) => self.by_rows(weights, xs, out, finish),
+            Data::Bf16(weights) => self.by_rows(weights, xs, out, finish),
+            Data::F16(weights) => self.by_rows(weights, xs, out, finish),
+            Data::Int8(weights, scales) => {
+                self.by_rows(weights, xs, out, Finish { scales: Some(scales), ..finish });
+            }
+        }
+    }
+
+    fn by_rows<T: Number>(&self, weights: &[T], xs: &[f32], out: &mut [f32], finish: Finish) {
+        let Panels { parts, inputs, outputs, .. } = *self;
+        let rows = xs.len() / inputs;
+        if self.is_for_tiles(rows) {
+            let xs = Matrix::dense(xs, rows, inputs, false);
+            tiled::product(xs, Paneled { weights, inputs, outputs }, parts, finish, out);
+        } else {
+            self.spread(weights, finish.scales, xs, out, finish.bias);
         }
     }
 
@@ -181,9 +230,11 @@ impl Panels {
                 row = rest;
             }
         }
-        if many::is_better(T::PARTS, xs.len() / inputs) {
-            let rows = many::Rows::new(T::PARTS, xs, inputs);
-            native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
+        if many::is_better(self.parts, xs.len() / inputs) {
+            let parts = self.parts;
+            let rows = many::Rows::new(parts, xs, inputs);
+            let many = |part| native::vectorize(many::Many { part, parts, rows: &rows });
+            native::parallel(tasks, many);
         } else {
             let rows = few::Rows::new(xs, inputs);
             native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));
@@ -191,76 +242,31 @@ impl Panels {
     }
 }
 
-/// What `pack` reads.
+/// Panels as what products of many rows read.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub values: &'a [f32],
-    pub inputs: usize,
-    pub outputs: usize,
-    /// True: `values` is [in, out]. False: [out, in].
-    pub transposed: bool,
+struct Paneled<'a, T> {
+    weights: &'a [T],
+    inputs: usize,
+    outputs: usize,
 }
 
-impl Source<'_> {
-    /// -> panels of [in][P], of numbers divided by the scale of their output; the last one is filled up with
-    /// zeros.
-    fn pack<T: Number>(&self, scales: Option<&[f32]>, between: impl Fn()) -> Aligned<T> {
-        let size = native::panel_width() * self.inputs;
-        let mut packed = Aligned::zeros(self.panels() * size);
-        let mut panels: Vec<(usize, &mut [T])> = packed.chunks_mut(size).enumerate().collect();
-        let piece = (PIECE / (size * size_of::<f32>())).max(1);
-        while !panels.is_empty() {
-            let rest = panels.split_off(piece.min(panels.len()));
-            native::parallel(std::mem::replace(&mut panels, rest), |(panel, target)| {
-                self.panel(panel, target, scales);
-            });
-            between();
-        }
-        packed
+impl<T: Number> Outputs for Paneled<'_, T> {
+    fn outputs(&self) -> usize {
+        self.outputs
     }
 
-    pub(super) fn panels(&self) -> usize {
-        self.outputs.div_ceil(native::panel_width())
-    }
-
-    /// Writes a panel into `target` [in][P].
-    pub(super) fn panel<T: Number>(&self, panel: usize, target: &mut [T], scales: Option<&[f32]>) {
-        native::vectorize(Pack { source: *self, panel, target, scales });
-    }
-}
-
-/// Writes a panel.
-struct Pack<'a, T> {
-    source: Source<'a>,
-    panel: usize,
-    target: &'a mut [T],
-    scales: Option<&'a [f32]>,
-}
-
-impl<T: Number> Vectorized for Pack<'_, T> {
     #[inline(always)]
-    fn run<L: Lanes, const P: usize>(self) {
-        let Source { values, inputs, outputs, transposed } = self.source;
-        let columns = self.panel * P..((self.panel + 1) * P).min(outputs);
-        let mut scales = [1f32; P];
-        if let Some(all) = self.scales {
-            scales[..columns.len()].copy_from_slice(&all[columns.clone()]);
-        }
-        let mut line = [0f32; P];
-        for (input, target) in self.target.as_chunks_mut::<P>().0.iter_mut().enumerate() {
-            if transposed {
-                let own = &values[input * outputs..][columns.clone()];
-                line[..own.len()].copy_from_slice(own);
-            } else {
-                for (place, output) in line.iter_mut().zip(columns.clone()) {
-                    *place = values[output * inputs + input];
-                }
-            }
-            let mut scaled = line;
-            if self.scales.is_some() {
-                scaled.iter_mut().zip(&scales).for_each(|(x, scale)| *x /= scale);
-            }
-            *target = T::narrow::<L, P>(scaled);
+    fn cut<L: Lanes, const N: usize>(
+        &self,
+        columns: &Range<usize>,
+        inner: &Range<usize>,
+        tiles: &mut [PanelTile],
+    ) {
+        let panels = self.weights.as_chunks::<TILE_OUTPUTS>().0.chunks_exact(self.inputs);
+        let own = panels.skip(columns.start / TILE_OUTPUTS);
+        let tiles = tiles.chunks_exact_mut(cut::steps(inner.len()) * N);
+        for (lines, tiles) in own.take(columns.len().div_ceil(TILE_OUTPUTS)).zip(tiles) {
+            many::widen::<T, L, TILE_OUTPUTS, N>(&lines[inner.clone()], tiles);
         }
     }
 }

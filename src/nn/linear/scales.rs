@@ -11,8 +11,16 @@ const PIECE: usize = 1 << 18;
 
 /// The scale of each output: its largest weight becomes 127. W [out, in] -> [out], f64
 pub fn int8_scales(weight: &Tensor) -> Tensor {
-    let largest = largest(weight).to_kind(Kind::Double) / 127.0;
+    let largest = largest(weight).to_kind(Kind::Double) / LARGEST;
     largest.where_self(&largest.gt(0.0), &largest.ones_like())
+}
+
+/// Of 8 bits, with either sign.
+const LARGEST: f64 = 127.0;
+
+/// The scale of an output by its largest |w|.
+pub(super) fn scale(largest: f32) -> f32 {
+    if largest > 0.0 { (f64::from(largest) / LARGEST) as f32 } else { 1.0 }
 }
 
 /// The largest |w| of each output. W [out, in] -> [out]
@@ -69,7 +77,7 @@ impl Vectorized for Largest<'_> {
 
 /// Each becomes |x| where that is larger.
 #[inline(always)]
-fn raise(largest: &mut [f32], xs: &[f32]) {
+pub(super) fn raise(largest: &mut [f32], xs: &[f32]) {
     for (largest, x) in largest.iter_mut().zip(xs) {
         *largest = if x.abs() > *largest { x.abs() } else { *largest };
     }

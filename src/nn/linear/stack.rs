@@ -4,7 +4,8 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
-use super::panel::{Packing, Part, Source, WORTH_A_THREAD};
+use super::pack::Source;
+use super::panel::{Packing, Part, WORTH_A_THREAD};
 use crate::native;
 
 /// A matrix [out, in] for each of A heads.
@@ -96,16 +97,12 @@ impl Data {
 
 /// The matrices of an image, one after the other, each in panels.
 fn pack<T: Number>(all: Source, heads: usize) -> Aligned<T> {
-    let panel = native::panel_width() * all.inputs;
-    let size = all.panels() * panel;
+    let size = all.panels() * native::panel_width() * all.inputs;
     let mut packed = Aligned::zeros(heads * size);
     let matrices = all.values.chunks_exact(all.inputs * all.outputs);
     let matrices = matrices.zip(packed.chunks_exact_mut(size)).collect();
     native::parallel(matrices, |(values, target): (&[f32], &mut [T])| {
-        let source = Source { values, ..all };
-        for (index, target) in target.chunks_exact_mut(panel).enumerate() {
-            source.panel(index, target, None);
-        }
+        Source { values, ..all }.write(target);
     });
     packed
 }

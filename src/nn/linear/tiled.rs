@@ -10,8 +10,10 @@ use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps};
 use super::many::is_served;
 use super::number::Number;
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, Tiles, Vectorized,
+    self, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, Then, Tiles,
+    Vectorized,
 };
+use crate::nn::gelu;
 
 /// Steps of a chunk of the inputs, and panels of a group: 1.2 MB in three parts.
 const CHUNK: usize = 24;
@@ -30,17 +32,58 @@ pub(super) fn is_better(rows: usize, columns: usize) -> bool {
     rows * columns >= EACH * (rows + columns) && is_served()
 }
 
-/// a·bᵀ + bias. a [M, K], b [N, K], bias [N] -> out [M, N]
-pub(super) fn product<T: Number>(
+/// The matrix whose rows are the outputs of a product.
+pub(super) trait Outputs: Copy + Send {
+    fn outputs(&self) -> usize;
+
+    /// Some outputs in N parts. -> [panel][step][part]
+    fn cut<L: Lanes, const N: usize>(
+        &self,
+        columns: &Range<usize>,
+        inner: &Range<usize>,
+        tiles: &mut [PanelTile],
+    );
+}
+
+impl<T: Number> Outputs for Matrix<'_, T> {
+    fn outputs(&self) -> usize {
+        self.rows
+    }
+
+    #[inline(always)]
+    fn cut<L: Lanes, const N: usize>(
+        &self,
+        columns: &Range<usize>,
+        inner: &Range<usize>,
+        tiles: &mut [PanelTile],
+    ) {
+        cut_panels::<T, L, N>(self, columns, inner, tiles);
+    }
+}
+
+/// What becomes of the sums of a product.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// They are multiplied by these. [N]
+    pub scales: Option<&'a [f32]>,
+    /// Then these are added. [N]
+    pub bias: Option<&'a [f32]>,
+    pub then: Then,
+}
+
+/// a·bᵀ, finished. a [M, K], b [N, K] -> out [M, N]
+pub(super) fn product(
     a: Matrix<f32>,
-    b: Matrix<T>,
-    bias: Option<&[f32]>,
+    b: impl Outputs,
+    parts: Parts,
+    finish: Finish,
     out: &mut [f32],
 ) {
-    debug_assert_eq!((a.inner, out.len()), (b.inner, a.rows * b.rows));
+    let outputs = b.outputs();
+    debug_assert_eq!(out.len(), a.rows * outputs);
     let threads = tch::get_num_threads().max(1) as usize;
-    let worth = (a.rows * b.rows * a.inner / WORTH_A_THREAD).clamp(1, threads);
-    let (down, across) = grid(a.rows, b.rows, worth);
+    let worth = (a.rows * outputs * a.inner / WORTH_A_THREAD).clamp(1, threads);
+    let (down, across) = grid(a.rows, outputs, worth);
     let border = |size: usize, unit: usize, part: usize, parts: usize| {
         (size.div_ceil(unit) * part / parts * unit).min(size)
     };
@@ -48,19 +91,20 @@ pub(super) fn product<T: Number>(
     let mut rest = out;
     for part in 0..down {
         let rows = border(a.rows, BLOCK, part, down)..border(a.rows, BLOCK, part + 1, down);
-        let (own, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * b.rows);
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * outputs);
         rest = others;
-        let edges = |part| border(b.rows, TILE_OUTPUTS, part, across);
+        let edges = |part| border(outputs, TILE_OUTPUTS, part, across);
         let first = tasks.len();
         tasks.extend((0..across).map(|part| Task {
             a,
             b,
-            bias,
+            parts,
+            finish,
             rows: rows.clone(),
             columns: edges(part)..edges(part + 1),
             out: Vec::with_capacity(rows.len()),
         }));
-        for mut row in own.chunks_exact_mut(b.rows) {
+        for mut row in own.chunks_exact_mut(outputs) {
             for task in &mut tasks[first..] {
                 let (own, rest) = row.split_at_mut(task.columns.len());
                 task.out.push(own);
@@ -86,10 +130,11 @@ fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
 }
 
 /// Some rows and columns of the result.
-struct Task<'a, T> {
+struct Task<'a, B> {
     a: Matrix<'a, f32>,
-    b: Matrix<'a, T>,
-    bias: Option<&'a [f32]>,
+    b: B,
+    parts: Parts,
+    finish: Finish<'a>,
     rows: Range<usize>,
     columns: Range<usize>,
     /// The task's columns of each of its rows.
@@ -101,30 +146,31 @@ thread_local! {
     static ROOM: RefCell<(Vec<RowsTile>, Vec<PanelTile>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-impl<T: Number> Vectorized for Task<'_, T> {
+impl<B: Outputs> Vectorized for Task<'_, B> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(mut self) {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let (mut rows, mut panels) = ROOM.take();
         let blocks = self.rows.len().div_ceil(BLOCK) * 2;
-        rows.resize(rows.len().max(blocks * CHUNK * T::PARTS.of_rows()), RowsTile::ZERO);
-        panels.resize(panels.len().max(GROUP * CHUNK * T::PARTS.of_panel()), PanelTile::ZERO);
+        rows.resize(rows.len().max(blocks * CHUNK * self.parts.of_rows()), RowsTile::ZERO);
+        panels.resize(panels.len().max(GROUP * CHUNK * self.parts.of_panel()), PanelTile::ZERO);
         // Chunks of about one size: each costs a pass over the results.
         let steps = steps(self.a.inner);
         let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
         let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
             let inner = first..(first + chunk).min(self.a.inner);
-            match T::PARTS.of_rows() {
+            match self.parts.of_rows() {
+                1 => cut_rows::<f32, L, 1>(&self.a, &self.rows, &inner, &mut rows),
                 2 => cut_rows::<f32, L, 2>(&self.a, &self.rows, &inner, &mut rows),
                 _ => cut_rows::<f32, L, 3>(&self.a, &self.rows, &inner, &mut rows),
             }
             for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
                 let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
-                match T::PARTS.of_panel() {
-                    1 => cut_panels::<T, L, 1>(&self.b, &columns, &inner, &mut panels),
-                    2 => cut_panels::<T, L, 2>(&self.b, &columns, &inner, &mut panels),
-                    _ => cut_panels::<T, L, 3>(&self.b, &columns, &inner, &mut panels),
+                match self.parts.of_panel() {
+                    1 => self.b.cut::<L, 1>(&columns, &inner, &mut panels),
+                    2 => self.b.cut::<L, 2>(&columns, &inner, &mut panels),
+                    _ => self.b.cut::<L, 3>(&columns, &inner, &mut panels),
                 }
                 self.add(&unit, &inner, &columns, &rows, &panels);
             }
@@ -133,7 +179,7 @@ impl<T: Number> Vectorized for Task<'_, T> {
     }
 }
 
-impl<T: Number> Task<'_, T> {
+impl<B: Outputs> Task<'_, B> {
     /// Adds the products of a chunk of the inputs to the results in a group of columns.
     #[inline(always)]
     fn add(
@@ -145,14 +191,14 @@ impl<T: Number> Task<'_, T> {
         panels: &[PanelTile],
     ) {
         let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
-        let rows = rows.chunks_exact(steps(inner.len()) * T::PARTS.of_rows());
+        let rows = rows.chunks_exact(steps(inner.len()) * self.parts.of_rows());
         let blocks: Vec<&[RowsTile]> = rows.take(self.rows.len().div_ceil(BLOCK) * 2).collect();
         let mut sums = [Sums::ZERO, Sums::ZERO];
         for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.out.chunks_mut(BLOCK)) {
-            let panels = panels.chunks_exact(steps(inner.len()) * T::PARTS.of_panel());
+            let panels = panels.chunks_exact(steps(inner.len()) * self.parts.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
                 let width = TILE_OUTPUTS.min(columns.end - column);
-                let bias = self.bias.filter(|_| is_last).map(|bias| &bias[column..][..width]);
+                let lines = self.finish.lines(column..column + width);
                 let own = column - self.columns.start;
                 if !is_first {
                     for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
@@ -160,19 +206,48 @@ impl<T: Number> Task<'_, T> {
                     }
                 }
                 out.iter().for_each(|row| fetch_line(row, own));
-                unit.add(T::PARTS, *block, panel, sums.each_mut(), is_first);
+                unit.add(self.parts, *block, panel, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
-                    let row = &mut row[own..][..width];
-                    match bias {
-                        None => copy_line(&sums[..width], row),
-                        Some(bias) => {
-                            let all = row.iter_mut().zip(&*sums).zip(bias);
-                            all.for_each(|((place, sum), bias)| *place = sum + bias);
-                        }
+                    if is_last {
+                        lines.finish(sums);
                     }
+                    copy_line(&sums[..width], &mut row[own..][..width]);
                 }
             }
         }
+    }
+}
+
+/// What finishes a line of sums.
+struct Lines {
+    scales: [f32; TILE_OUTPUTS],
+    bias: [f32; TILE_OUTPUTS],
+    then: Then,
+}
+
+impl Finish<'_> {
+    /// Of some columns.
+    #[inline(always)]
+    fn lines(&self, columns: Range<usize>) -> Lines {
+        let mut lines =
+            Lines { scales: [1.0; TILE_OUTPUTS], bias: [0.0; TILE_OUTPUTS], then: self.then };
+        if let Some(scales) = self.scales {
+            copy_line(&scales[columns.clone()], &mut lines.scales[..columns.len()]);
+        }
+        if let Some(bias) = self.bias {
+            copy_line(&bias[columns.clone()], &mut lines.bias[..columns.len()]);
+        }
+        lines
+    }
+}
+
+impl Lines {
+    #[inline(always)]
+    fn finish(&self, sums: &mut [f32; TILE_OUTPUTS]) {
+        for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales).zip(&self.bias) {
+            *sum = *sum * scale + bias;
+        }
+        gelu::each(sums, self.then);
     }
 }
 
