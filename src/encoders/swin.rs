@@ -327,13 +327,15 @@ impl Block {
     /// Stochastic depth acts on the attention alone. [B, h, w, C] -> [B, h, w, C]
     fn forward(&self, xs: &Tensor, windows: &Windows, index: &Tensor, train: bool) -> Tensor {
         let bias = relative_bias(&self.relative_position_bias_table, index);
-        let attended = windows.attend(&self.layernorm_before.forward(xs), &bias, |tokens, bias| {
-            self.attention.encode(tokens, Some(bias), train)
-        });
-        let attended = dropout(&attended, self.dropouts.attended, train);
-        let xs = xs + drop_path(&attended, self.dropouts.path, train);
-        let fed = feed(&self.mlp, &self.layernorm_after.forward(&xs), train);
-        xs + dropout(&fed, self.dropouts.hidden, train)
+        let attention =
+            |tokens: &Tensor, bias: &Tensor| self.attention.encode(tokens, Some(bias), train);
+        windows.apply(xs, &bias, train, attention, |xs, attend| {
+            let attended = attend(&self.layernorm_before.forward(xs));
+            let attended = dropout(&attended, self.dropouts.attended, train);
+            let xs = xs + drop_path(&attended, self.dropouts.path, train);
+            let fed = feed(&self.mlp, &self.layernorm_after.forward(&xs), train);
+            xs + dropout(&fed, self.dropouts.hidden, train)
+        })
     }
 }
 
@@ -352,7 +354,8 @@ pub(super) fn feed_forward(p: &Params, config: &Config, d: i64) -> Result<FeedFo
 /// Applies the feed-forward, to a large map piece by piece: its inner layer would be the largest tensor
 /// of all. [B, h, w, C] -> [B, h, w, C]
 pub(super) fn feed(mlp: &FeedForward, xs: &Tensor, train: bool) -> Tensor {
-    // Donut's first stage has 157 M values in there, other models and their first stages far fewer.
+    // Donut's first stage has 157 M values in there, other models and their first stages far fewer. What a
+    // strip of windows makes is left whole.
     const WIDEST: i64 = 1 << 25;
     let size = xs.size();
     let (tokens, c) = (size[0] * size[1] * size[2], size[3]);

@@ -218,12 +218,14 @@ impl Block {
     /// Norms come last in each branch. [B, h, w, C] -> [B, h, w, C]
     fn forward(&self, xs: &Tensor, windows: &Windows, bias: &Tensor, train: bool) -> Tensor {
         let Dropouts { attended: p, hidden, path } = self.dropouts;
-        let attended =
-            windows.attend(xs, bias, |tokens, bias| self.attention.forward(tokens, bias, train));
-        let attended = self.layernorm_before.forward(&dropout(&attended, p, train));
-        let xs = xs + drop_path(&attended, path, train);
-        let fed = dropout(&feed(&self.mlp, &xs, train), hidden, train);
-        &xs + drop_path(&self.layernorm_after.forward(&fed), path, train)
+        let attention =
+            |tokens: &Tensor, bias: &Tensor| self.attention.forward(tokens, bias, train);
+        windows.apply(xs, bias, train, attention, |xs, attend| {
+            let attended = self.layernorm_before.forward(&dropout(&attend(xs), p, train));
+            let xs = xs + drop_path(&attended, path, train);
+            let fed = dropout(&feed(&self.mlp, &xs, train), hidden, train);
+            &xs + drop_path(&self.layernorm_after.forward(&fed), path, train)
+        })
     }
 }
 

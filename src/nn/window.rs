@@ -41,43 +41,109 @@ impl Windows {
         attention: impl Fn(&Tensor, &Tensor) -> Tensor,
     ) -> Tensor {
         let whole = self.pad(xs); // [B, H, W, C]
-        let (height, width) = (whole.size()[1], whole.size()[2]);
+        let height = whole.size()[1];
         let attended = match &self.shift {
             None => self.within(&whole, bias, &attention),
             Some((shift, seams)) => {
                 let shifted = whole.roll([-shift, -shift], [1, 2]);
-                let inner = (height - self.side, width - self.side);
+                let inner = height - self.side;
                 // Per strip of rows: first row, number of rows, bias of the inner windows, of the last.
                 let strips = [
-                    (0, inner.0, bias.shallow_clone(), bias + &seams.column),
-                    (inner.0, self.side, bias + &seams.row, bias + &seams.both),
+                    (0, inner, bias.shallow_clone(), bias + &seams.column),
+                    (inner, self.side, bias + &seams.row, bias + &seams.both),
                 ];
                 let strips = strips.iter().filter(|(_, rows, ..)| *rows > 0);
                 let strips: Vec<Tensor> = strips
                     .map(|(top, rows, left, right)| {
                         let strip = shifted.narrow(1, *top, *rows);
-                        let right =
-                            self.within(&strip.narrow(2, inner.1, self.side), right, &attention);
-                        if inner.1 == 0 {
-                            return right;
-                        }
-                        let left = self.within(&strip.narrow(2, 0, inner.1), left, &attention);
-                        Tensor::cat(&[left, right], 2)
+                        self.beside_each_other(&strip, left, right, &attention)
                     })
                     .collect();
                 Tensor::cat(&strips, 1).roll([*shift, *shift], [1, 2])
             }
         };
-        if (height, width) == self.map {
+        if self.is_whole() {
             return attended;
         }
         attended.narrow(1, 0, self.map.0).narrow(2, 0, self.map.1)
+    }
+
+    /// Applies `block` to the map, which calls the function that it is given, `attend`, for what its tokens
+    /// (or what it makes of each) see of those of their windows: one token for one. Without `train` a large map
+    /// on a CPU is done in strips of windows, so that what a block makes on its way stays in the cache.
+    /// xs [B, h, w, C] -> [B, h, w, C]
+    pub fn apply(
+        &self,
+        xs: &Tensor,
+        bias: &Tensor,
+        train: bool,
+        attention: impl Fn(&Tensor, &Tensor) -> Tensor,
+        block: impl Fn(&Tensor, &dyn Fn(&Tensor) -> Tensor) -> Tensor,
+    ) -> Tensor {
+        let (rows, is_whole) = (self.strip(xs), self.is_whole());
+        if train || !is_whole || xs.device() != Device::Cpu || 2 * rows >= self.map.0 {
+            return block(xs, &|xs| self.attend(xs, bias, &attention));
+        }
+        let Some((shift, seams)) = &self.shift else {
+            let strips = xs.split(rows, 1);
+            let strips = strips.iter().map(|xs| block(xs, &|xs| self.within(xs, bias, &attention)));
+            return Tensor::cat(&strips.collect::<Vec<_>>(), 1);
+        };
+        let shift = *shift;
+        let inner = self.map.0 - self.side;
+        let strip = |xs: &Tensor, left: &Tensor, right: &Tensor| {
+            let done = block(&xs.roll([-shift], [2]), &|xs| {
+                self.beside_each_other(xs, left, right, &attention)
+            });
+            done.roll([shift], [2])
+        };
+        let column = bias + &seams.column;
+        let tops = (0..inner).step_by(rows as usize);
+        let mut strips: Vec<Tensor> = tops
+            .map(|top| strip(&xs.narrow(1, top + shift, rows.min(inner - top)), bias, &column))
+            .collect();
+        // The last strip is the map's last rows and its first.
+        let (rest, first) = (self.side - shift, xs.narrow(1, 0, shift));
+        let last = Tensor::cat(&[xs.narrow(1, inner + shift, rest), first], 1);
+        let last = strip(&last, &(bias + &seams.row), &(bias + &seams.both));
+        strips.insert(0, last.narrow(1, rest, shift));
+        strips.push(last.narrow(1, 0, rest));
+        Tensor::cat(&strips, 1)
+    }
+
+    /// How many rows of tokens, whole windows, a strip of [B, h, w, C] has.
+    fn strip(&self, xs: &Tensor) -> i64 {
+        const TOKENS: i64 = 1 << 13;
+        let of_windows = xs.size()[0] * self.map.1 * self.side;
+        (TOKENS / of_windows.max(1)).max(1) * self.side
+    }
+
+    /// True where no window reaches over the map's edge.
+    fn is_whole(&self) -> bool {
+        self.map.0 % self.side == 0 && self.map.1 % self.side == 0
     }
 
     /// Zeros at the right and at the bottom, up to whole windows.
     fn pad(&self, xs: &Tensor) -> Tensor {
         let missing = |length: i64| (self.side - length % self.side) % self.side;
         pad_map(xs, (missing(self.map.0), missing(self.map.1)))
+    }
+
+    /// One bias for all windows of a strip [B, H, W, C] but the last of each row, and one for these.
+    fn beside_each_other(
+        &self,
+        strip: &Tensor,
+        left: &Tensor,
+        right: &Tensor,
+        attention: impl Fn(&Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let inner = strip.size()[2] - self.side;
+        let right = self.within(&strip.narrow(2, inner, self.side), right, &attention);
+        if inner == 0 {
+            return right;
+        }
+        let left = self.within(&strip.narrow(2, 0, inner), left, &attention);
+        Tensor::cat(&[left, right], 2)
     }
 
     /// One bias for all windows of [B, H, W, C], whole windows.
@@ -236,6 +302,33 @@ mod tests {
         assert_eq!(rows(&merge_squares(&map).reshape([1, 4])), [[1.0, 3.0, 2.0, 4.0]]);
         let odd = map.narrow(1, 0, 1);
         assert_eq!(rows(&merge_squares(&odd).reshape([1, 4])), [[1.0, 0.0, 2.0, 0.0]]);
+    }
+
+    /// Strips of two windows and one, with what lies behind a seam in the last.
+    #[test]
+    fn strips_of_a_large_map_are_what_the_whole_map_is() {
+        let map = Tensor::arange(2 * 200 * 80 * 3, (Kind::Float, CPU)).reshape([2, 200, 80, 3]);
+        let map = (map * 0.37).sin();
+        let bias = Tensor::arange(10_000, (Kind::Float, CPU)).sin().reshape([1, 1, 100, 100]);
+        for shift in [0, 5] {
+            let windows = Windows::new((200, 80), 10, shift, 1.0, &map);
+            assert_eq!(windows.strip(&map), 50);
+            let attention = |tokens: &Tensor, bias: &Tensor| {
+                (tokens.matmul(&tokens.transpose(1, 2)) + bias.squeeze_dim(1))
+                    .softmax(-1, Kind::Float)
+                    .matmul(tokens)
+            };
+            let calls = std::cell::Cell::new(0);
+            let block = |xs: &Tensor, attend: &dyn Fn(&Tensor) -> Tensor| {
+                calls.set(calls.get() + 1);
+                xs + attend(&(xs * 2.0))
+            };
+            let apply = |train| windows.apply(&map, &bias, train, attention, block);
+            let (whole, strips) = (apply(true), apply(false));
+            assert_eq!(calls.get(), 1 + if shift == 0 { 4 } else { 5 });
+            assert_eq!(strips.size(), whole.size());
+            assert!(strips.allclose(&whole, 1e-6, 1e-6, false), "{shift}");
+        }
     }
 
     /// Each window of a 4x4 map, shifted by 1, sees the tokens and the masks it should.

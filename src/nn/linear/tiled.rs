@@ -15,9 +15,14 @@ use crate::native::{
 };
 use crate::nn::gelu;
 
-/// Steps of a chunk of the inputs, and panels of a group: 1.2 MB in three parts.
-const CHUNK: usize = 24;
-const GROUP: usize = 8;
+/// Steps of a chunk of the inputs, and panels of a group: 1.2 MB in three parts, 400 kB in one.
+const fn chunk_and_group(parts: Parts) -> (usize, usize) {
+    match parts {
+        // A product takes so little time that the passes over the results, one a chunk, count.
+        Parts::Single => (48, 4),
+        _ => (24, 8),
+    }
+}
 
 /// Rows of a task at most, so that a chunk of them is not larger than a few megabytes.
 const TASK_ROWS: usize = 1024;
@@ -151,12 +156,13 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
     fn run<L: Lanes, const P: usize>(mut self) {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let (mut rows, mut panels) = ROOM.take();
+        let (most, group) = chunk_and_group(self.parts);
         let blocks = self.rows.len().div_ceil(BLOCK) * 2;
-        rows.resize(rows.len().max(blocks * CHUNK * self.parts.of_rows()), RowsTile::ZERO);
-        panels.resize(panels.len().max(GROUP * CHUNK * self.parts.of_panel()), PanelTile::ZERO);
+        rows.resize(rows.len().max(blocks * most * self.parts.of_rows()), RowsTile::ZERO);
+        panels.resize(panels.len().max(group * most * self.parts.of_panel()), PanelTile::ZERO);
         // Chunks of about one size: each costs a pass over the results.
         let steps = steps(self.a.inner);
-        let chunk = steps.div_ceil(steps.div_ceil(CHUNK)) * TILE_INPUTS;
+        let chunk = steps.div_ceil(steps.div_ceil(most)) * TILE_INPUTS;
         let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
             let inner = first..(first + chunk).min(self.a.inner);
@@ -165,8 +171,8 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
                 2 => cut_rows::<f32, L, 2>(&self.a, &self.rows, &inner, &mut rows),
                 _ => cut_rows::<f32, L, 3>(&self.a, &self.rows, &inner, &mut rows),
             }
-            for column in self.columns.clone().step_by(GROUP * TILE_OUTPUTS) {
-                let columns = column..(column + GROUP * TILE_OUTPUTS).min(self.columns.end);
+            for column in self.columns.clone().step_by(group * TILE_OUTPUTS) {
+                let columns = column..(column + group * TILE_OUTPUTS).min(self.columns.end);
                 match self.parts.of_panel() {
                     1 => self.b.cut::<L, 1>(&columns, &inner, &mut panels),
                     2 => self.b.cut::<L, 2>(&columns, &inner, &mut panels),
