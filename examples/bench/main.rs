@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The measuring process starts the others: `bench vedm ...` is the command line of vedm, `bench worker ...`
-//! its reader with the model loaded, `reference.py` the same of transformers.
+//! its reader with the model loaded, `reference.py` the same of transformers, the package in `candle/` the
+//! same of candle.
 
 mod agreement;
 mod kernels;
@@ -15,6 +16,7 @@ mod measure;
 mod past;
 mod protocol;
 mod report;
+mod side;
 mod sides;
 #[path = "../common/spread.rs"]
 mod spread;
@@ -55,6 +57,10 @@ pub(crate) struct Args {
     /// Python with optimum-onnx and onnxruntime, which is measured as well, in f32 [default: not measured]
     #[arg(long, value_name = "PATH")]
     onnx: Option<PathBuf>,
+    /// What examples/bench/candle builds, measured as well, in f32 on the CPU, where its models allow it: TrOCR with a
+    /// ViT, greedy [default: not measured]
+    #[arg(long, value_name = "PROGRAM")]
+    candle: Option<PathBuf>,
     /// Number type of the reference: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     reference_dtype: String,
@@ -116,7 +122,7 @@ fn main() -> Result<()> {
         Some("vedm") => {
             vedm::native::tune_allocator();
             let status = vedm::cli::status(words);
-            sides::tell_peak();
+            protocol::tell_peak();
             vedm::native::exit_at_once(status)
         }
         Some("worker") => {
@@ -139,6 +145,10 @@ fn run(mut args: Args) -> Result<()> {
     }
     ensure!(args.rounds > 0, "--rounds 0 measures nothing");
     ensure!(args.device != DeviceChoice::Auto, "--device auto could be two devices; name one");
+    ensure!(
+        args.candle.is_none() || args.device == DeviceChoice::Cpu,
+        "candle is measured on the CPU alone; leave out --candle or --device"
+    );
     let threads = match args.threads {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -148,6 +158,7 @@ fn run(mut args: Args) -> Result<()> {
         bench: std::env::current_exe().context("where this program lies is unknown")?,
         python: args.python.clone(),
         onnx: args.onnx.clone(),
+        candle: args.candle.clone(),
         reference_dtype: args.reference_dtype.clone(),
         device: args.device,
         threads,

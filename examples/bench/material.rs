@@ -155,6 +155,11 @@ impl Model {
         Ok(out)
     }
 
+    /// Whether candle's TrOCR reads it: a ViT and a TrOCR (a DeiT has a token more than it knows of).
+    pub(crate) fn is_candles(&self) -> bool {
+        (self.encoder)()["model_type"] == "vit" && (self.decoder)()["model_type"] == "trocr"
+    }
+
     /// So many pictures of the size that such a model sees: blocks and noise, no two alike.
     pub(crate) fn pictures(&self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
         let folder = dir.join(format!("{}-pictures", self.name));

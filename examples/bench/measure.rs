@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use vedm::device::DeviceChoice;
 
 use crate::material::{Model, PICTURES, batch};
-use crate::protocol::{Answer, Request, Side};
+use crate::protocol::{Answer, Request};
 use crate::report::{Column, Row, Table};
+use crate::side::Side;
 use crate::sides::{Once, Other, Program};
 
 /// What is measured of one model.
@@ -30,7 +31,7 @@ pub(crate) fn model(plan: &Plan, program: &Program, dir: &Path) -> Result<Table>
     let weights = checkpoint.join("model.safetensors");
     let bytes = weights.metadata().with_context(|| format!("{weights:?}"))?.len();
     let mut table = Table::new(plan.model.name, bytes / 4, plan.model.tokens);
-    for other in program.others() {
+    for other in program.others(plan.model) {
         table.columns.push(Column::new(other.name()));
         if other == Other::OnnxRuntime {
             tell(plan, "export to ONNX");
@@ -55,18 +56,21 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table:
     for round in 0..=plan.rounds {
         tell(plan, &format!("first text, round {round} of {}", plan.rounds));
         let tokens = plan.model.tokens;
-        let others = program.others().into_iter();
-        let others = others.map(|other| program.other_once(other, model, image, beams, tokens));
+        let others = program.others(plan.model).into_iter();
+        let others = others.map(|other| match other.greedy_only() && beams > 1 {
+            true => None,
+            false => Some(program.other_once(other, model, image, beams, tokens)),
+        });
         let dtypes = plan.dtypes.iter();
-        let vedm = dtypes.map(|dtype| program.vedm_once(model, dtype, image, beams, tokens));
+        let vedm = dtypes.map(|dtype| Some(program.vedm_once(model, dtype, image, beams, tokens)));
         for (column, once) in others.chain(vedm).enumerate() {
             match once {
-                Ok(Once { seconds: time, peak: most }) if round > 0 => {
+                Some(Ok(Once { seconds: time, peak: most })) if round > 0 => {
                     seconds.samples[column].push(time);
                     peak.samples[column].push(most);
                 }
-                Ok(_) => {}
-                Err(error) => table.columns[column].fails(&error),
+                Some(Ok(_)) | None => {}
+                Some(Err(error)) => table.columns[column].fails(&error),
             }
         }
     }
@@ -77,7 +81,7 @@ fn from_start(plan: &Plan, program: &Program, model: &Path, image: &Path, table:
 fn loaded(plan: &Plan, program: &Program, model: &Path, pictures: &[PathBuf], table: &mut Table) {
     let mut sides: Vec<Option<Side>> = Vec::new();
     let mut starts: Vec<Box<dyn Fn() -> Result<Side> + '_>> = Vec::new();
-    for other in program.others() {
+    for other in program.others(plan.model) {
         starts.push(Box::new(move || program.other_worker(other, model)));
     }
     for dtype in plan.dtypes {
@@ -147,11 +151,16 @@ fn tell(plan: &Plan, what: &str) {
     }
 }
 
-/// The same of every side that is still there.
-fn ask(sides: &mut [Option<Side>], request: &Request, table: &mut Table) -> Vec<Option<Answer>> {
+/// The same of every side that is still there and can do it.
+pub(crate) fn ask(
+    sides: &mut [Option<Side>],
+    request: &Request,
+    table: &mut Table,
+) -> Vec<Option<Answer>> {
     let mut answers = Vec::new();
     for (column, slot) in sides.iter_mut().enumerate() {
-        let answer = slot.as_mut().map(|side| side.ask(request));
+        let asked = slot.as_mut().filter(|side| side.takes(request));
+        let answer = asked.map(|side| side.ask(request));
         answers.push(match answer {
             Some(Err(error)) => {
                 table.columns[column].fails(&error);

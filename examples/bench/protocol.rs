@@ -1,10 +1,10 @@
 //! What the measuring process asks of a side and is told: one JSON object a line.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// One measurement.
@@ -44,58 +44,46 @@ pub(crate) struct Ready {
     pub(crate) version: String,
 }
 
-/// A process with a loaded model that answers requests.
-pub(crate) struct Side {
-    pub(crate) version: String,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+/// Says that the model is loaded, and answers requests until there are no more.
+pub(crate) fn serve(
+    version: String,
+    requests: impl BufRead,
+    mut answers: impl Write,
+    mut answer: impl FnMut(&Request) -> Result<Answer>,
+) -> Result<()> {
+    writeln!(answers, "{}", serde_json::to_string(&Ready { version })?)?;
+    answers.flush()?;
+    for line in requests.lines() {
+        let request: Request = serde_json::from_str(&line?)?;
+        let answer = answer(&request).unwrap_or_else(|error| Answer {
+            error: Some(format!("{error:#}")),
+            ..Answer::default()
+        });
+        writeln!(answers, "{}", serde_json::to_string(&answer)?)?;
+        answers.flush()?;
+    }
+    Ok(())
 }
 
-impl Side {
-    /// Starts it and waits until its model is loaded.
-    pub(crate) fn start(mut command: Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .with_context(|| format!("can't start {:?}", command.get_program()))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (stdin, stdout) = stdin.zip(stdout).context("a side has no pipes")?;
-        let mut stdout = BufReader::new(stdout);
-        let ready: Ready = next(&mut stdout).context("it ended before its model was loaded")?;
-        Ok(Side { version: ready.version, child, stdin, stdout })
-    }
-
-    pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer> {
-        writeln!(self.stdin, "{}", serde_json::to_string(request)?)?;
-        self.stdin.flush()?;
-        let answer: Answer = next(&mut self.stdout).context("it ended while it was measured")?;
-        match answer.error {
-            Some(error) => bail!(error),
-            None => Ok(answer),
-        }
-    }
+/// A decode step, in milliseconds, where `decode` tells how long so many new tokens take.
+pub(crate) fn step(tokens: i64, mut decode: impl FnMut(i64) -> Result<f64>) -> Result<f64> {
+    // The first steps hold what is done once an image; the others differ by their tokens alone.
+    let few = (tokens / 2).max(1);
+    let (less, more) = (decode(few)?, decode(tokens)?);
+    Ok((more - less) / (tokens - few).max(1) as f64)
 }
 
-impl Drop for Side {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+pub(crate) fn ms(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
 }
 
-fn next<T: for<'de> Deserialize<'de>>(lines: &mut impl BufRead) -> Result<T> {
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if lines.read_line(&mut line)? == 0 {
-            bail!("no answer");
-        }
-        // Libraries may print what they like between.
-        if line.starts_with('{') {
-            return Ok(serde_json::from_str(&line)?);
-        }
-    }
+/// What precedes the peak on standard error, in KiB.
+pub(crate) const PEAK: &str = "peak_kib ";
+
+/// Tells this process's peak on standard error.
+pub(crate) fn tell_peak() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    eprintln!("{PEAK}{}", kib.unwrap_or("0"));
 }

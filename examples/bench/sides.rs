@@ -9,7 +9,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use vedm::device::DeviceChoice;
 
-use crate::protocol::Side;
+use crate::material::Model;
+use crate::protocol::PEAK;
+use crate::side::Side;
 
 /// How they are started.
 pub(crate) struct Program {
@@ -18,6 +20,8 @@ pub(crate) struct Program {
     pub(crate) python: Option<PathBuf>,
     /// The Python that has optimum and ONNX Runtime.
     pub(crate) onnx: Option<PathBuf>,
+    /// What `candle/` builds.
+    pub(crate) candle: Option<PathBuf>,
     pub(crate) reference_dtype: String,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
@@ -28,6 +32,7 @@ pub(crate) struct Program {
 pub(crate) enum Other {
     Transformers,
     OnnxRuntime,
+    Candle,
 }
 
 impl Other {
@@ -36,7 +41,17 @@ impl Other {
         match self {
             Other::Transformers => "reference",
             Other::OnnxRuntime => "ONNX Runtime",
+            Other::Candle => "candle",
         }
+    }
+
+    /// It searches with one beam alone.
+    pub(crate) fn greedy_only(self) -> bool {
+        self == Other::Candle
+    }
+
+    fn serves(self, model: &Model) -> bool {
+        self != Other::Candle || model.is_candles()
     }
 }
 
@@ -46,17 +61,6 @@ pub(crate) struct Once {
     pub(crate) seconds: f64,
     /// MiB at the peak.
     pub(crate) peak: f64,
-}
-
-/// What precedes the peak on standard error, in KiB.
-const PEAK: &str = "peak_kib ";
-
-/// Tells this process's peak on standard error.
-pub(crate) fn tell_peak() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    eprintln!("{PEAK}{}", kib.unwrap_or("0"));
 }
 
 impl Program {
@@ -112,10 +116,11 @@ impl Program {
         once(self.vedm(self.words(model, dtype, image, beams, tokens)))
     }
 
-    /// Those for which there is a Python, the reference first.
-    pub(crate) fn others(&self) -> Vec<Other> {
-        let all = [Other::Transformers, Other::OnnxRuntime];
-        all.into_iter().filter(|other| self.python_of(*other).is_ok()).collect()
+    /// Those that are there and serve the model, the reference first.
+    pub(crate) fn others(&self, model: &Model) -> Vec<Other> {
+        let all = [Other::Transformers, Other::OnnxRuntime, Other::Candle].into_iter();
+        let there = all.filter(|other| self.program_of(*other).is_ok());
+        there.filter(|other| other.serves(model)).collect()
     }
 
     pub(crate) fn other_once(
@@ -140,7 +145,9 @@ impl Program {
     }
 
     pub(crate) fn other_worker(&self, other: Other, model: &Path) -> Result<Side> {
-        Side::start(self.other("serve", other, model)?).context(other.name())
+        let mut side = Side::start(self.other("serve", other, model)?).context(other.name())?;
+        side.greedy_only = other.greedy_only();
+        Ok(side)
     }
 
     /// The checkpoint as ONNX Runtime reads it, made if it is not there.
@@ -158,29 +165,45 @@ impl Program {
     }
 
     fn other(&self, what: &str, other: Other, model: &Path) -> Result<Command> {
+        let threads = self.threads.to_string();
+        if other == Other::Candle {
+            let mut command = Command::new(self.program_of(other)?);
+            command.arg(what).arg(model);
+            // As it would count its threads, with the products of MKL, too.
+            command.env("RAYON_NUM_THREADS", &threads).env("OMP_NUM_THREADS", &threads);
+            command.env_remove("CANDLE_NUM_THREADS");
+            return Ok(command);
+        }
         let mut command = self.script(what, other)?;
-        match other {
-            Other::Transformers => command.arg(model),
-            Other::OnnxRuntime => command.arg(self.exported(model)?).arg("--onnx"),
+        let dtype = match other {
+            Other::OnnxRuntime => {
+                command.arg(self.exported(model)?).arg("--onnx");
+                "f32"
+            }
+            _ => {
+                command.arg(model);
+                &self.reference_dtype
+            }
         };
-        let dtype = if other == Other::OnnxRuntime { "f32" } else { &self.reference_dtype };
-        command.args(["--threads", &self.threads.to_string(), "--dtype", dtype]);
+        command.args(["--threads", &threads, "--dtype", dtype]);
         command.args(["--device", &self.device.to_string()]);
-        command.env("OMP_NUM_THREADS", self.threads.to_string());
+        command.env("OMP_NUM_THREADS", &threads);
         Ok(command)
     }
 
     fn script(&self, what: &str, other: Other) -> Result<Command> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/reference.py");
-        let mut command = Command::new(self.python_of(other)?);
+        let mut command = Command::new(self.program_of(other)?);
         command.arg(script).arg(what);
         Ok(command)
     }
 
-    fn python_of(&self, other: Other) -> Result<&PathBuf> {
+    /// The Python of the script, or what takes its place.
+    fn program_of(&self, other: Other) -> Result<&PathBuf> {
         match other {
             Other::Transformers => self.python.as_ref().context("there is no --python"),
             Other::OnnxRuntime => self.onnx.as_ref().context("there is no --onnx"),
+            Other::Candle => self.candle.as_ref().context("there is no --candle"),
         }
     }
 }

@@ -5,9 +5,11 @@ use std::io::Cursor;
 
 use serde_json::{Value, json};
 
-use crate::measure::same;
+use crate::measure::{ask, same};
 use crate::protocol::{Answer, Ready, Request};
 use crate::report::{Column, Row, Table};
+use crate::side::Side;
+use crate::sides::{Other, Program};
 use crate::spread::Spread;
 use crate::{material, worker};
 
@@ -106,4 +108,55 @@ fn ratios_are_taken_within_rounds() {
 fn equal_tokens_are_counted() {
     assert_eq!(same(&[vec![1, 2], vec![3, 4]], &[vec![1, 2], vec![3, 5]]), 75.0);
     assert_eq!(same(&[], &[]), 0.0);
+}
+
+#[test]
+fn candle_is_measured_where_it_has_the_model() {
+    let program = |candle: Option<&str>| Program {
+        bench: "bench".into(),
+        python: Some("python".into()),
+        onnx: None,
+        candle: candle.map(Into::into),
+        reference_dtype: "f32".to_string(),
+        device: vedm::device::DeviceChoice::Cpu,
+        threads: 2,
+    };
+    let names = |program: &Program, model: &str| -> Vec<&str> {
+        let others = program.others(material::find(model).unwrap());
+        others.into_iter().map(Other::name).collect()
+    };
+    let with = program(Some("bench-candle"));
+    for model in ["vit-gpt2", "trocr-small", "donut-base", "tiny"] {
+        assert_eq!(names(&with, model), ["reference"], "{model}");
+    }
+    assert_eq!(names(&with, "trocr-base"), ["reference", "candle"]);
+    assert_eq!(names(&program(None), "trocr-base"), ["reference"]);
+}
+
+#[test]
+fn what_a_side_cannot_do_it_is_not_asked() {
+    let script = r#"
+        echo '{"version": "candle 1"}'
+        while read -r request; do echo '{"whole_ms": 2.5, "ids": [[7]]}'; done"#;
+    let side = || {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]);
+        Side::start(command).unwrap()
+    };
+    let mut greedy = side();
+    greedy.greedy_only = true;
+    assert_eq!(greedy.version, "candle 1");
+    let mut sides = [Some(greedy), Some(side())];
+    let mut table = Table::new("trocr-base", 1_000_000, 1);
+    table.columns = vec![Column::new("candle"), Column::new("vedm f32")];
+    let mut asked = |beams| {
+        let request = Request { images: Vec::new(), beams, tokens: 1, parts: false };
+        let answers = ask(&mut sides, &request, &mut table);
+        answers.iter().map(|answer| answer.as_ref().map(|answer| answer.whole_ms)).collect()
+    };
+    let (four, one): (Vec<_>, Vec<_>) = (asked(4), asked(1));
+    // It has an empty cell, not a failure, and goes on.
+    assert_eq!(four, [None, Some(2.5)]);
+    assert_eq!(one, [Some(2.5), Some(2.5)]);
+    assert!(table.columns.iter().all(|column| !column.failed()));
 }

@@ -11,28 +11,17 @@ use vedm::image::{Pixels, decode};
 use vedm::pipeline::{Input, Reader, stack};
 use vedm::ved::generation::{GenerationConfig, Hooks, generate};
 
-use crate::protocol::{Answer, Ready, Request};
+use crate::protocol::{self, Answer, Request, ms};
 
 /// Opens the model of a command line of `vedm caption` and answers requests until there are no more.
 pub(crate) fn serve(
     args: Vec<OsString>,
     requests: impl BufRead,
-    mut answers: impl Write,
+    answers: impl Write,
 ) -> Result<()> {
     let mut reader = vedm::cli::reader(args)?;
     let version = format!("vedm {}", env!("CARGO_PKG_VERSION"));
-    writeln!(answers, "{}", serde_json::to_string(&Ready { version })?)?;
-    answers.flush()?;
-    for line in requests.lines() {
-        let request: Request = serde_json::from_str(&line?)?;
-        let answer = measure(&mut reader, &request).unwrap_or_else(|error| Answer {
-            error: Some(format!("{error:#}")),
-            ..Answer::default()
-        });
-        writeln!(answers, "{}", serde_json::to_string(&answer)?)?;
-        answers.flush()?;
-    }
-    Ok(())
+    protocol::serve(version, requests, answers, |request| measure(&mut reader, request))
 }
 
 fn measure(reader: &mut Reader, request: &Request) -> Result<Answer> {
@@ -76,10 +65,7 @@ fn parts(reader: &Reader, request: &Request) -> Result<(f64, f64)> {
         generate(model.decoder.as_ref(), &states, &prompt, &config, &Hooks::default())?;
         Ok(ms(start))
     };
-    // The first steps hold what is done once an image; the others differ by their tokens alone.
-    let few = (request.tokens / 2).max(1);
-    let (less, more) = (decode(few)?, decode(request.tokens)?);
-    Ok((encoder, (more - less) / (request.tokens - few).max(1) as f64))
+    Ok((encoder, protocol::step(request.tokens, decode)?))
 }
 
 /// Waits for the device, until there is one number of these.
@@ -100,8 +86,4 @@ fn with_tokens(config: &GenerationConfig, tokens: i64, beams: i64) -> Generation
         min_new_tokens: Some(tokens),
         ..config.clone()
     }
-}
-
-fn ms(start: Instant) -> f64 {
-    start.elapsed().as_secs_f64() * 1e3
 }
