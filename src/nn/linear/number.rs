@@ -90,7 +90,11 @@ impl Number for Bf16 {
 
     #[inline(always)]
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Bf16; P] {
-        line.map(Bf16::round)
+        let mut narrow = [Bf16(0); P];
+        for j in 0..P {
+            narrow[j] = Bf16::round(line[j]);
+        }
+        narrow
     }
 }
 
@@ -145,12 +149,12 @@ impl Number for i8 {
 
 impl Bf16 {
     /// To the nearest, ties to even.
+    #[inline(always)]
     pub(super) fn round(x: f32) -> Self {
         let bits = x.to_bits();
-        if x.is_nan() {
-            return Bf16((bits >> 16) as u16 | 0x40);
-        }
-        Bf16((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+        let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let no_number = bits >> 16 | 0x40;
+        Bf16(if x.is_nan() { no_number } else { nearest } as u16)
     }
 }
 
