@@ -1,12 +1,13 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
-//! libraries at run time; in the rooms beside it vector units (and an exponential for them), libtorch's
-//! threads, its operators, attention and a dense layer in its graph and what it does on GPUs.
+//! libraries at run time; in the rooms beside it vector units (with an exponential, halves and squares turned
+//! over for them), libtorch's threads, its operators, attention and a dense layer in its graph and what it does on GPUs.
 #![allow(unsafe_code)]
 
 mod attention;
 mod dense;
 mod exp;
 mod gpu;
+mod half;
 mod inference;
 mod operators;
 mod threads;
@@ -26,6 +27,7 @@ pub use dense::{Dense, Matrix, Multiply};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
+pub use half::{f32_to_half, half_to_f32};
 pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
@@ -34,8 +36,7 @@ pub use tiles::{
     parts,
 };
 pub use vectors::{
-    Lanes, Vectorized, across, f32_to_half, half_to_f32, has_avx2, has_bf16, panel_width, prefetch,
-    vectorize,
+    Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,
 };
 
 /// Maps a file for reading.

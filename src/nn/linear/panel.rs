@@ -1,4 +1,4 @@
-//! Products of a few rows with a packed matrix: what a decoding step consists of.
+//! Products with a packed matrix, first of all of a few rows: what a decoding step consists of.
 //!
 //! With one row a product reads every weight once and does next to nothing with it, so its time is that
 //! of reading memory. The general product of libtorch re-arranges the matrix at every call as soon as
@@ -6,7 +6,7 @@
 //! panel p holds columns p·P to p·P+P of Wᵀ as [in][P], so that a core reads memory from one end to the
 //! other. Weights may be narrower than f32; they are widened on the way, so that inputs, sums and results
 //! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
-//! the matrix unit of the CPU.
+//! the matrix unit of the CPU, `tiled` as many as encoders have.
 
 use std::ops::Range;
 
@@ -80,7 +80,7 @@ impl Packing {
     }
 }
 
-/// Rows from which on panels are cut for several blocks of them at once (measured).
+/// Rows from which on what is cut of the panels serves several blocks of them: more than three pairs.
 const TILED: usize = 97;
 
 /// Bytes of weights below which a second thread costs more than it brings.
