@@ -54,9 +54,14 @@ mod environment {
     const LARGE_PAGES: Setting =
         Setting { variable: c"GLIBC_TUNABLES=glibc.malloc.hugetlb=1", said: &[b"GLIBC_TUNABLES="] };
 
-    /// Starts the program anew with the settings of which the user has said nothing.
+    /// What a shell leaves in the environment for the command itself: its own path.
+    const LEFT: &[u8] = b"_=";
+
+    /// Adds the settings of which the user has said nothing: one in the place of what the shell left there, and
+    /// otherwise the program is started anew.
     ///
-    /// At this point nothing has been initialised yet, so that it costs some 15 milliseconds.
+    /// At this point nothing has been initialised yet, but libtorch's addresses have been looked up, so that a
+    /// new start costs some 15 milliseconds.
     unsafe extern "C" fn set(
         count: c_int,
         arguments: *const *const c_char,
@@ -67,7 +72,7 @@ mod environment {
             let trains = count > 1 && CStr::from_ptr(*arguments.add(1)).to_bytes() == b"train";
             let mut patience = Some(if trains { MORE_PATIENCE } else { PATIENCE });
             let mut large_pages = trains.then_some(LARGE_PAGES);
-            let mut variables = Vec::new();
+            let (mut variables, mut left) = (Vec::new(), None);
             while let variable = *environment.add(variables.len())
                 && !variable.is_null()
             {
@@ -75,7 +80,15 @@ mod environment {
                 for setting in [&mut patience, &mut large_pages] {
                     setting.take_if(|s| s.said.iter().any(|name| bytes.starts_with(name)));
                 }
+                if bytes.starts_with(LEFT) {
+                    left = Some(variables.len());
+                }
                 variables.push(variable);
+            }
+            if let (Some(setting), None, Some(place)) = (&patience, &large_pages, left) {
+                // The list lies on the stack, and is what the libraries read from here on.
+                *environment.add(place).cast_mut() = setting.variable.as_ptr();
+                return;
             }
             let settings = [patience, large_pages].into_iter().flatten();
             let known = variables.len();
