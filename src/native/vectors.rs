@@ -165,11 +165,12 @@ mod x86 {
     // product rather than of its outputs, which is ten times slower.
     use std::arch::x86_64::{
         __m128i, __m256i, __m512, __m512i, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_and_si512,
-        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_cvtps_ph,
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
-        _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32,
-        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps, _mm256_storeu_ps,
+        _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+        _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_max_ps, _mm512_min_ps, _mm512_or_si512, _mm512_permutex2var_epi16,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32, _mm512_storeu_ps,
+        _mm512_storeu_si512, _mm512_sub_ps,
     };
 
     use super::{LARGEST, Lanes, Vectorized, turn};
@@ -250,10 +251,11 @@ mod x86 {
             let mut halves = [0u16; P];
             let (parts, _) = line.as_chunks::<16>();
             for (place, part) in halves.as_chunks_mut::<16>().0.iter_mut().zip(parts) {
-                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
-                // SAFETY: as above.
+                // SAFETY: as above. Of NaN and a bound the second operand is taken.
                 *place = unsafe {
                     let part = _mm512_loadu_ps(part.as_ptr());
+                    let part = _mm512_min_ps(_mm512_set1_ps(LARGEST), part);
+                    let part = _mm512_max_ps(_mm512_set1_ps(-LARGEST), part);
                     std::mem::transmute::<__m256i, [u16; 16]>(_mm512_cvtps_ph::<0>(part))
                 };
             }
@@ -331,10 +333,11 @@ mod x86 {
             let mut halves = [0u16; P];
             let (parts, _) = line.as_chunks::<8>();
             for (place, part) in halves.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
-                let part = part.map(|x| if x.abs() > LARGEST { LARGEST.copysign(x) } else { x });
-                // SAFETY: as above.
+                // SAFETY: as above. Of NaN and a bound the second operand is taken.
                 *place = unsafe {
                     let part = _mm256_loadu_ps(part.as_ptr());
+                    let part = _mm256_min_ps(_mm256_set1_ps(LARGEST), part);
+                    let part = _mm256_max_ps(_mm256_set1_ps(-LARGEST), part);
                     std::mem::transmute::<__m128i, [u16; 8]>(_mm256_cvtps_ph::<0>(part))
                 };
             }

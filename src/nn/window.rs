@@ -70,7 +70,7 @@ impl Windows {
 
     /// Applies `block` to the map, which calls the function that it is given, `attend`, for what its tokens
     /// (or what it makes of each) see of those of their windows: one token for one. Without `train` a large map
-    /// on a CPU is done in strips of windows, so that what a block makes on its way stays in the cache.
+    /// on a CPU is done in strips of windows, as what a block makes on its way is many times as large.
     /// xs [B, h, w, C] -> [B, h, w, C]
     pub fn apply(
         &self,
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(rows(&merge_squares(&odd).reshape([1, 4])), [[1.0, 0.0, 2.0, 0.0]]);
     }
 
-    /// Strips of two windows and one, with what lies behind a seam in the last.
+    /// Strips of five windows, and what lies behind a seam apart.
     #[test]
     fn strips_of_a_large_map_are_what_the_whole_map_is() {
         let map = Tensor::arange(2 * 200 * 80 * 3, (Kind::Float, CPU)).reshape([2, 200, 80, 3]);

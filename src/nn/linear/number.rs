@@ -39,7 +39,11 @@ pub(super) fn narrow_all<T: Number, L: Lanes, const P: usize>(
     number: impl Fn(f32) -> f32,
 ) {
     for (numbers, target) in numbers.chunks(P).zip(target.chunks_mut(P)) {
-        let narrow = T::narrow::<L, P>(wide::<f32, L, P>(numbers).map(&number));
+        let mut all = wide::<f32, L, P>(numbers);
+        for j in 0..P {
+            all[j] = number(all[j]);
+        }
+        let narrow = T::narrow::<L, P>(all);
         target.copy_from_slice(&narrow[..target.len()]);
     }
 }
@@ -117,7 +121,12 @@ impl Number for F16 {
     #[inline(always)]
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [F16; P] {
         // A weight that became infinite would spoil every sum.
-        L::to_halves(line).map(F16)
+        let halves = L::to_halves(line);
+        let mut narrow = [F16(0); P];
+        for j in 0..P {
+            narrow[j] = F16(halves[j]);
+        }
+        narrow
     }
 }
 

@@ -159,12 +159,18 @@ impl<T: Number> Pack<'_, T> {
                         let start = (own + i) * inputs + input;
                         native::prefetch(values, start + P * inputs);
                         let row = wide::<f32, L, 16>(&values[start..start + count]);
-                        *place = row.map(f32::to_bits);
+                        for (bits, x) in place.iter_mut().zip(&row) {
+                            *bits = x.to_bits();
+                        }
                     }
                     L::turn(&square, &mut lines.as_flattened_mut()[half * 16..], P);
                 }
                 for (line, target) in lines.iter().zip(target.as_chunks_mut::<P>().0) {
-                    *target = narrow::<T, L, P>(line.map(f32::from_bits), &scales, divide);
+                    let mut numbers = [0f32; P];
+                    for (number, bits) in numbers.iter_mut().zip(line) {
+                        *number = f32::from_bits(*bits);
+                    }
+                    *target = narrow::<T, L, P>(numbers, &scales, divide);
                 }
             }
         }
