@@ -1,6 +1,7 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
 //! libraries at run time; in the rooms beside it vector units (with an exponential, halves and squares turned
-//! over for them), libtorch's threads, its operators, attention and a dense layer in its graph and what it does on GPUs.
+//! over for them), libtorch's threads, its operators, attention and a dense layer in its graph and what it
+//! does on GPUs.
 #![allow(unsafe_code)]
 
 mod attention;

@@ -38,6 +38,7 @@ pub(super) struct Rows {
     /// Tiles of a block.
     count: usize,
     rows: usize,
+    parts: Parts,
 }
 
 impl Rows {
@@ -47,7 +48,7 @@ impl Rows {
         let blocks = rows.div_ceil(2 * TILE_ROWS) * 2;
         let mut tiles = vec![RowsTile::ZERO; blocks * count];
         native::vectorize(Split { parts, xs, inputs, tiles: &mut tiles, count });
-        Rows { tiles, count, rows }
+        Rows { tiles, count, rows, parts }
     }
 }
 
@@ -91,7 +92,6 @@ fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) 
 /// The share of one thread.
 pub(super) struct Many<'a, T> {
     pub part: Part<'a, T>,
-    pub parts: Parts,
     pub rows: &'a Rows,
 }
 
@@ -100,7 +100,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
     fn run<L: Lanes, const P: usize>(mut self) {
         let blocks: Vec<&[RowsTile]> = self.rows.tiles.chunks_exact(self.rows.count).collect();
         let mut sums = vec![Sums::ZERO; blocks.len()];
-        let parts = self.parts;
+        let parts = self.rows.parts;
         let (of_rows, of_panel) = (parts.of_rows(), parts.of_panel());
         let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
         let unit = Tiles::open();

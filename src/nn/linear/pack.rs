@@ -1,7 +1,7 @@
 //! Bringing matrices into panels.
 
 use super::number::{Aligned, Number, wide};
-use super::scales::{raise, scale};
+use super::scales::{Largest, scale};
 use crate::native::{self, Lanes, Vectorized};
 
 /// Bytes of a matrix that are read at a time while it is packed.
@@ -71,7 +71,11 @@ impl<T: Number> Vectorized for Pack<'_, T> {
     fn run<L: Lanes, const P: usize>(mut self) {
         if let Some(scales) = self.scales.take() {
             for (panel, scales) in scales.chunks_mut(P).enumerate() {
-                self.find::<L, P>(panel, scales);
+                let first = self.first + panel * P;
+                Largest { source: self.source, first, found: scales }.run::<L, P>();
+                for place in scales {
+                    *place = scale(*place);
+                }
             }
             self.scales = Some(scales);
         }
@@ -80,31 +84,6 @@ impl<T: Number> Vectorized for Pack<'_, T> {
 }
 
 impl<T: Number> Pack<'_, T> {
-    /// The scales of a panel.
-    #[inline(always)]
-    fn find<L: Lanes, const P: usize>(&self, panel: usize, scales: &mut [f32]) {
-        let Source { values, inputs, outputs, transposed } = self.source;
-        let first = self.first + panel * P;
-        let mut largest = [0f32; P];
-        if transposed {
-            for line in values.chunks_exact(outputs) {
-                raise(&mut largest, &wide::<f32, L, P>(&line[first..first + scales.len()]));
-            }
-        } else {
-            let rows = values[first * inputs..].chunks_exact(inputs);
-            for (row, largest) in rows.take(scales.len()).zip(&mut largest) {
-                let mut line = [0f32; P];
-                for xs in row.chunks(P) {
-                    raise(&mut line, &wide::<f32, L, P>(xs));
-                }
-                *largest = native::across(line, f32::max);
-            }
-        }
-        for (place, largest) in scales.iter_mut().zip(largest) {
-            *place = scale(largest);
-        }
-    }
-
     /// The scales of panel `panel`: 1 where there are none.
     #[inline(always)]
     fn scales<const P: usize>(&self, panel: usize) -> [f32; P] {

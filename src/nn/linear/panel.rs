@@ -158,14 +158,15 @@ impl Panels {
     pub(super) fn then(&self, xs: &Tensor, bias: Option<&Tensor>, then: Then) -> Tensor {
         let bias = bias.map(|bias| bias.to_kind(Kind::Float));
         let xs = xs.to_kind(Kind::Float);
-        let mut by_tiles = false;
         let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
-            by_tiles = self.is_for_tiles(xs.len() / self.inputs);
             self.product(xs, out, Finish { scales: None, bias, then });
         });
         let done = done.expect("f32 on the CPU");
+        if then == Then::Nothing || self.is_for_tiles(xs.numel() / self.inputs) {
+            return done;
+        }
         // Of few rows it is done apart.
-        if by_tiles || then == Then::Nothing { done } else { gelu(&done, then).unwrap_or(done) }
+        gelu(&done, then).unwrap_or(done)
     }
 
     fn is_for_tiles(&self, rows: usize) -> bool {
@@ -231,10 +232,8 @@ impl Panels {
             }
         }
         if many::is_better(self.parts, xs.len() / inputs) {
-            let parts = self.parts;
-            let rows = many::Rows::new(parts, xs, inputs);
-            let many = |part| native::vectorize(many::Many { part, parts, rows: &rows });
-            native::parallel(tasks, many);
+            let rows = many::Rows::new(self.parts, xs, inputs);
+            native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
         } else {
             let rows = few::Rows::new(xs, inputs);
             native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));

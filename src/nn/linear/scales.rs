@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::Storage;
 use super::number::{narrow_all, wide};
+use super::pack::Source;
 use crate::native::{self, Lanes, Vectorized};
 
 /// Numbers that one thread reads at a time.
@@ -29,12 +30,13 @@ fn largest(weight: &Tensor) -> Tensor {
     let transposed = storage == Storage::InOut;
     let found = native::with_floats([&stored], |[values]| {
         let (outputs, inputs) = (weight.size()[0] as usize, weight.size()[1] as usize);
+        let source = Source { values, inputs, outputs, transposed };
         let mut found = vec![0f32; outputs];
         let share = if transposed { LINE } else { PIECE.div_ceil(inputs.max(1)) };
         let pieces = found.chunks_mut(share).enumerate();
         native::parallel(pieces.collect(), |(piece, found)| {
             let first = piece * share;
-            native::vectorize(Largest { values, inputs, outputs, transposed, first, found });
+            native::vectorize(Largest { source, first, found });
         });
         Tensor::from_slice(&found)
     });
@@ -45,20 +47,18 @@ fn largest(weight: &Tensor) -> Tensor {
 /// Outputs of a matrix stored as [in, out] that one thread reads at a time.
 const LINE: usize = 512;
 
-/// The largest |w| of some outputs, from `first` on.
-struct Largest<'a> {
-    values: &'a [f32],
-    inputs: usize,
-    outputs: usize,
-    transposed: bool,
-    first: usize,
-    found: &'a mut [f32],
+/// The largest |w| of some outputs, from `first` on; `found` holds zeros.
+pub(super) struct Largest<'a> {
+    pub source: Source<'a>,
+    pub first: usize,
+    pub found: &'a mut [f32],
 }
 
 impl Vectorized for Largest<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        let Largest { values, inputs, outputs, transposed, first, found } = self;
+        let Largest { source, first, found } = self;
+        let Source { values, inputs, outputs, transposed } = source;
         if transposed {
             for line in values.chunks_exact(outputs) {
                 raise(found, &line[first..first + found.len()]);
@@ -70,14 +70,14 @@ impl Vectorized for Largest<'_> {
             for xs in row.chunks(P) {
                 raise(&mut largest, &wide::<f32, L, P>(xs));
             }
-            *found = largest.into_iter().fold(0.0, f32::max);
+            *found = native::across(largest, f32::max);
         }
     }
 }
 
 /// Each becomes |x| where that is larger.
 #[inline(always)]
-pub(super) fn raise(largest: &mut [f32], xs: &[f32]) {
+fn raise(largest: &mut [f32], xs: &[f32]) {
     for (largest, x) in largest.iter_mut().zip(xs) {
         *largest = if x.abs() > *largest { x.abs() } else { *largest };
     }
