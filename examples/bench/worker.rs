@@ -61,8 +61,9 @@ fn parts(reader: &Reader, request: &Request) -> Result<(f64, f64)> {
     let prompt = prompt.unsqueeze(0).repeat([pixels.len() as i64, 1]);
     let decode = |tokens: i64| -> Result<f64> {
         let config = with_tokens(&reader.generation, tokens, request.beams);
+        let hooks = Hooks { drafts: model.drafts, ..Hooks::default() };
         let start = Instant::now();
-        generate(model.decoder.as_ref(), &states, &prompt, &config, &Hooks::default())?;
+        generate(model.decoder.as_ref(), &states, &prompt, &config, &hooks)?;
         Ok(ms(start))
     };
     Ok((encoder, protocol::step(request.tokens, decode)?))

@@ -255,6 +255,38 @@ fn the_cache_changes_nothing() {
 }
 
 #[test]
+fn what_is_rewound_leaves_nothing() {
+    let mut rewound = 0;
+    for (model_type, changes, ..) in cases() {
+        let json = tiny(model_type, &changes);
+        let (decoder, _) = build(&json);
+        let (ids, states) = (ids(), states(&json));
+        let whole = logits(decoder.as_ref(), &ids, &states, &[T]);
+        let mut cache = decoder.limits().cache();
+        let mut read = |start: i64, length: i64, from: i64| {
+            let part = ids.narrow(1, from, length);
+            let hidden = tch::no_grad(|| decoder.forward(&part, &states, &mut cache, false));
+            let rewinds = cache.rewinds();
+            if start != from && rewinds {
+                cache.rewind(start);
+            }
+            (decoder.logits(&hidden), rewinds)
+        };
+        let (first, rewinds) = read(0, 2, 0);
+        if !rewinds {
+            continue; // a draft is not written there
+        }
+        rewound += 1;
+        // A step of one token and one of several that are forgotten.
+        let _ = (read(2, 1, 0), read(2, 3, 1));
+        let found = Tensor::cat(&[first, read(2, T - 3, 2).0, read(T - 1, 1, T - 1).0], 1);
+        let error = distance(&found, &whole);
+        assert!(error < 1e-5, "{model_type} {changes}: {error}");
+    }
+    assert!(rewound > 15, "{rewound}");
+}
+
+#[test]
 fn rows_of_an_image_share_its_states() {
     for (model_type, changes, ..) in cases() {
         let json = tiny(model_type, &changes);

@@ -133,6 +133,20 @@ impl Cache {
         }
     }
 
+    /// Forgets all tokens of each row but the first `past`.
+    pub fn rewind(&mut self, past: i64) {
+        for layer in &mut self.layers {
+            layer.rewind(past);
+        }
+        self.places.borrow_mut().truncate(past as usize);
+        self.past = past;
+    }
+
+    /// True if `rewind` forgets everything: it does not know how many of some tokens were padding.
+    pub fn rewinds(&self) -> bool {
+        self.counted.is_none()
+    }
+
     /// Keeps the images named by `images` [B'] and the rows named by `rows` [N'].
     pub fn keep(&mut self, images: &[i64], rows: &[i64]) {
         for cross in self.layers.iter_mut().filter_map(|layer| layer.cross.as_mut()) {

@@ -9,6 +9,7 @@ pub mod activation;
 pub mod attention;
 pub mod cache;
 pub mod config;
+pub mod draft;
 pub mod dropout;
 mod flash;
 mod gelu;

@@ -22,6 +22,10 @@ const SORTED: usize = 4;
 /// Bytes of pixels from which on no more batches are sorted together.
 const SORTED_BYTES: u64 = 32 << 20;
 
+/// Tokens after which drafts are written: for one text of a line, what they compute with would take as long
+/// to make as it saves.
+const DRAFTS_FROM: usize = 32;
+
 /// A unit that is a record already, or becomes one.
 struct Pending {
     record: Record,
@@ -211,12 +215,17 @@ impl Reader {
             on_token: watch.on_token,
             loop_detector: self.loop_detector,
             allowed: self.allowed.as_ref(),
+            drafts: self.model.drafts && self.written_alone.get() >= DRAFTS_FROM,
             seed: self.seed,
             first_image,
             ..Hooks::default()
         };
         let decoder = self.model.decoder.as_ref();
         let generated = generation::generate(decoder, &states, &prompt, &self.generation, &hooks)?;
+        if let [sequences] = generated.as_slice() {
+            let written = sequences.iter().map(|sequence| sequence.ids.len()).sum::<usize>();
+            self.written_alone.update(|before| before.saturating_add(written));
+        }
         let steps = self.replay(&states, &prompt, &generated, &hooks)?;
         Ok(generated.into_iter().zip(steps).collect())
     }

@@ -19,6 +19,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -74,6 +75,8 @@ pub struct Reader {
     pub one_line: bool,
     /// Texts come with an explanation of how they came about, which takes about as long again.
     pub explain: bool,
+    /// Tokens written so far for images by themselves.
+    pub(crate) written_alone: Cell<usize>,
 }
 
 impl Reader {
@@ -102,6 +105,7 @@ impl Reader {
             blank: None,
             one_line: false,
             explain: false,
+            written_alone: Cell::new(0),
         }
     }
 }

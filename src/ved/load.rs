@@ -58,6 +58,9 @@ impl Default for LoadOptions {
 /// Bytes of the file that may stay in memory while a model is built from it.
 const KEPT: usize = 64 << 20;
 
+/// Numbers of a decoder beyond which caches do not hold enough of it.
+const LARGE: usize = 64 << 20;
+
 /// Loads config.json and the weights of `dir`.
 ///
 /// Errors name what is missing, misshapen or left over. The returned sentences are warnings.
@@ -91,9 +94,11 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
         Some(packing) => store.packing(packing).giving_back(Box::new(move || between())),
         None => store,
     });
-    let model = VisionEncoderDecoder::build(config, store.clone())
+    let mut model = VisionEncoderDecoder::build(config, store.clone())
         .with_context(|| format!("the checkpoint {dir:?} can't be used"))?;
     store.check().with_context(|| format!("{dir:?}"))?;
+    model.drafts = options.packing.is_some_and(Packing::gains_from_drafts)
+        && numbers_of(&checkpoint, "decoder.") >= LARGE;
     store.close();
     // What constructors only looked at need not stay in memory.
     give_back();
@@ -133,6 +138,12 @@ pub fn stored_kind<'a>(files: impl IntoIterator<Item = &'a Checkpoint>) -> Kind 
         }
     }
     found.unwrap_or(Kind::Float)
+}
+
+/// How many numbers lie under the keys that begin so.
+fn numbers_of(checkpoint: &Checkpoint, prefix: &str) -> usize {
+    let keys = checkpoint.keys().filter(|key| key.starts_with(prefix));
+    keys.filter_map(|key| checkpoint.info(key)).map(TensorInfo::numel).sum()
 }
 
 /// Keys of the checkpoint that nothing asked for, less those that the rows declare harmless.

@@ -35,6 +35,8 @@ pub struct VisionEncoderDecoder {
     pub encoder: Box<dyn Encoder>,
     pub decoder: Box<dyn Decoder>,
     enc_to_dec_proj: Option<Linear>,
+    /// Drafts pay (`nn::draft`): reading the decoder's weights is what its steps wait for.
+    pub drafts: bool,
     store: Rc<Store>,
 }
 
@@ -65,7 +67,7 @@ impl VisionEncoderDecoder {
         } else {
             None
         };
-        Ok(VisionEncoderDecoder { config, encoder, decoder, enc_to_dec_proj, store })
+        Ok(VisionEncoderDecoder { config, encoder, decoder, enc_to_dec_proj, drafts: false, store })
     }
 
     /// The variables, for saving and training.

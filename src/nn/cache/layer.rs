@@ -111,6 +111,14 @@ impl LayerCache {
         Some(found)
     }
 
+    /// Keeps the first `past` tokens of each row.
+    pub(super) fn rewind(&mut self, past: i64) {
+        if let Some(own) = &mut self.own {
+            *own =
+                KeyValue { key: own.key.narrow(2, 0, past), value: own.value.narrow(2, 0, past) };
+        }
+    }
+
     pub(super) fn rows(&self) -> Option<i64> {
         self.own.as_ref().map(KeyValue::rows)
     }

@@ -33,6 +33,11 @@ impl Places {
         }
     }
 
+    /// The first `tokens` of each row remain.
+    pub(super) fn truncate(&mut self, tokens: usize) {
+        self.rows.iter_mut().for_each(|places| places.truncate(tokens));
+    }
+
     /// Rows go on from the pasts of the rows that `rows` names.
     pub(super) fn select(&mut self, rows: &[i64]) {
         self.rows = rows.iter().map(|row| self.rows[*row as usize].clone()).collect();

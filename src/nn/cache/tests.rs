@@ -138,6 +138,14 @@ fn live(random: &mut Rng, in_place: bool) {
                 cache.reorder(&rows);
                 select(&mut plain, &rows);
             }
+            9 => {
+                // The last tokens are forgotten.
+                let past = cache.past() - below(random, 1 + (cache.past() as usize).min(3)) as i64;
+                cache.rewind(past);
+                for xs in plain.layers.iter_mut().flatten() {
+                    *xs = xs.narrow(2, 0, past);
+                }
+            }
             _ => {}
         }
         compare(&cache, &plain);

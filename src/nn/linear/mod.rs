@@ -11,6 +11,7 @@ mod many;
 mod number;
 mod pack;
 mod panel;
+mod rounded;
 mod scales;
 mod stack;
 mod tiled;

@@ -158,7 +158,7 @@ impl<T: Number> Pack<'_, T> {
 
 /// A line divided by its scales, if it has any.
 #[inline(always)]
-fn narrow<T: Number, L: Lanes, const P: usize>(
+pub(super) fn narrow<T: Number, L: Lanes, const P: usize>(
     mut line: [f32; P],
     scales: &[f32; P],
     divide: bool,

@@ -8,6 +8,7 @@
 //! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
 //! the matrix unit of the CPU, `tiled` as many as encoders have.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
@@ -15,9 +16,11 @@ use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::Source;
+use super::rounded::rounded;
 use super::tiled::{self, Finish, Outputs};
 use super::{Storage, cut, few, many, over_rows};
 use crate::native::{self, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then};
+use crate::nn::draft::is_draft;
 use crate::nn::gelu::gelu;
 
 /// A matrix [out, in] in panels.
@@ -26,6 +29,8 @@ pub struct Panels {
     parts: Parts,
     inputs: usize,
     outputs: usize,
+    /// Rounded to 8 bits, once somebody asked for that.
+    rounded: OnceCell<Box<Panels>>,
 }
 
 enum Data {
@@ -53,6 +58,11 @@ impl Packing {
     /// gains little, and packing takes longer.
     pub fn auto() -> Self {
         if many::is_served() { Packing::F16 } else { Packing::F32 }
+    }
+
+    /// True if weights of 8 bits are read so much faster that drafts pay.
+    pub fn gains_from_drafts(self) -> bool {
+        self != Packing::Int8
     }
 
     /// An error, in a sentence, where this CPU or this build does not serve the type.
@@ -124,7 +134,26 @@ impl Panels {
             }
         });
         let data = data.expect("f32 on the CPU");
-        Panels { parts: data.parts(), data, inputs, outputs }
+        Panels::new(data, inputs, outputs)
+    }
+
+    fn new(data: Data, inputs: usize, outputs: usize) -> Self {
+        Panels { parts: data.parts(), data, inputs, outputs, rounded: OnceCell::new() }
+    }
+
+    /// What a draft computes with: itself, where its weights have 8 bits.
+    fn rounded(&self) -> &Panels {
+        let Panels { inputs, outputs, .. } = *self;
+        let round: &dyn Fn() -> (Aligned<i8>, Vec<f32>) = match &self.data {
+            Data::Int8(..) => return self,
+            Data::F32(weights) => &|| rounded(weights, inputs, outputs),
+            Data::Bf16(weights) => &|| rounded(weights, inputs, outputs),
+            Data::F16(weights) => &|| rounded(weights, inputs, outputs),
+        };
+        self.rounded.get_or_init(|| {
+            let (numbers, scales) = round();
+            Box::new(Panels::new(Data::Int8(numbers, scales), inputs, outputs))
+        })
     }
 
     /// For many rows: where bf16 holds the weights, the matrix unit takes no more of the inputs either.
@@ -156,13 +185,14 @@ impl Panels {
 
     /// The same, and then `then`.
     pub(super) fn then(&self, xs: &Tensor, bias: Option<&Tensor>, then: Then) -> Tensor {
+        let panels = if is_draft() { self.rounded() } else { self };
         let bias = bias.map(|bias| bias.to_kind(Kind::Float));
         let xs = xs.to_kind(Kind::Float);
         let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
-            self.product(xs, out, Finish { scales: None, bias, then });
+            panels.product(xs, out, Finish { scales: None, bias, then });
         });
         let done = done.expect("f32 on the CPU");
-        if then == Then::Nothing || self.is_for_tiles(xs.numel() / self.inputs) {
+        if then == Then::Nothing || panels.is_for_tiles(xs.numel() / self.inputs) {
             return done;
         }
         // Of few rows it is done apart.

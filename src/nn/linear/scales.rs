@@ -77,7 +77,7 @@ impl Vectorized for Largest<'_> {
 
 /// Each becomes |x| where that is larger.
 #[inline(always)]
-fn raise(largest: &mut [f32], xs: &[f32]) {
+pub(super) fn raise(largest: &mut [f32], xs: &[f32]) {
     for (largest, x) in largest.iter_mut().zip(xs) {
         *largest = if x.abs() > *largest { x.abs() } else { *largest };
     }

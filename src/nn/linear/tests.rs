@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::joined::together;
 use super::*;
 use crate::nn::Store;
+use crate::nn::draft::Draft;
 use crate::nn::precision::Autocast;
 use crate::nn::store::Missing;
 
@@ -67,6 +68,32 @@ fn panels_give_the_product_of_what_they_keep() {
                     let added = panels.forward(&xs, Some(&bias));
                     assert!(largest(&(added - expected - &bias)) < scale, "{packing:?} bias");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_draft_computes_with_8_bits_of_what_is_kept() {
+    for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
+        for (inputs, outputs) in [(1, 1), (3, 15), (33, 100), (256, 1000)] {
+            let weight = waves(&[outputs, inputs], 0.37) * 0.5;
+            let _ = weight.get(outputs / 2).zero_();
+            let panels = Panels::pack(&weight, packing);
+            let rounded =
+                Panels::pack(&kept(&weight, packing).nan_to_num(0.0, 0.0, 0.0), Packing::Int8);
+            let bias = waves(&[outputs], 1.3);
+            for rows in [1, 5] {
+                let xs = waves(&[rows, inputs], 0.11);
+                let whole = panels.forward(&xs, Some(&bias));
+                let draft = Draft::begin();
+                let found = panels.forward(&xs, Some(&bias));
+                drop(draft);
+                if packing != Packing::Int8 {
+                    assert_eq!(found, rounded.forward(&xs, Some(&bias)), "{packing:?}");
+                }
+                assert_eq!(panels.forward(&xs, Some(&bias)), whole);
+                assert_eq!(found == whole, packing == Packing::Int8 || inputs == 1, "{packing:?}");
             }
         }
     }

@@ -9,6 +9,7 @@ mod best;
 mod candidates;
 pub mod config;
 mod contrastive;
+mod drafts;
 mod forbid;
 mod forced;
 mod group;
@@ -56,6 +57,9 @@ pub struct Hooks<'a> {
     pub interrupt: Option<&'a AtomicBool>,
     /// [V] bool: only these tokens and eos may be written.
     pub allowed: Option<&'a Tensor>,
+    /// Greedy search of one sequence lets weights of 8 bits write ahead (`nn::draft`): the same text from
+    /// fewer readings of the weights.
+    pub drafts: bool,
     /// Where sampling starts.
     pub seed: u64,
     /// Number of the batch's first image. A sampled text depends on the seed, the image's number and

@@ -1,10 +1,12 @@
 //! The decoder's side of a search: rows of tokens, the cache, the image states that are still needed.
 
+use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::GenerationConfig;
 use crate::decoders::Decoder;
 use crate::nn::Cache;
+use crate::nn::draft::Draft;
 
 /// N rows of tokens over B images (image-major), as far as the decoder has read them.
 pub(super) struct Session<'a> {
@@ -61,6 +63,46 @@ impl<'a> Session<'a> {
     pub(super) fn next_logits(&mut self) -> Tensor {
         let hidden = self.read();
         self.logits(&hidden)
+    }
+
+    /// True if there is one row, and what it read can be forgotten again.
+    pub(super) fn takes_drafts(&self) -> bool {
+        self.ids.size()[0] == 1 && self.cache.rewinds()
+    }
+
+    /// Appends up to `count` tokens that a draft chooses by `choose` from ids [1, L] and logits [1, V], which
+    /// tells too if the token is the last. They remain unread.
+    pub(super) fn write_draft(
+        &mut self,
+        count: usize,
+        mut choose: impl FnMut(&Tensor, Tensor) -> Result<(i64, bool)>,
+    ) -> Result<Vec<i64>> {
+        let _draft = Draft::begin();
+        let past = self.cache.past();
+        let mut tokens = Vec::with_capacity(count);
+        while tokens.len() < count {
+            let logits = self.next_logits();
+            let (token, is_last) = choose(&self.ids, logits)?;
+            tokens.push(token);
+            self.append(&[token]);
+            if is_last {
+                break;
+            }
+        }
+        self.cache.rewind(past);
+        Ok(tokens)
+    }
+
+    /// Reads the unread tokens. -> scores of the token after each of them, [N, t, V] f32
+    pub(super) fn all_logits(&mut self) -> Tensor {
+        let hidden = self.read();
+        self.decoder.logits(&hidden).to_kind(Kind::Float)
+    }
+
+    /// Only the first `length` tokens of each row remain, and have been read.
+    pub(super) fn rewind(&mut self, length: i64) {
+        self.ids = self.ids.narrow(1, 0, length);
+        self.cache.rewind(length);
     }
 
     /// Each row becomes `times` rows, side by side.

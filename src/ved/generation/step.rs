@@ -4,6 +4,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::best;
+use super::drafts::Drafts;
 use super::rng::Stream;
 use super::session::{Session, close_gaps};
 use super::{Finish, Generated, Run};
@@ -39,6 +40,7 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
     let mut logits = session.next_logits(); // [B, V]
     session.repeat(per_image);
     logits = logits.repeat_interleave_self_int(per_image, 0, None);
+    let mut drafts = Drafts::new(run);
     loop {
         run.check_interrupt()?;
         let scores = run.processors.apply(&session.ids, logits); // [N, V]
@@ -52,7 +54,13 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
         };
         session.keep(&next.images, &next.rows);
         session.append(&next.tokens);
-        logits = session.next_logits();
+        logits = match drafts.length(&session, run) {
+            0 => session.next_logits(),
+            length => match drafts.check(length, &mut session, &mut rows, run)? {
+                Some(logits) => logits,
+                None => return Ok(rows.into_results()),
+            },
+        };
     }
 }
 
@@ -160,7 +168,7 @@ pub(super) fn invert(weights: &Tensor, uniform: &Tensor) -> Tensor {
 pub(super) type Chosen = (Vec<i64>, Vec<f64>);
 
 /// The greatest score of each row, the first of equals. scores [N, V]
-fn likeliest(scores: &Tensor) -> Result<Chosen> {
+pub(super) fn likeliest(scores: &Tensor) -> Result<Chosen> {
     match best::rows(scores, 1) {
         Some(rows) => {
             let pairs = rows.iter().flat_map(best::Row::logprobs);

@@ -187,6 +187,43 @@ fn what_can_not_be_generated_is_refused() {
     }
 }
 
+#[test]
+fn a_text_is_the_same_with_drafts() {
+    let cases = cases(include_str!("../../../../tests/fixtures/generation/search.jsonl"));
+    let hooks = Hooks { drafts: true, ..Hooks::default() };
+    CALLS.set((0, 0));
+    for case in cases {
+        for image in 0..case.images.len() {
+            let alone = case.run(&[image], &Hooks::default());
+            assert_eq!(case.run(&[image], &hooks), alone, "line {}", case.line);
+        }
+        // The last row of a batch is alone too.
+        let all: Vec<usize> = (0..case.images.len()).collect();
+        assert_eq!(case.run(&all, &hooks), case.run_all(), "line {}", case.line);
+    }
+    let (_, drafts) = CALLS.get();
+    assert!(drafts > 500, "{drafts}");
+}
+
+#[test]
+fn drafts_follow_what_became_of_those_before() {
+    let mut case = plain_case();
+    case.config.eos_token_id.clear();
+    case.config.max_new_tokens = Some(200);
+    let run = |case: &Case| {
+        CALLS.set((0, 0));
+        let _ = case.run(&[0], &Hooks { drafts: true, ..Hooks::default() });
+        CALLS.get()
+    };
+    // 200 tokens by fewer readings than tokens, as 4 of 5 are right.
+    let (read, drafted) = run(&case);
+    assert!(read < 100 && drafted > 100, "{read} {drafted}");
+    // Where a draft is never right it is given up.
+    case.decoder.drafts_are_right = false;
+    let (read, drafted) = run(&case);
+    assert!(read > 190 && drafted < 50, "{read} {drafted}");
+}
+
 /// Numbers that look random and are the same everywhere.
 fn waves(size: &[i64], pitch: f64) -> Tensor {
     let count = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, tch::Device::Cpu));

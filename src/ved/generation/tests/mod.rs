@@ -3,11 +3,14 @@
 mod behaviour;
 mod reference;
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use super::*;
 use crate::decoders::Limits;
+use crate::nn::draft::is_draft;
 use crate::nn::{Cache, KeyValue, Memory};
 
 const WORDS: [&str; 16] =
@@ -20,6 +23,13 @@ struct Scripted {
     size: i64,
     boost: Vec<(usize, f32)>,
     use_cache: bool,
+    /// Most are, or none.
+    drafts_are_right: bool,
+}
+
+thread_local! {
+    /// Calls of the decoder, and those of drafts.
+    static CALLS: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 fn mix(mut x: u32) -> u32 {
@@ -52,6 +62,8 @@ fn rows(tensor: &Tensor) -> Vec<Vec<i64>> {
 impl Decoder for Scripted {
     fn forward(&self, ids: &Tensor, states: &Tensor, cache: &mut Cache, _: bool) -> Tensor {
         assert_eq!(cache.counts_padding, self.use_cache);
+        let (calls, drafts) = CALLS.get();
+        CALLS.set(if is_draft() { (calls, drafts + 1) } else { (calls + 1, drafts) });
         let (n, t) = ids.size2().unwrap();
         assert!(states.size()[0] > 0 && n % states.size()[0] == 0);
         let (layer, _) = cache.layer(0);
@@ -87,7 +99,10 @@ impl Decoder for Scripted {
         let mut logits = Vec::new();
         for parts in parts.chunks(4) {
             let byte = |i: usize| ((parts[i] + 1.0) * 128.0) as u32;
-            let state = (0..4).map(|i| byte(i) << (8 * i)).sum::<u32>();
+            let mut state = (0..4).map(|i| byte(i) << (8 * i)).sum::<u32>();
+            if is_draft() && (state % 5 == 0 || !self.drafts_are_right) {
+                state = mix(state); // a draft is not always right
+            }
             logits.extend(logits_of(state, &self.boost, self.size));
         }
         Tensor::from_slice(&logits).reshape([n, t, self.size])
@@ -141,6 +156,7 @@ fn cases(text: &str) -> Vec<Case> {
                 size: json["size"].as_i64().unwrap(),
                 boost: boost.collect(),
                 use_cache: true,
+                drafts_are_right: true,
             },
             images: list(&json["images"]),
             prompt: json["prompt"].as_array().unwrap().iter().map(list).collect(),
