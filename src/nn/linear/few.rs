@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::number::Number;
-use super::panel::{Part, line};
+use super::panel::{AHEAD, Part};
 use crate::native::{self, Lanes, Vectorized};
 
 /// Rows, arranged in blocks of as many as have their sums in registers.
@@ -107,8 +107,12 @@ impl<T: Number> Few<'_, T> {
         assert!(panels.iter().all(|lines| lines.len() == inputs));
         let mut sums = [[[0f32; P]; M]; N];
         for (k, xs) in self.rows.block::<M>(block).iter().take(inputs).enumerate() {
+            // Behind a panel's end goes on what is read after it: not the next panel, which is at work.
+            let ahead = k + AHEAD / size_of::<[T; P]>();
+            let ahead = if ahead < inputs { ahead } else { ahead + (N - 1) * inputs };
             for (lines, sums) in panels.iter().zip(&mut sums) {
-                let line = line::<T, L, P>(lines, k);
+                native::prefetch(lines, ahead);
+                let line = T::widen::<L, P>(&lines[k]);
                 for (sums, x) in sums.iter_mut().zip(xs) {
                     L::add_product(sums, &line, *x);
                 }

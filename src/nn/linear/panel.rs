@@ -94,7 +94,18 @@ impl Packing {
 const TILED: usize = 97;
 
 /// Bytes of weights below which a second thread costs more than it brings.
-pub(super) const WORTH_A_THREAD: usize = 1 << 16;
+const WORTH_A_THREAD: usize = 1 << 16;
+
+/// Bytes of a part where there are more parts than threads: at the beginning of each memory is slow to come.
+const PART: usize = 1 << 18;
+
+/// Into how many parts so many bytes of weights are divided. Several a thread: one that another process holds
+/// up leaves its share to the others.
+pub(super) fn parts_for(bytes: usize) -> usize {
+    let threads = tch::get_num_threads().max(1) as usize;
+    let each = (bytes / WORTH_A_THREAD).clamp(1, threads);
+    (bytes / PART).clamp(each, 4 * threads)
+}
 
 impl Data {
     /// What a product takes of the weights, and 17 bits or more of the inputs.
@@ -236,9 +247,7 @@ impl Panels {
     ) {
         let (inputs, outputs, width) = (self.inputs, self.outputs, native::panel_width());
         let panels = outputs.div_ceil(width);
-        // Several parts a thread: one that another process holds up leaves its share to the others.
-        let most = 4 * tch::get_num_threads().max(1) as usize;
-        let parts = (size_of_val(weights) / WORTH_A_THREAD).clamp(1, most).min(panels);
+        let parts = parts_for(size_of_val(weights)).min(panels);
         let border = |part: usize| (panels * part / parts * width).min(outputs);
         let mut tasks: Vec<Part<'_, T>> = (0..parts)
             .map(|part| {
@@ -334,7 +343,7 @@ impl<T> Part<'_, T> {
 }
 
 /// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 2048;
 
 /// Line `k` of a panel as f32, while one further on is fetched.
 #[inline(always)]

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::few::{Few, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::Source;
-use super::panel::{Packing, Part, WORTH_A_THREAD};
+use super::panel::{Packing, Part, parts_for};
 use crate::native;
 
 /// A matrix [out, in] for each of A heads.
@@ -129,8 +129,7 @@ fn spread<'a, T: Number + 'a>(
         }
     }
     let bytes: usize = heads.iter().map(|(part, _)| size_of_val(part.weights)).sum();
-    let most = 4 * tch::get_num_threads().max(1) as usize;
-    let share = heads.len().div_ceil((bytes / WORTH_A_THREAD).clamp(1, most));
+    let share = heads.len().div_ceil(parts_for(bytes));
     let mut shares = Vec::new();
     while !heads.is_empty() {
         let rest = heads.split_off(share.min(heads.len()));
