@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-pub use attention::{Attend, AttendBack, Passes, attention};
+pub use attention::{Attend, AttendBack, Heads, Passes, attention};
 pub use dense::{Dense, Matrix, Multiply};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};

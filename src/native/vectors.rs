@@ -11,6 +11,9 @@ pub trait Lanes {
     /// sums += line·x, each in one rounding where the unit has that.
     fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32);
 
+    /// a·b + c, in one rounding where the unit has that.
+    fn fused(a: f32, b: f32, c: f32) -> f32;
+
     /// binary16 -> f32
     fn halves<const P: usize>(line: [u16; P]) -> [f32; P];
 
@@ -139,9 +142,14 @@ impl Lanes for Plain {
     #[inline(always)]
     fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32) {
         for (sum, a) in sums.iter_mut().zip(line) {
-            // Without such an instruction `mul_add` is a function call.
-            *sum = if cfg!(target_arch = "aarch64") { a.mul_add(x, *sum) } else { a * x + *sum };
+            *sum = Self::fused(*a, x, *sum);
         }
+    }
+
+    #[inline(always)]
+    fn fused(a: f32, b: f32, c: f32) -> f32 {
+        // Without such an instruction `mul_add` is a function call.
+        if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
     }
 
     #[inline(always)]
@@ -208,6 +216,11 @@ mod x86 {
     }
 
     impl Lanes for Avx512 {
+        #[inline(always)]
+        fn fused(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
         #[inline(always)]
         fn turn(square: &[[u32; 16]; 16], to: &mut [u32], apart: usize) {
             assert!(to.len() >= 15 * apart + 16, "room for 16 rows");
@@ -298,6 +311,11 @@ mod x86 {
     }
 
     impl Lanes for Avx2 {
+        #[inline(always)]
+        fn fused(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
         #[inline(always)]
         fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32) {
             let (sums, _) = sums.as_chunks_mut::<8>();

@@ -23,18 +23,18 @@ pub(super) fn gelu(xs: &Tensor, form: Then) -> Option<Tensor> {
 
 /// The form of each of some numbers, in place.
 #[inline(always)]
-pub(super) fn each(numbers: &mut [f32], form: Then) {
+pub(super) fn each<L: Lanes>(numbers: &mut [f32], form: Then) {
     match form {
         Then::Nothing => {}
         // Loops, as closures are sometimes compiled for the oldest CPU.
         Then::Gelu => {
             for x in numbers {
-                *x = exact(*x);
+                *x = exact::<L>(*x);
             }
         }
         Then::GeluTanh => {
             for x in numbers {
-                *x = tanh(*x);
+                *x = tanh::<L>(*x);
             }
         }
     }
@@ -53,7 +53,7 @@ impl Vectorized for Piece<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
         self.out.copy_from_slice(self.xs);
-        each(self.out, self.form);
+        each::<L>(self.out, self.form);
     }
 }
 
@@ -61,7 +61,7 @@ impl Vectorized for Piece<'_> {
 /// 1 / (1 + 0.26·|x|), fitted to 2.5e-8 of it for |x| up to 14 (in the manner of Hastings, Approximations for
 /// Digital Computers, 1955).
 #[inline(always)]
-fn exact(x: f32) -> f32 {
+fn exact<L: Lanes>(x: f32) -> f32 {
     const TAIL: [f32; 9] = [
         0.103_759_06,
         0.103_016_76,
@@ -76,18 +76,18 @@ fn exact(x: f32) -> f32 {
     // From here on the tail is lost beside x.
     const FAR: f32 = 14.0;
     let size = x.abs();
-    let t = 1.0 / (1.0 + 0.26 * size);
+    let t = 1.0 / L::fused(0.26, size, 1.0);
     let mut sum = TAIL[8];
     for i in (0..8).rev() {
-        sum = sum * t + TAIL[i];
+        sum = L::fused(sum, t, TAIL[i]);
     }
-    let tail = x * (sum * t * exp(-0.5 * size * size));
+    let tail = x * (sum * t * exp::<L>(-0.5 * size * size));
     let upper = if x < FAR { x - tail } else { x };
     if x < 0.0 { tail } else { upper }
 }
 
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+fn tanh<L: Lanes>(x: f32) -> f32 {
     // Of -2u, the factors of x and x³.
     const FIRST: f64 = -SQRT_2 * FRAC_2_SQRT_PI;
     const THIRD: f64 = 0.044_715 * FIRST;
@@ -96,7 +96,7 @@ fn tanh(x: f32) -> f32 {
     let inner = x * (FIRST as f32 + THIRD as f32 * (x * x));
     // NaN stays.
     let inner = if MOST < inner { MOST } else { inner };
-    x / (1.0 + exp(inner))
+    x / (1.0 + exp::<L>(inner))
 }
 
 #[cfg(test)]

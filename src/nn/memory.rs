@@ -29,9 +29,8 @@ impl Memory {
     pub fn new(key: &Tensor, value: &Tensor, packing: Option<Packing>) -> Self {
         match packing {
             Some(packing) if key.device() == Device::Cpu => {
-                // Contiguous, so that a head's numbers lie together.
-                let keys = Stack::pack(&key.contiguous(), packing);
-                let values = Stack::pack(&value.contiguous().transpose(-2, -1), packing);
+                let keys = Stack::pack(key, packing);
+                let values = Stack::pack(&value.transpose(-2, -1), packing);
                 let image = |(keys, values)| Rc::new(Image { keys, values });
                 Memory::Packed(keys.into_iter().zip(values).map(image).collect())
             }

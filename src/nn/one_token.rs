@@ -115,7 +115,7 @@ impl Vectorized for Piece<'_> {
         for (number, head) in heads.clone().enumerate() {
             for (at, row) in rows.clone().enumerate() {
                 let start = (at * heads.len() + number) * d;
-                all.attend::<P>(row, head * d, &mut weights, &mut out[start..start + d]);
+                all.attend::<L, P>(row, head * d, &mut weights, &mut out[start..start + d]);
             }
         }
     }
@@ -131,7 +131,7 @@ impl All<'_> {
 
     /// One row, the head whose numbers begin at `head`. -> out [d]
     #[inline(always)]
-    fn attend<const P: usize>(
+    fn attend<L: Lanes, const P: usize>(
         &self,
         row: usize,
         head: usize,
@@ -148,7 +148,7 @@ impl All<'_> {
         }
         let mut sum = 0f32;
         for weight in weights.iter_mut() {
-            *weight = exp(*weight - most);
+            *weight = exp::<L>(*weight - most);
             sum += *weight;
         }
         out.fill(0.0);

@@ -163,7 +163,7 @@ impl Head<'_> {
                 let (line, log) = (line(&sums[before % 2], row), logs[row]);
                 let weights = &mut weights[row * lines + before];
                 for i in 0..TILE_OUTPUTS {
-                    weights[i] = exp(line[i] * scale - log);
+                    weights[i] = exp::<L>(line[i] * scale - log);
                 }
             }
         }

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use super::{BLOCK, Line, by_head, line, panels, products, put, rows, tiles};
+use super::{BLOCK, Line, by_head, line, panels, products, put, tiles};
 use crate::native::{
-    self, Attend, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, Tiles, Vectorized,
-    across, exp,
+    self, Attend, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS, Tiles,
+    Vectorized, across, exp,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 
@@ -132,11 +132,10 @@ impl Queries<'_> {
             for row in 0..out.len() {
                 let own = &mut scores[row * lines..][..lines];
                 own.as_flattened_mut()[keys..].fill(f32::NEG_INFINITY);
-                (sums_of_rows[row], logs[row]) = weigh(own);
+                let block = &mut weights[row / TILE_ROWS * tiles(keys, N)..][..tiles(keys, N)];
+                (sums_of_rows[row], logs[row]) = weigh::<L, N>(own, block, row % TILE_ROWS);
             }
             let height = out.len();
-            let matrix = rows(scores, height, keys);
-            cut_rows::<f32, L, N>(&matrix, &(0..height), &(0..keys), weights);
             for (number, panel) in of_values.chunks_exact(tiles(keys, N)).enumerate() {
                 products(&unit, parts, weights, panel, &mut sums[0]);
                 for row in 0..height {
@@ -147,10 +146,14 @@ impl Queries<'_> {
     }
 }
 
-/// Scores become their exponentials, divided by the greatest of them: the sum of these, and the logarithm of the
-/// sum of the exponentials.
+/// Exponentials of the scores, divided by the greatest of them, in N parts as row `row` of `weights`
+/// [step][part] -> the sum of these, and the logarithm of the sum of the exponentials.
 #[inline(always)]
-fn weigh(scores: &mut [Line]) -> (f32, f32) {
+fn weigh<L: Lanes, const N: usize>(
+    scores: &[Line],
+    weights: &mut [RowsTile],
+    row: usize,
+) -> (f32, f32) {
     let mut most = [f32::NEG_INFINITY; TILE_OUTPUTS];
     for line in scores.iter() {
         for i in 0..TILE_OUTPUTS {
@@ -159,10 +162,15 @@ fn weigh(scores: &mut [Line]) -> (f32, f32) {
     }
     let most = across(most, f32::max);
     let mut sums = [0f32; TILE_OUTPUTS];
-    for line in scores.iter_mut() {
+    for (scores, step) in scores.iter().zip(weights.as_chunks_mut::<N>().0) {
+        let mut line = [0f32; TILE_OUTPUTS];
         for i in 0..TILE_OUTPUTS {
-            line[i] = exp(line[i] - most);
+            line[i] = exp::<L>(scores[i] - most);
             sums[i] += line[i];
+        }
+        let pairs = L::in_pairs::<N>(&line);
+        for part in 0..N {
+            step[part].0[row] = pairs[part];
         }
     }
     let sum = across(sums, |a, b| a + b);

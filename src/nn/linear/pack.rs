@@ -18,6 +18,21 @@ pub(super) struct Source<'a> {
     pub outputs: usize,
     /// True: `values` is [in, out]. False: [out, in].
     pub transposed: bool,
+    /// What rows of `values` are apart.
+    pub apart: usize,
+}
+
+impl<'a> Source<'a> {
+    /// A whole matrix [out, in], stored as it is or `transposed`.
+    pub(super) fn dense(
+        values: &'a [f32],
+        inputs: usize,
+        outputs: usize,
+        transposed: bool,
+    ) -> Self {
+        let apart = if transposed { outputs } else { inputs };
+        Source { values, inputs, outputs, transposed, apart }
+    }
 }
 
 impl Source<'_> {
@@ -99,7 +114,7 @@ impl<T: Number> Pack<'_, T> {
     /// Lines of outputs as they lie.
     #[inline(always)]
     fn lines<L: Lanes, const P: usize>(self) {
-        let Source { values, inputs, outputs, .. } = self.source;
+        let Source { values, inputs, outputs, apart, .. } = self.source;
         let panels = self.target.len() / (P * inputs);
         for panel in 0..panels {
             // One line of all panels is fetched with the first of them.
@@ -108,9 +123,9 @@ impl<T: Number> Pack<'_, T> {
             let count = P.min(outputs - first);
             let target = &mut self.target[panel * P * inputs..][..P * inputs];
             for (input, target) in target.as_chunks_mut::<P>().0.iter_mut().enumerate() {
-                let start = input * outputs + first;
+                let start = input * apart + first;
                 if panel == 0 {
-                    (0..GROUP).for_each(|next| fetch::<P>(values, start + 16 * outputs + next * P));
+                    (0..GROUP).for_each(|next| fetch::<P>(values, start + 16 * apart + next * P));
                 }
                 let line = wide::<f32, L, P>(&values[start..start + count]);
                 *target = narrow::<T, L, P>(line, &scales, divide);
@@ -121,7 +136,7 @@ impl<T: Number> Pack<'_, T> {
     /// Squares of 16 outputs and 16 inputs are turned over.
     #[inline(always)]
     fn squares<L: Lanes, const P: usize>(self) {
-        let Source { values, inputs, outputs, .. } = self.source;
+        let Source { values, inputs, outputs, apart, .. } = self.source;
         for panel in 0..self.target.len() / (P * inputs) {
             let (scales, divide) = (self.scales::<P>(panel), self.scales.is_some());
             let first = self.first + panel * P;
@@ -135,8 +150,8 @@ impl<T: Number> Pack<'_, T> {
                     let own = first + half * 16;
                     let height = 16.min(outputs.saturating_sub(own));
                     for (i, place) in square.iter_mut().take(height).enumerate() {
-                        let start = (own + i) * inputs + input;
-                        native::prefetch(values, start + P * inputs);
+                        let start = (own + i) * apart + input;
+                        native::prefetch(values, start + P * apart);
                         let row = wide::<f32, L, 16>(&values[start..start + count]);
                         for (bits, x) in place.iter_mut().zip(&row) {
                             *bits = x.to_bits();

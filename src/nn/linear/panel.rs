@@ -133,7 +133,7 @@ impl Panels {
         let transposed = storage == Storage::InOut;
         let stored = stored.contiguous().to_kind(Kind::Float);
         let data = native::with_floats([&stored], |[values]| {
-            let source = Source { values, inputs, outputs, transposed };
+            let source = Source::dense(values, inputs, outputs, transposed);
             match packing {
                 Packing::F32 => Data::F32(source.pack(None, between)),
                 Packing::Bf16 => Data::Bf16(source.pack(None, between)),

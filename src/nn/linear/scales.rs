@@ -30,7 +30,7 @@ fn largest(weight: &Tensor) -> Tensor {
     let transposed = storage == Storage::InOut;
     let found = native::with_floats([&stored], |[values]| {
         let (outputs, inputs) = (weight.size()[0] as usize, weight.size()[1] as usize);
-        let source = Source { values, inputs, outputs, transposed };
+        let source = Source::dense(values, inputs, outputs, transposed);
         let mut found = vec![0f32; outputs];
         let share = if transposed { LINE } else { PIECE.div_ceil(inputs.max(1)) };
         let pieces = found.chunks_mut(share).enumerate();
@@ -58,16 +58,16 @@ impl Vectorized for Largest<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
         let Largest { source, first, found } = self;
-        let Source { values, inputs, outputs, transposed } = source;
+        let Source { values, inputs, transposed, apart, .. } = source;
         if transposed {
-            for line in values.chunks_exact(outputs) {
+            for line in values.chunks(apart).take(inputs) {
                 raise(found, &line[first..first + found.len()]);
             }
             return;
         }
-        for (row, found) in values[first * inputs..].chunks_exact(inputs).zip(found) {
+        for (row, found) in values[first * apart..].chunks(apart).zip(found) {
             let mut largest = [0f32; P];
-            for xs in row.chunks(P) {
+            for xs in row[..inputs].chunks(P) {
                 raise(&mut largest, &wide::<f32, L, P>(xs));
             }
             *found = native::across(largest, f32::max);

@@ -6,7 +6,7 @@ use super::few::{Few, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::Source;
 use super::panel::{Packing, Part, parts_for};
-use crate::native;
+use crate::native::{self, Heads, Matrix};
 
 /// A matrix [out, in] for each of A heads.
 pub struct Stack {
@@ -28,28 +28,33 @@ impl Stack {
     /// What belongs to an image has no scale of its own, so where weights are whole numbers of 8 bits this
     /// is f16.
     pub fn pack(matrices: &Tensor, packing: Packing) -> Vec<Stack> {
-        let transposed = !matrices.is_contiguous() && matrices.transpose(-2, -1).is_contiguous();
-        let stored = if transposed { matrices.transpose(-2, -1) } else { matrices.contiguous() };
-        let stored = stored.to_kind(Kind::Float);
         let size: Vec<usize> = matrices.size().iter().map(|size| *size as usize).collect();
         let &[images, heads, outputs, inputs] = size.as_slice() else {
             panic!("[B, A, out, in], not {size:?}")
         };
-        let image = heads * outputs * inputs;
-        let packed = native::with_floats([&stored], |[values]| {
-            let one = |i: usize| {
-                let values = &values[i * image..][..image];
-                let source = Source { values, inputs, outputs, transposed };
-                let data = match packing {
-                    Packing::F32 => Data::F32(pack(source, heads)),
-                    Packing::Bf16 => Data::Bf16(pack(source, heads)),
-                    Packing::F16 | Packing::Int8 => Data::F16(pack(source, heads)),
-                };
-                Stack { data, heads, inputs, outputs }
+        if images == 0 {
+            return Vec::new();
+        }
+        let matrices = matrices.to_kind(Kind::Float);
+        let stride = matrices.stride();
+        let transposed = stride[3] != 1 && stride[2] == 1;
+        let stored = if transposed { matrices.transpose(-2, -1) } else { matrices };
+        let stored = if stored.stride()[3] == 1 { stored } else { stored.contiguous() };
+        let all = Heads::of(&stored).expect("f32 on the CPU");
+        let one = |image: usize| {
+            let source = |head: usize| {
+                let Matrix { values, apart, .. } = all.head(image, head);
+                Source { values, inputs, outputs, transposed, apart }
             };
-            (0..images).map(one).collect()
-        });
-        packed.expect("contiguous f32 on the CPU")
+            let sources: Vec<Source> = (0..heads).map(source).collect();
+            let data = match packing {
+                Packing::F32 => Data::F32(pack(sources)),
+                Packing::Bf16 => Data::Bf16(pack(sources)),
+                Packing::F16 | Packing::Int8 => Data::F16(pack(sources)),
+            };
+            Stack { data, heads, inputs, outputs }
+        };
+        (0..images).map(one).collect()
     }
 
     /// Each head's rows times the transpose of its matrix, image by image.
@@ -95,15 +100,13 @@ impl Data {
     }
 }
 
-/// The matrices of an image, one after the other, each in panels.
-fn pack<T: Number>(all: Source, heads: usize) -> Aligned<T> {
-    let size = all.panels() * native::panel_width() * all.inputs;
-    let mut packed = Aligned::zeros(heads * size);
-    let matrices = all.values.chunks_exact(all.inputs * all.outputs);
-    let matrices = matrices.zip(packed.chunks_exact_mut(size)).collect();
-    native::parallel(matrices, |(values, target): (&[f32], &mut [T])| {
-        Source { values, ..all }.write(target);
-    });
+/// The matrices of an image, of one size, one after the other, each in panels.
+fn pack<T: Number>(sources: Vec<Source>) -> Aligned<T> {
+    let size =
+        sources.first().map_or(0, |first| first.panels() * native::panel_width() * first.inputs);
+    let mut packed = Aligned::zeros(sources.len() * size);
+    let matrices = sources.into_iter().zip(packed.chunks_exact_mut(size.max(1))).collect();
+    native::parallel(matrices, |(source, target): (Source, &mut [T])| source.write(target));
     packed
 }
 

@@ -178,7 +178,7 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
                     2 => self.b.cut::<L, 2>(&columns, &inner, &mut panels),
                     _ => self.b.cut::<L, 3>(&columns, &inner, &mut panels),
                 }
-                self.add(&unit, &inner, &columns, &rows, &panels);
+                self.add::<L>(&unit, &inner, &columns, &rows, &panels);
             }
         }
         ROOM.set((rows, panels));
@@ -188,7 +188,7 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
 impl<B: Outputs> Task<'_, B> {
     /// Adds the products of a chunk of the inputs to the results in a group of columns.
     #[inline(always)]
-    fn add(
+    fn add<L: Lanes>(
         &mut self,
         unit: &Tiles,
         inner: &Range<usize>,
@@ -215,7 +215,7 @@ impl<B: Outputs> Task<'_, B> {
                 unit.add(self.parts, *block, panel, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
                     if is_last {
-                        lines.finish(sums);
+                        lines.finish::<L>(sums);
                     }
                     copy_line(&sums[..width], &mut row[own..][..width]);
                 }
@@ -249,11 +249,11 @@ impl Finish<'_> {
 
 impl Lines {
     #[inline(always)]
-    fn finish(&self, sums: &mut [f32; TILE_OUTPUTS]) {
+    fn finish<L: Lanes>(&self, sums: &mut [f32; TILE_OUTPUTS]) {
         for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales).zip(&self.bias) {
-            *sum = *sum * scale + bias;
+            *sum = L::fused(*sum, *scale, *bias);
         }
-        gelu::each(sums, self.then);
+        gelu::each::<L>(sums, self.then);
     }
 }
 

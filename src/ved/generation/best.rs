@@ -96,7 +96,7 @@ impl<'a> Part<'a> {
     }
 
     #[inline(always)]
-    fn look<const P: usize>(&mut self) {
+    fn look<L: Lanes, const P: usize>(&mut self) {
         let mut token = self.first;
         for piece in self.scores.chunks(PIECE) {
             let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
@@ -107,7 +107,7 @@ impl<'a> Part<'a> {
                     max = most;
                 }
                 sum += if max > f32::NEG_INFINITY {
-                    f64::from(sum_of_exp::<P>(block, max))
+                    f64::from(sum_of_exp::<L, P>(block, max))
                 } else {
                     block.iter().filter(|score| score.is_nan()).map(|_| f64::NAN).sum()
                 };
@@ -154,7 +154,7 @@ struct Look<'a, 'b>(&'b mut Part<'a>);
 impl Vectorized for Look<'_, '_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        self.0.look::<P>();
+        self.0.look::<L, P>();
     }
 }
 
@@ -188,15 +188,15 @@ fn greatest<const P: usize>(block: &[f32]) -> f32 {
 
 /// Sum of exp(x - max) over a block with x <= max; NaN if one is.
 #[inline(always)]
-fn sum_of_exp<const P: usize>(block: &[f32], max: f32) -> f32 {
+fn sum_of_exp<L: Lanes, const P: usize>(block: &[f32], max: f32) -> f32 {
     let (lines, rest) = block.as_chunks::<P>();
     let mut sums = [0f32; P];
     for line in lines {
         for (sum, x) in sums.iter_mut().zip(line) {
-            *sum += exp(*x - max);
+            *sum += exp::<L>(*x - max);
         }
     }
-    across(sums, |a, b| a + b) + rest.iter().map(|x| exp(*x - max)).sum::<f32>()
+    across(sums, |a, b| a + b) + rest.iter().map(|x| exp::<L>(*x - max)).sum::<f32>()
 }
 
 #[cfg(test)]
