@@ -58,8 +58,9 @@ impl Default for LoadOptions {
 /// Bytes of the file that may stay in memory while a model is built from it.
 const KEPT: usize = 64 << 20;
 
-/// Numbers of a decoder beyond which caches do not hold enough of it.
-const LARGE: usize = 64 << 20;
+/// Bytes that a draft's step spares, from which on drafts pay (measured): below, what a step does beside reading
+/// weights takes longer.
+const WORTH_DRAFTS: usize = 64 << 20;
 
 /// Loads config.json and the weights of `dir`.
 ///
@@ -97,8 +98,8 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     let mut model = VisionEncoderDecoder::build(config, store.clone())
         .with_context(|| format!("the checkpoint {dir:?} can't be used"))?;
     store.check().with_context(|| format!("{dir:?}"))?;
-    model.drafts = options.packing.is_some_and(Packing::gains_from_drafts)
-        && numbers_of(&checkpoint, "decoder.") >= LARGE;
+    let spared = options.packing.map_or(0, Packing::spared_by_drafts);
+    model.drafts = spared * numbers_of(&checkpoint, "decoder.") >= WORTH_DRAFTS;
     store.close();
     // What constructors only looked at need not stay in memory.
     give_back();

@@ -60,9 +60,13 @@ impl Packing {
         if many::is_served() { Packing::F16 } else { Packing::F32 }
     }
 
-    /// True if weights of 8 bits are read so much faster that drafts pay.
-    pub fn gains_from_drafts(self) -> bool {
-        self != Packing::Int8
+    /// Bytes of a weight that a draft need not read.
+    pub fn spared_by_drafts(self) -> usize {
+        match self {
+            Packing::F32 => 3,
+            Packing::Bf16 | Packing::F16 => 1,
+            Packing::Int8 => 0,
+        }
     }
 
     /// An error, in a sentence, where this CPU or this build does not serve the type.
