@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::number::Number;
-use super::panel::{AHEAD, Part};
+use super::panel::{Part, ahead, line};
 use crate::native::{self, Lanes, Vectorized};
 
 /// Rows, arranged in blocks of as many as have their sums in registers.
@@ -108,11 +108,10 @@ impl<T: Number> Few<'_, T> {
         let mut sums = [[[0f32; P]; M]; N];
         for (k, xs) in self.rows.block::<M>(block).iter().take(inputs).enumerate() {
             // Behind a panel's end goes on what is read after it: not the next panel, which is at work.
-            let ahead = k + AHEAD / size_of::<[T; P]>();
-            let ahead = if ahead < inputs { ahead } else { ahead + (N - 1) * inputs };
+            let next = ahead::<T, P>(k);
+            let next = if next < inputs { next } else { next + (N - 1) * inputs };
             for (lines, sums) in panels.iter().zip(&mut sums) {
-                native::prefetch(lines, ahead);
-                let line = T::widen::<L, P>(&lines[k]);
+                let line = line::<T, L, P>(lines, k, next);
                 for (sums, x) in sums.iter_mut().zip(xs) {
                     L::add_product(sums, &line, *x);
                 }

@@ -2,7 +2,7 @@
 //! sums of several (`native::Parts`).
 
 use super::number::{Number, wide};
-use super::panel::{Part, line};
+use super::panel::{Part, ahead, line};
 use crate::native::{
     self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles,
     Vectorized,
@@ -137,7 +137,7 @@ pub(super) fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
         for pair in 0..TILE_INPUTS / 2 {
             let k = step * TILE_INPUTS + pair * 2;
             let number = |k| match k < lines.len() {
-                true => line::<T, L, P>(lines, k),
+                true => line::<T, L, P>(lines, k, ahead::<T, P>(k)),
                 false => [0.0; P],
             };
             let (first, second) = (number(k), number(k + 1));

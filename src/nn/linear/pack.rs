@@ -2,7 +2,7 @@
 
 use super::number::{Aligned, Number, wide};
 use super::scales::{Largest, scale};
-use crate::native::{self, Lanes, Vectorized};
+use crate::native::{self, Lanes, Matrix, Vectorized};
 
 /// Bytes of a matrix that are read at a time while it is packed.
 pub(super) const PIECE: usize = 32 << 20;
@@ -10,71 +10,46 @@ pub(super) const PIECE: usize = 32 << 20;
 /// Panels that one thread packs at a time: of a matrix stored as [in, out] so much lies together.
 const GROUP: usize = 4;
 
-/// What is packed.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub values: &'a [f32],
-    pub inputs: usize,
-    pub outputs: usize,
-    /// True: `values` is [in, out]. False: [out, in].
-    pub transposed: bool,
-    /// What rows of `values` are apart.
-    pub apart: usize,
+/// W [out, in] -> panels of [in][P], the last of which is filled up with zeros. `scales` [out]: found, and the
+/// numbers divided by them. `between` is called after each piece of W.
+pub(super) fn pack<T: Number>(
+    matrix: Matrix<f32>,
+    mut scales: Option<&mut [f32]>,
+    between: impl Fn(),
+) -> Aligned<T> {
+    let width = native::panel_width();
+    let size = width * matrix.inner;
+    let mut packed = Aligned::zeros(panels(&matrix) * size);
+    let mut groups = Vec::new();
+    for (group, target) in packed.chunks_mut(GROUP * size).enumerate() {
+        let first = group * GROUP * width;
+        let count = (GROUP * width).min(matrix.rows - first);
+        let scales = scales.as_mut().and_then(|scales| scales.split_off_mut(..count));
+        groups.push(Pack { matrix, first, target, scales });
+    }
+    let piece = (PIECE / (GROUP * size * size_of::<f32>())).max(1);
+    while !groups.is_empty() {
+        let rest = groups.split_off(piece.min(groups.len()));
+        native::parallel(std::mem::replace(&mut groups, rest), native::vectorize);
+        between();
+    }
+    packed
 }
 
-impl<'a> Source<'a> {
-    /// A whole matrix [out, in], stored as it is or `transposed`.
-    pub(super) fn dense(
-        values: &'a [f32],
-        inputs: usize,
-        outputs: usize,
-        transposed: bool,
-    ) -> Self {
-        let apart = if transposed { outputs } else { inputs };
-        Source { values, inputs, outputs, transposed, apart }
-    }
+/// Panels of W [out, in].
+pub(super) fn panels(matrix: &Matrix<f32>) -> usize {
+    matrix.rows.div_ceil(native::panel_width())
 }
 
-impl Source<'_> {
-    /// -> panels of [in][P], the last of which is filled up with zeros. `scales` [out]: found, and the numbers
-    /// divided by them.
-    pub(super) fn pack<T: Number>(
-        &self,
-        mut scales: Option<&mut [f32]>,
-        between: impl Fn(),
-    ) -> Aligned<T> {
-        let width = native::panel_width();
-        let size = width * self.inputs;
-        let mut packed = Aligned::zeros(self.panels() * size);
-        let mut groups = Vec::new();
-        for (group, target) in packed.chunks_mut(GROUP * size).enumerate() {
-            let first = group * GROUP * width;
-            let count = (GROUP * width).min(self.outputs - first);
-            let scales = scales.as_mut().and_then(|scales| scales.split_off_mut(..count));
-            groups.push(Pack { source: *self, first, target, scales });
-        }
-        let piece = (PIECE / (GROUP * size * size_of::<f32>())).max(1);
-        while !groups.is_empty() {
-            let rest = groups.split_off(piece.min(groups.len()));
-            native::parallel(std::mem::replace(&mut groups, rest), native::vectorize);
-            between();
-        }
-        packed
-    }
-
-    pub(super) fn panels(&self) -> usize {
-        self.outputs.div_ceil(native::panel_width())
-    }
-
-    /// Writes all panels into `target`, in this thread.
-    pub(super) fn write<T: Number>(&self, target: &mut [T]) {
-        native::vectorize(Pack { source: *self, first: 0, target, scales: None });
-    }
+/// Writes all panels of W [out, in] into `target`, in this thread.
+pub(super) fn write<T: Number>(matrix: Matrix<f32>, target: &mut [T]) {
+    native::vectorize(Pack { matrix, first: 0, target, scales: None });
 }
 
 /// Writes some panels, whose first output is `first`.
 struct Pack<'a, T> {
-    source: Source<'a>,
+    /// W [out, in]
+    matrix: Matrix<'a, f32>,
     first: usize,
     target: &'a mut [T],
     /// Of their outputs.
@@ -87,14 +62,14 @@ impl<T: Number> Vectorized for Pack<'_, T> {
         if let Some(scales) = self.scales.take() {
             for (panel, scales) in scales.chunks_mut(P).enumerate() {
                 let first = self.first + panel * P;
-                Largest { source: self.source, first, found: scales }.run::<L, P>();
+                Largest { matrix: self.matrix, first, found: scales }.run::<L, P>();
                 for place in scales {
                     *place = scale(*place);
                 }
             }
             self.scales = Some(scales);
         }
-        if self.source.transposed { self.lines::<L, P>() } else { self.squares::<L, P>() }
+        if self.matrix.transposed { self.lines::<L, P>() } else { self.squares::<L, P>() }
     }
 }
 
@@ -114,7 +89,7 @@ impl<T: Number> Pack<'_, T> {
     /// Lines of outputs as they lie.
     #[inline(always)]
     fn lines<L: Lanes, const P: usize>(self) {
-        let Source { values, inputs, outputs, apart, .. } = self.source;
+        let Matrix { values, rows: outputs, inner: inputs, apart, .. } = self.matrix;
         let panels = self.target.len() / (P * inputs);
         for panel in 0..panels {
             // One line of all panels is fetched with the first of them.
@@ -136,7 +111,7 @@ impl<T: Number> Pack<'_, T> {
     /// Squares of 16 outputs and 16 inputs are turned over.
     #[inline(always)]
     fn squares<L: Lanes, const P: usize>(self) {
-        let Source { values, inputs, outputs, apart, .. } = self.source;
+        let Matrix { values, rows: outputs, inner: inputs, apart, .. } = self.matrix;
         for panel in 0..self.target.len() / (P * inputs) {
             let (scales, divide) = (self.scales::<P>(panel), self.scales.is_some());
             let first = self.first + panel * P;

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::number::{Aligned, Bf16, F16, Number};
-use super::pack::Source;
+use super::pack::pack;
 use super::rounded::rounded;
 use super::tiled::{self, Finish, Outputs};
 use super::{Storage, cut, few, many, over_rows};
@@ -137,14 +137,14 @@ impl Panels {
         let transposed = storage == Storage::InOut;
         let stored = stored.contiguous().to_kind(Kind::Float);
         let data = native::with_floats([&stored], |[values]| {
-            let source = Source::dense(values, inputs, outputs, transposed);
+            let matrix = Matrix::dense(values, outputs, inputs, transposed);
             match packing {
-                Packing::F32 => Data::F32(source.pack(None, between)),
-                Packing::Bf16 => Data::Bf16(source.pack(None, between)),
-                Packing::F16 => Data::F16(source.pack(None, between)),
+                Packing::F32 => Data::F32(pack(matrix, None, between)),
+                Packing::Bf16 => Data::Bf16(pack(matrix, None, between)),
+                Packing::F16 => Data::F16(pack(matrix, None, between)),
                 Packing::Int8 => {
                     let mut scales = vec![0.0; outputs];
-                    Data::Int8(source.pack(Some(&mut scales), between), scales)
+                    Data::Int8(pack(matrix, Some(&mut scales), between), scales)
                 }
             }
         });
@@ -347,11 +347,21 @@ impl<T> Part<'_, T> {
 }
 
 /// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
-pub(super) const AHEAD: usize = 2048;
+const AHEAD: usize = 2048;
 
-/// Line `k` of a panel as f32, while one further on is fetched.
+/// The line that is fetched while line `k` is read.
 #[inline(always)]
-pub(super) fn line<T: Number, L: Lanes, const P: usize>(lines: &[[T; P]], k: usize) -> [f32; P] {
-    native::prefetch(lines, k + AHEAD / size_of::<[T; P]>());
+pub(super) const fn ahead<T, const P: usize>(k: usize) -> usize {
+    k + AHEAD / size_of::<[T; P]>()
+}
+
+/// Line `k` of a panel as f32, while line `next`, perhaps behind its end, is fetched.
+#[inline(always)]
+pub(super) fn line<T: Number, L: Lanes, const P: usize>(
+    lines: &[[T; P]],
+    k: usize,
+    next: usize,
+) -> [f32; P] {
+    native::prefetch(lines, next);
     T::widen::<L, P>(&lines[k])
 }

@@ -4,8 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::Storage;
 use super::number::{narrow_all, wide};
-use super::pack::Source;
-use crate::native::{self, Lanes, Vectorized};
+use crate::native::{self, Lanes, Matrix, Vectorized};
 
 /// Numbers that one thread reads at a time.
 const PIECE: usize = 1 << 18;
@@ -30,13 +29,13 @@ fn largest(weight: &Tensor) -> Tensor {
     let transposed = storage == Storage::InOut;
     let found = native::with_floats([&stored], |[values]| {
         let (outputs, inputs) = (weight.size()[0] as usize, weight.size()[1] as usize);
-        let source = Source::dense(values, inputs, outputs, transposed);
+        let matrix = Matrix::dense(values, outputs, inputs, transposed);
         let mut found = vec![0f32; outputs];
         let share = if transposed { LINE } else { PIECE.div_ceil(inputs.max(1)) };
         let pieces = found.chunks_mut(share).enumerate();
         native::parallel(pieces.collect(), |(piece, found)| {
             let first = piece * share;
-            native::vectorize(Largest { source, first, found });
+            native::vectorize(Largest { matrix, first, found });
         });
         Tensor::from_slice(&found)
     });
@@ -49,7 +48,8 @@ const LINE: usize = 512;
 
 /// The largest |w| of some outputs, from `first` on; `found` holds zeros.
 pub(super) struct Largest<'a> {
-    pub source: Source<'a>,
+    /// W [out, in]
+    pub matrix: Matrix<'a, f32>,
     pub first: usize,
     pub found: &'a mut [f32],
 }
@@ -57,8 +57,8 @@ pub(super) struct Largest<'a> {
 impl Vectorized for Largest<'_> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        let Largest { source, first, found } = self;
-        let Source { values, inputs, transposed, apart, .. } = source;
+        let Largest { matrix, first, found } = self;
+        let Matrix { values, inner: inputs, transposed, apart, .. } = matrix;
         if transposed {
             for line in values.chunks(apart).take(inputs) {
                 raise(found, &line[first..first + found.len()]);

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
-use super::pack::Source;
+use super::pack::{panels, write};
 use super::panel::{Packing, Part, parts_for};
 use crate::native::{self, Heads, Matrix};
 
@@ -42,15 +42,15 @@ impl Stack {
         let stored = if stored.stride()[3] == 1 { stored } else { stored.contiguous() };
         let all = Heads::of(&stored).expect("f32 on the CPU");
         let one = |image: usize| {
-            let source = |head: usize| {
-                let Matrix { values, apart, .. } = all.head(image, head);
-                Source { values, inputs, outputs, transposed, apart }
+            let matrix = |head: usize| {
+                let stored = all.head(image, head);
+                if transposed { stored.turned() } else { stored }
             };
-            let sources: Vec<Source> = (0..heads).map(source).collect();
+            let matrices: Vec<Matrix<f32>> = (0..heads).map(matrix).collect();
             let data = match packing {
-                Packing::F32 => Data::F32(pack(sources)),
-                Packing::Bf16 => Data::Bf16(pack(sources)),
-                Packing::F16 | Packing::Int8 => Data::F16(pack(sources)),
+                Packing::F32 => Data::F32(pack(matrices)),
+                Packing::Bf16 => Data::Bf16(pack(matrices)),
+                Packing::F16 | Packing::Int8 => Data::F16(pack(matrices)),
             };
             Stack { data, heads, inputs, outputs }
         };
@@ -101,12 +101,12 @@ impl Data {
 }
 
 /// The matrices of an image, of one size, one after the other, each in panels.
-fn pack<T: Number>(sources: Vec<Source>) -> Aligned<T> {
-    let size =
-        sources.first().map_or(0, |first| first.panels() * native::panel_width() * first.inputs);
-    let mut packed = Aligned::zeros(sources.len() * size);
-    let matrices = sources.into_iter().zip(packed.chunks_exact_mut(size.max(1))).collect();
-    native::parallel(matrices, |(source, target): (Source, &mut [T])| source.write(target));
+fn pack<T: Number>(matrices: Vec<Matrix<f32>>) -> Aligned<T> {
+    let size = |first: &Matrix<f32>| panels(first) * native::panel_width() * first.inner;
+    let size = matrices.first().map_or(0, size);
+    let mut packed = Aligned::zeros(matrices.len() * size);
+    let tasks = matrices.into_iter().zip(packed.chunks_exact_mut(size.max(1))).collect();
+    native::parallel(tasks, |(matrix, target): (Matrix<f32>, &mut [T])| write(matrix, target));
     packed
 }
 

@@ -1,10 +1,9 @@
 //! Greedy search with drafts: several tokens a reading of the weights, and the same text.
 
 use anyhow::Result;
-use tch::Tensor;
 
 use super::session::Session;
-use super::step::{Rows, likeliest};
+use super::step::{Chosen, Rows};
 use super::{GenerationMode, Run};
 
 /// Tokens of the first draft.
@@ -39,36 +38,35 @@ impl Drafts {
     }
 
     /// Writes a draft of up to `length` tokens after what the row has, reads all of it in one step, and takes
-    /// what search would have chosen. -> scores of the next token, [1, V]; None if the sequence has ended
+    /// what search would have chosen. -> its first choice that is not the draft's; None if the sequence has
+    /// ended
     pub(super) fn check(
         &mut self,
         length: usize,
         session: &mut Session,
         rows: &mut Rows,
         run: &Run,
-    ) -> Result<Option<Tensor>> {
+    ) -> Result<Option<Chosen>> {
         let before = session.ids.size()[1];
         let draft = session.write_draft(length, |ids, logits| {
-            let token = likeliest(&run.processors.apply(ids, logits))?.0[0];
+            let token = rows.choose(ids, logits, run)?.0[0];
             Ok((token, run.stopping.is_eos(token)))
         })?;
         let logits = session.all_logits(); // [1, draft + 1, V]
-        for (right, token) in draft.iter().enumerate() {
-            let next = logits.select(1, right as i64);
+        for right in 0..=draft.len() {
             let length = before + right as i64;
             let ids = session.ids.narrow(1, 0, length);
-            let chosen = likeliest(&run.processors.apply(&ids, next.shallow_clone()))?;
-            if chosen.0[0] != *token {
+            let chosen = rows.choose(&ids, logits.select(1, right as i64), run)?;
+            if draft.get(right) != Some(&chosen.0[0]) {
                 self.learn(right, draft.len());
                 session.rewind(length);
-                return Ok(Some(next));
+                return Ok(Some(chosen));
             }
             if rows.advance(chosen, run).is_none() {
-                return Ok(None);
+                break;
             }
         }
-        self.learn(draft.len(), draft.len());
-        Ok(Some(logits.select(1, draft.len() as i64)))
+        Ok(None)
     }
 
     /// `right` of the `written` tokens of a draft were those of search.

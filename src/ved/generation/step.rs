@@ -41,23 +41,21 @@ pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>
     session.repeat(per_image);
     logits = logits.repeat_interleave_self_int(per_image, 0, None);
     let mut drafts = Drafts::new(run);
+    let mut chosen = rows.choose(&session.ids, logits, run)?;
     loop {
         run.check_interrupt()?;
-        let scores = run.processors.apply(&session.ids, logits); // [N, V]
-        let chosen = if run.config.do_sample {
-            told(&scores, &sample(&scores, &mut rows.rows))?
-        } else {
-            likeliest(&scores)?
-        };
         let Some(next) = rows.advance(chosen, run) else {
             return Ok(rows.into_results());
         };
         session.keep(&next.images, &next.rows);
         session.append(&next.tokens);
-        logits = match drafts.length(&session, run) {
-            0 => session.next_logits(),
+        chosen = match drafts.length(&session, run) {
+            0 => {
+                let logits = session.next_logits();
+                rows.choose(&session.ids, logits, run)?
+            }
             length => match drafts.check(length, &mut session, &mut rows, run)? {
-                Some(logits) => logits,
+                Some(chosen) => chosen,
                 None => return Ok(rows.into_results()),
             },
         };
@@ -86,6 +84,15 @@ impl Rows {
 
     pub(super) fn into_results(self) -> Vec<Vec<Generated>> {
         self.results
+    }
+
+    /// A token for each row, after the rules. ids [N, L], logits [N, V]
+    pub(super) fn choose(&mut self, ids: &Tensor, logits: Tensor, run: &Run) -> Result<Chosen> {
+        let scores = run.processors.apply(ids, logits); // [N, V]
+        match run.config.do_sample {
+            true => told(&scores, &sample(&scores, &mut self.rows)),
+            false => likeliest(&scores),
+        }
     }
 
     /// Takes the chosen tokens in; images of which all sequences have ended leave. None when no image
@@ -168,7 +175,7 @@ pub(super) fn invert(weights: &Tensor, uniform: &Tensor) -> Tensor {
 pub(super) type Chosen = (Vec<i64>, Vec<f64>);
 
 /// The greatest score of each row, the first of equals. scores [N, V]
-pub(super) fn likeliest(scores: &Tensor) -> Result<Chosen> {
+fn likeliest(scores: &Tensor) -> Result<Chosen> {
     match best::rows(scores, 1) {
         Some(rows) => {
             let pairs = rows.iter().flat_map(best::Row::logprobs);
