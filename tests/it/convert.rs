@@ -67,14 +67,11 @@ fn every_format_becomes_every_other_and_comes_back() {
         for (from, to, flags, file) in steps {
             let input = if from.is_empty() { golden(case) } else { at(from) };
             let ran = convert(&input, &at(to), &[flags, &["--verify"][..]].concat()).status(0);
-            assert!(
-                ran.stderr.contains(
-                    "verified: every tensor is equal; logits of one image \
-                differ by 0.0e0"
-                ),
-                "{case} {to}: {}",
-                ran.stderr
-            );
+            // Some CPUs round a product by where its matrices lie in memory.
+            let told = "verified: every tensor is equal; logits of one image differ by ";
+            let apart = ran.stderr.split_once(told).and_then(|(_, rest)| rest.lines().next());
+            let apart: f64 = apart.and_then(|number| number.parse().ok()).unwrap_or(f64::NAN);
+            assert!(apart < 1e-5, "{case} {to}: {}", ran.stderr);
             assert_eq!(ran.stdout, "");
             assert!(at(to).join(file).is_file(), "{case} {to}");
             let shard = at(to).join(file.replace(".index.json", ""));
