@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod bytes;
 mod dense;
 mod exp;
 mod gpu;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 pub use attention::{Attend, AttendBack, Heads, Passes, attention};
+pub use bytes::{ByteProducts, QUAD_INPUTS, Quad, WholeSums};
 pub use dense::{Dense, Matrix, Multiply};
 pub use exp::exp;
 pub use gpu::{AdamWPart, AdamWStep};
@@ -33,8 +35,8 @@ pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles, has_tiles, pair,
-    parts,
+    PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles, Uncut,
+    has_matrix_unit, has_tiles, pair, parts,
 };
 pub use vectors::{
     Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use tch::Tensor;
 
-use super::vectors::has_matrix_unit;
+use super::vectors::has_amx_int8;
 
 /// Who packs a matrix, and what its numbers become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Layout {
 impl Layout {
     /// Whole numbers of 8 bits by the engine that is faster on this CPU.
     pub fn int8() -> Self {
-        if has_matrix_unit() { Layout::Int8OneDnn } else { Layout::Int8Fbgemm }
+        if has_amx_int8() { Layout::Int8OneDnn } else { Layout::Int8Fbgemm }
     }
 }
 

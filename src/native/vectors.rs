@@ -107,7 +107,7 @@ pub fn has_bf16() -> bool {
 }
 
 /// True if this CPU has a matrix unit for whole numbers (AMX), which oneDNN uses and FBGEMM does not.
-pub(super) fn has_matrix_unit() -> bool {
+pub(super) fn has_amx_int8() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -1,16 +1,23 @@
-//! The matrix unit of some CPUs (AMX): products of tiles of 16-bit numbers with f32 sums.
+//! Products of tiles with f32 sums: of 16-bit numbers by the matrix unit of some CPUs (AMX), and of those or of
+//! f32 by the vectors of others (AVX-512).
 //!
-//! A number of more bits is a sum of numbers of 16, its parts, and a product of sums one of several
-//! products. Everything here is in the unit's own shapes: 16 rows, 32 inputs a step, and 32 outputs, which
-//! are two tiles side by side and as many as a panel has on a CPU with such a unit.
+//! To the matrix unit a number of more bits is a sum of numbers of 16, its parts, and a product of sums one of
+//! several products. Everything here is in that unit's shapes: 16 rows, 32 inputs a step, and 32 outputs, which
+//! are two tiles side by side and as many as a panel has on a CPU with such vectors.
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Henry, Tang
 //! and Heinecke, Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations
 //! (2019).
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod unit;
+mod amx;
+mod uncut;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::marker::PhantomData;
+
+use super::vectors::{has_bf16, panel_width};
+pub use uncut::Uncut;
 
 /// Rows of a block.
 pub const TILE_ROWS: usize = 16;
@@ -21,7 +28,7 @@ pub const TILE_INPUTS: usize = 32;
 /// Outputs of a block.
 pub const TILE_OUTPUTS: usize = 32;
 
-/// How many bf16 stand for a number of the rows and for one of a panel.
+/// What stands for a number of the rows and for one of a panel: so many bf16, or itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// One each: what bf16 holds of a number. One product.
@@ -32,14 +39,50 @@ pub enum Parts {
     F16,
     /// Three each, which hold f32. Six products: what is left out is below f32's own rounding.
     F32,
+    /// None: f32 as they are, of the inputs with even numbers in one tile and of the others in the next. One
+    /// product each.
+    Whole,
+}
+
+/// Who makes the products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+enum Unit {
+    Matrix,
+    /// AVX-512, with products of bf16 or without.
+    Vectors {
+        bf16: bool,
+    },
+}
+
+fn unit() -> Option<Unit> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if has_matrix_unit() {
+            return Some(Unit::Matrix);
+        }
+        if panel_width() == TILE_OUTPUTS {
+            return Some(Unit::Vectors { bf16: has_bf16() });
+        }
+    }
+    None
 }
 
 impl Parts {
+    /// What is taken on this CPU for what a matrix unit would take as these.
+    pub fn here(self) -> Parts {
+        match (unit(), self) {
+            (Some(Unit::Vectors { bf16: true }), Parts::Single) => Parts::Single,
+            (Some(Unit::Vectors { .. }), _) => Parts::Whole,
+            _ => self,
+        }
+    }
+
     /// Of a number of the rows.
     pub const fn of_rows(self) -> usize {
         match self {
             Parts::Single => 1,
-            Parts::Bf16 | Parts::F16 => 2,
+            Parts::Bf16 | Parts::F16 | Parts::Whole => 2,
             Parts::F32 => 3,
         }
     }
@@ -48,7 +91,7 @@ impl Parts {
     pub const fn of_panel(self) -> usize {
         match self {
             Parts::Single | Parts::Bf16 => 1,
-            Parts::F16 => 2,
+            Parts::F16 | Parts::Whole => 2,
             Parts::F32 => 3,
         }
     }
@@ -60,7 +103,7 @@ impl Parts {
 pub struct RowsTile(pub [[u32; TILE_INPUTS / 2]; TILE_ROWS]);
 
 /// One part of a step of a panel: for each pair of inputs the 32 outputs, each as two bf16 (the first input
-/// below).
+/// below) or, uncut, as one of the pair.
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub struct PanelTile(pub [[u32; TILE_OUTPUTS]; TILE_INPUTS / 2]);
@@ -108,39 +151,46 @@ pub fn pair(first: u32, second: u32) -> u32 {
     (first >> 16) | (second & 0xffff_0000)
 }
 
-/// True if this CPU has such a unit and the system lets this process use it.
+/// True if this CPU makes products of tiles.
 pub fn has_tiles() -> bool {
+    unit().is_some()
+}
+
+/// True if this CPU has a matrix unit and the system lets this process use it.
+pub fn has_matrix_unit() -> bool {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    return unit::allowed();
+    return amx::allowed();
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     false
 }
 
 /// The unit, ready for this thread until it is dropped. Nothing else that the thread does meanwhile may use
-/// the unit: libtorch's products may.
+/// a matrix unit: libtorch's products may.
 pub struct Tiles {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    unit: Unit,
     /// It is the thread's own.
     _thread: PhantomData<*const ()>,
 }
 
 impl Tiles {
     /// # Panics
-    /// Where there is no such unit.
+    /// Where there is none.
     pub fn open() -> Self {
-        assert!(has_tiles(), "this CPU has no matrix unit");
+        let unit = unit().expect("tiles on this CPU");
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        // SAFETY: the unit is there and allowed.
-        unsafe {
-            unit::open();
+        if unit == Unit::Matrix {
+            // SAFETY: the unit is there and allowed.
+            unsafe { amx::open() };
         }
-        Tiles { _thread: PhantomData }
+        Tiles { unit, _thread: PhantomData }
     }
 
     /// Adds to the sums of two blocks of rows (to 0, if `from_zero`) the products of their inputs with those
     /// of a panel, each with all parts of a step one after the other, the largest first.
     ///
     /// # Panics
-    /// Where the three are not of one number of whole steps, or of none.
+    /// Where the three are not of one number of whole steps, or of none, or the unit does not take such parts.
     #[inline]
     pub fn add(
         &self,
@@ -155,16 +205,26 @@ impl Tiles {
         let fit = |rows: &[RowsTile]| rows.len() == steps * parts.of_rows();
         assert!(rows.into_iter().all(fit), "as many as the panel");
         assert!(steps > 0, "a product of something");
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the unit is there and open; each pointer is to as many steps as the panel has, and the
         // sums are of one block each.
         unsafe {
-            let rows = rows.map(<[RowsTile]>::as_ptr);
-            match parts {
-                Parts::Single => unit::single(rows, panel.as_ptr(), steps, sums, from_zero),
-                Parts::Bf16 => unit::bf16(rows, panel.as_ptr(), steps, sums, from_zero),
-                Parts::F16 => unit::f16(rows, panel.as_ptr(), steps, sums, from_zero),
-                Parts::F32 => unit::f32(rows, panel.as_ptr(), steps, sums, from_zero),
+            let (rows, panel) = (rows.map(<[RowsTile]>::as_ptr), panel.as_ptr());
+            match (self.unit, parts) {
+                #[cfg(target_os = "linux")]
+                (Unit::Matrix, Parts::Single) => amx::single(rows, panel, steps, sums, from_zero),
+                #[cfg(target_os = "linux")]
+                (Unit::Matrix, Parts::Bf16) => amx::bf16(rows, panel, steps, sums, from_zero),
+                #[cfg(target_os = "linux")]
+                (Unit::Matrix, Parts::F16) => amx::f16(rows, panel, steps, sums, from_zero),
+                #[cfg(target_os = "linux")]
+                (Unit::Matrix, Parts::F32) => amx::f32(rows, panel, steps, sums, from_zero),
+                (Unit::Vectors { bf16: true }, Parts::Single) => {
+                    wide::single(rows, panel, steps, sums, from_zero);
+                }
+                // Whoever has a matrix unit has such vectors too.
+                (_, Parts::Whole) => wide::whole(rows, panel, 2 * steps, sums, from_zero),
+                (unit, parts) => panic!("{unit:?} does not take {parts:?}"),
             }
         }
     }
@@ -173,9 +233,9 @@ impl Tiles {
 impl Drop for Tiles {
     fn drop(&mut self) {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        // SAFETY: the unit is there and allowed.
-        unsafe {
-            unit::close();
+        if self.unit == Unit::Matrix {
+            // SAFETY: the unit is there and allowed.
+            unsafe { amx::close() };
         }
     }
 }
@@ -185,44 +245,44 @@ mod tests {
     use super::*;
 
     const STEPS: usize = 3;
-    const ALL: [Parts; 4] = [Parts::Single, Parts::Bf16, Parts::F16, Parts::F32];
+    const ALL: [Parts; 5] = [Parts::Single, Parts::Bf16, Parts::F16, Parts::F32, Parts::Whole];
 
-    /// x in so many parts.
-    fn split(x: f32, count: usize) -> Vec<u32> {
-        match count {
-            1 => parts::<1>(x).to_vec(),
-            2 => parts::<2>(x).to_vec(),
-            _ => parts::<3>(x).to_vec(),
+    /// Two inputs as the tiles of a step hold them, a number a tile.
+    fn split(kind: Parts, count: usize, [first, second]: [f32; 2]) -> Vec<u32> {
+        let join = |first: &[u32], second: &[u32]| -> Vec<u32> {
+            first.iter().zip(second).map(|(first, second)| pair(*first, *second)).collect()
+        };
+        match (kind, count) {
+            (Parts::Whole, _) => vec![first.to_bits(), second.to_bits()],
+            (_, 1) => join(&parts::<1>(first), &parts::<1>(second)),
+            (_, 2) => join(&parts::<2>(first), &parts::<2>(second)),
+            _ => join(&parts::<3>(first), &parts::<3>(second)),
         }
     }
 
-    fn block(count: usize, x: impl Fn(usize, usize) -> f32) -> Vec<RowsTile> {
+    fn block(kind: Parts, x: impl Fn(usize, usize) -> f32) -> Vec<RowsTile> {
+        let count = kind.of_rows();
         let mut tiles = vec![RowsTile::ZERO; STEPS * count];
         for (input, row) in
             (0..STEPS * 16).flat_map(|pair| (0..TILE_ROWS).map(move |row| (pair, row)))
         {
-            let (first, second) =
-                (split(x(row, input * 2), count), split(x(row, input * 2 + 1), count));
-            for part in 0..count {
-                tiles[input / 16 * count + part].0[row][input % 16] =
-                    pair(first[part], second[part]);
+            let both = [x(row, input * 2), x(row, input * 2 + 1)];
+            for (part, number) in split(kind, count, both).into_iter().enumerate() {
+                tiles[input / 16 * count + part].0[row][input % 16] = number;
             }
         }
         tiles
     }
 
-    fn panel(count: usize, weight: impl Fn(usize, usize) -> f32) -> Vec<PanelTile> {
+    fn panel(kind: Parts, weight: impl Fn(usize, usize) -> f32) -> Vec<PanelTile> {
+        let count = kind.of_panel();
         let mut tiles = vec![PanelTile::ZERO; STEPS * count];
         for (input, output) in
             (0..STEPS * 16).flat_map(|pair| (0..TILE_OUTPUTS).map(move |output| (pair, output)))
         {
-            let (first, second) = (
-                split(weight(output, input * 2), count),
-                split(weight(output, input * 2 + 1), count),
-            );
-            for part in 0..count {
-                tiles[input / 16 * count + part].0[input % 16][output] =
-                    pair(first[part], second[part]);
+            let both = [weight(output, input * 2), weight(output, input * 2 + 1)];
+            for (part, number) in split(kind, count, both).into_iter().enumerate() {
+                tiles[input / 16 * count + part].0[input % 16][output] = number;
             }
         }
         tiles
@@ -234,12 +294,14 @@ mod tests {
         if !has_tiles() {
             return; // what it does instead is tested with the panels
         }
-        for parts in ALL {
+        // What a unit takes here of all that it is asked for.
+        let taken = |parts: &Parts| parts.here() == *parts || *parts == Parts::Whole;
+        for parts in ALL.into_iter().filter(taken) {
             // So many bits of a weight are not 0.
             let bits = match parts {
                 Parts::Single | Parts::Bf16 => 8,
                 Parts::F16 => 11,
-                Parts::F32 => 24,
+                Parts::F32 | Parts::Whole => 24,
             };
             let wave = |i: usize| (i as f64 * 0.7312).sin() as f32;
             let kept = |x: f32| match parts {
@@ -251,9 +313,9 @@ mod tests {
                 let places = 2f32.powi(bits - 1);
                 (wave(output * 57 + input * 3) * places).round() / places
             };
-            let rows = block(parts.of_rows(), x);
-            let more = block(parts.of_rows(), |row, input| x(row + TILE_ROWS, input));
-            let panel = panel(parts.of_panel(), weight);
+            let rows = block(parts, x);
+            let more = block(parts, |row, input| x(row + TILE_ROWS, input));
+            let panel = panel(parts, weight);
             let mut sums = [Sums::ZERO, Sums::ZERO];
             sums[1].0[2][5] = 1000.0;
             let [first, second] = &mut sums;

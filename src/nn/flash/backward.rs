@@ -12,10 +12,6 @@ use crate::native::{
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 use crate::nn::one_token::dot;
 
-/// Of a number of f32, cut by `Parts::F32`.
-const N: usize = 3;
-const PARTS: Parts = Parts::F32;
-
 /// Queries whose weights are kept until keys and values have learnt from them.
 const CHUNK: usize = 2 * BLOCK;
 
@@ -29,6 +25,7 @@ pub(super) fn backward(given: &AttendBack, [query, key, value]: [&mut [f32]; 3])
     let tasks = all.enumerate().map(|(number, ((of_query, (of_key, of_value)), logs))| {
         let (row, head) = (number / heads, number % heads);
         Head {
+            parts: Parts::F32.here(),
             q: lent.query.head(row, head),
             k: lent.key.head(row, head),
             v: lent.value.head(row, head),
@@ -46,6 +43,7 @@ pub(super) fn backward(given: &AttendBack, [query, key, value]: [&mut [f32]; 3])
 
 /// A head. Matrices [t or S, d]
 struct Head<'a> {
+    parts: Parts,
     q: Matrix<'a, f32>,
     k: Matrix<'a, f32>,
     v: Matrix<'a, f32>,
@@ -85,12 +83,13 @@ thread_local! {
 }
 
 impl Room {
-    fn prepare(&mut self, keys: usize, d: usize) {
-        self.keys.resize(panels(keys, d, N), PanelTile::ZERO);
-        self.values.resize(panels(keys, d, N), PanelTile::ZERO);
-        self.turned.resize(panels(d, keys, N), PanelTile::ZERO);
-        self.rows.resize(2 * tiles(d, N), RowsTile::ZERO);
-        self.slopes_of_rows.resize(2 * tiles(keys, N), RowsTile::ZERO);
+    fn prepare(&mut self, parts: Parts, keys: usize, d: usize) {
+        let (of_rows, of_panel) = (parts.of_rows(), parts.of_panel());
+        self.keys.resize(panels(keys, d, of_panel), PanelTile::ZERO);
+        self.values.resize(panels(keys, d, of_panel), PanelTile::ZERO);
+        self.turned.resize(panels(d, keys, of_panel), PanelTile::ZERO);
+        self.rows.resize(2 * tiles(d, of_rows), RowsTile::ZERO);
+        self.slopes_of_rows.resize(2 * tiles(keys, of_rows), RowsTile::ZERO);
         for lines in [&mut self.weights, &mut self.slopes] {
             lines.resize(CHUNK * keys.div_ceil(TILE_OUTPUTS), [0.0; TILE_OUTPUTS]);
         }
@@ -107,10 +106,10 @@ impl Vectorized for Head<'_> {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let mut room = ROOM.take();
         let (keys, d, tokens) = (self.k.rows, self.k.inner, self.q.rows);
-        room.prepare(keys, d);
-        cut_panels::<f32, L, N>(&self.k, &(0..keys), &(0..d), &mut room.keys);
-        cut_panels::<f32, L, N>(&self.v, &(0..keys), &(0..d), &mut room.values);
-        cut_panels::<f32, L, N>(&self.k.turned(), &(0..d), &(0..keys), &mut room.turned);
+        room.prepare(self.parts, keys, d);
+        cut_panels::<f32, L>(self.parts, &self.k, &(0..keys), &(0..d), &mut room.keys);
+        cut_panels::<f32, L>(self.parts, &self.v, &(0..keys), &(0..d), &mut room.values);
+        cut_panels::<f32, L>(self.parts, &self.k.turned(), &(0..d), &(0..keys), &mut room.turned);
         let unit = Tiles::open();
         for start in (0..tokens).step_by(CHUNK) {
             let chunk = start..(start + CHUNK).min(tokens);
@@ -151,12 +150,13 @@ impl Head<'_> {
         let slopes = &mut room.slopes[of_block];
         let logs = &self.logs[range.clone()];
         let mut sums = [[Sums::ZERO, Sums::ZERO], [Sums::ZERO, Sums::ZERO]];
-        cut_rows::<f32, L, N>(&self.q, range, &(0..d), &mut room.rows);
+        cut_rows::<f32, L>(self.parts, &self.q, range, &(0..d), &mut room.rows);
         // While the unit works on a panel, the sums of the one before are taken.
         for number in 0..=lines {
             if number < lines {
-                let panel = &room.keys[number * tiles(d, N)..][..tiles(d, N)];
-                products(unit, PARTS, &room.rows, panel, &mut sums[number % 2]);
+                let panel = &room.keys[number * tiles(d, self.parts.of_panel())..]
+                    [..tiles(d, self.parts.of_panel())];
+                products(unit, self.parts, &room.rows, panel, &mut sums[number % 2]);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -173,11 +173,12 @@ impl Head<'_> {
             let token = range.start + row;
             shares[row] = dot::<P>(numbers(&self.gradient, token), numbers(&self.out, token));
         }
-        cut_rows::<f32, L, N>(&self.gradient, range, &(0..d), &mut room.rows);
+        cut_rows::<f32, L>(self.parts, &self.gradient, range, &(0..d), &mut room.rows);
         for number in 0..=lines {
             if number < lines {
-                let panel = &room.values[number * tiles(d, N)..][..tiles(d, N)];
-                products(unit, PARTS, &room.rows, panel, &mut sums[number % 2]);
+                let panel = &room.values[number * tiles(d, self.parts.of_panel())..]
+                    [..tiles(d, self.parts.of_panel())];
+                products(unit, self.parts, &room.rows, panel, &mut sums[number % 2]);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -190,9 +191,11 @@ impl Head<'_> {
             }
         }
         let matrix = rows(slopes, height, keys);
-        cut_rows::<f32, L, N>(&matrix, &(0..height), &(0..keys), &mut room.slopes_of_rows);
-        for (number, panel) in room.turned.chunks_exact(tiles(keys, N)).enumerate() {
-            products(unit, PARTS, &room.slopes_of_rows, panel, &mut sums[0]);
+        cut_rows::<f32, L>(self.parts, &matrix, &(0..height), &(0..keys), &mut room.slopes_of_rows);
+        for (number, panel) in
+            room.turned.chunks_exact(tiles(keys, self.parts.of_panel())).enumerate()
+        {
+            products(unit, self.parts, &room.slopes_of_rows, panel, &mut sums[0]);
             for row in 0..height {
                 put(line(&sums[0], row), number, 1.0, self.of_query[range.start + row]);
             }
@@ -203,10 +206,10 @@ impl Head<'_> {
     #[inline(always)]
     fn keys_and_values<L: Lanes>(&self, unit: &Tiles, room: &mut Room, chunk: &Range<usize>) {
         let (keys, d) = (self.k.rows, self.k.inner);
-        let (count, steps) = (d.div_ceil(TILE_OUTPUTS), tiles(chunk.len(), N));
+        let (count, steps) = (d.div_ceil(TILE_OUTPUTS), tiles(chunk.len(), self.parts.of_rows()));
         for (panels, matrix) in room.chunk.iter_mut().zip([&self.gradient, &self.q]) {
             panels.resize(count * steps, PanelTile::ZERO);
-            cut_panels::<f32, L, N>(&matrix.turned(), &(0..d), chunk, panels);
+            cut_panels::<f32, L>(self.parts, &matrix.turned(), &(0..d), chunk, panels);
         }
         room.columns.resize(2 * steps, RowsTile::ZERO);
         let columns = &mut room.columns;
@@ -215,11 +218,11 @@ impl Head<'_> {
             let each = [&room.weights, &room.slopes].into_iter().zip(&room.chunk);
             for ((values, panels), sums) in each.zip(&mut room.sums) {
                 let matrix = rows(values, chunk.len(), keys).turned();
-                cut_rows::<f32, L, N>(&matrix, &own, &(0..chunk.len()), columns);
+                cut_rows::<f32, L>(self.parts, &matrix, &own, &(0..chunk.len()), columns);
                 let (first, second) = columns.split_at(steps);
                 let sums = sums[block * count..].iter_mut();
                 for (panel, sums) in panels.chunks_exact(steps).zip(sums) {
-                    unit.add(PARTS, [first, second], panel, sums.each_mut(), chunk.start == 0);
+                    unit.add(self.parts, [first, second], panel, sums.each_mut(), chunk.start == 0);
                 }
             }
         }

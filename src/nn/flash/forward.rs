@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{BLOCK, Line, by_head, line, panels, products, put, tiles};
 use crate::native::{
     self, Attend, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS, Tiles,
-    Vectorized, across, exp,
+    Uncut, Vectorized, across, exp,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 
@@ -84,10 +84,11 @@ impl Vectorized for Queries<'_> {
     fn run<L: Lanes, const P: usize>(self) {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let mut room = ROOM.take();
-        match self.parts.of_rows() {
-            1 => self.attend::<L, 1>(&mut room),
-            2 => self.attend::<L, 2>(&mut room),
-            _ => self.attend::<L, 3>(&mut room),
+        match (self.parts, self.parts.of_rows()) {
+            (Parts::Whole, _) => self.attend::<L, Uncut<L>, 2>(&mut room),
+            (_, 1) => self.attend::<L, L, 1>(&mut room),
+            (_, 2) => self.attend::<L, L, 2>(&mut room),
+            _ => self.attend::<L, L, 3>(&mut room),
         }
         ROOM.set(room);
     }
@@ -95,14 +96,14 @@ impl Vectorized for Queries<'_> {
 
 impl Queries<'_> {
     #[inline(always)]
-    fn attend<L: Lanes, const N: usize>(self, room: &mut Room) {
+    fn attend<L: Lanes, C: Lanes, const N: usize>(self, room: &mut Room) {
         let Queries { parts, q, k, v, scale, first, mut out, logs } = self;
         let (keys, d) = (k.rows, k.inner);
         let Room { keys: of_keys, values: of_values, queries, weights, scores } = room;
         of_keys.resize(panels(keys, d, N), PanelTile::ZERO);
-        cut_panels::<f32, L, N>(&k, &(0..keys), &(0..d), of_keys);
+        cut_panels::<f32, L>(parts, &k, &(0..keys), &(0..d), of_keys);
         of_values.resize(panels(d, keys, N), PanelTile::ZERO);
-        cut_panels::<f32, L, N>(&v.turned(), &(0..d), &(0..keys), of_values);
+        cut_panels::<f32, L>(parts, &v.turned(), &(0..d), &(0..keys), of_values);
         queries.resize(2 * tiles(d, N), RowsTile::ZERO);
         weights.resize(2 * tiles(keys, N), RowsTile::ZERO);
         let lines = keys.div_ceil(TILE_OUTPUTS);
@@ -113,7 +114,7 @@ impl Queries<'_> {
         let blocks = out.chunks_mut(BLOCK).zip(logs.chunks_mut(BLOCK));
         for (block, (out, logs)) in blocks.enumerate() {
             let start = first + block * BLOCK;
-            cut_rows::<f32, L, N>(&q, &(start..start + out.len()), &(0..d), queries);
+            cut_rows::<f32, L>(parts, &q, &(start..start + out.len()), &(0..d), queries);
             // While the unit works on a panel, the sums of the one before are taken.
             for number in 0..=lines {
                 if number < lines {
@@ -133,7 +134,7 @@ impl Queries<'_> {
                 let own = &mut scores[row * lines..][..lines];
                 own.as_flattened_mut()[keys..].fill(f32::NEG_INFINITY);
                 let block = &mut weights[row / TILE_ROWS * tiles(keys, N)..][..tiles(keys, N)];
-                (sums_of_rows[row], logs[row]) = weigh::<L, N>(own, block, row % TILE_ROWS);
+                (sums_of_rows[row], logs[row]) = weigh::<L, C, N>(own, block, row % TILE_ROWS);
             }
             let height = out.len();
             for (number, panel) in of_values.chunks_exact(tiles(keys, N)).enumerate() {
@@ -146,10 +147,10 @@ impl Queries<'_> {
     }
 }
 
-/// Exponentials of the scores, divided by the greatest of them, in N parts as row `row` of `weights`
+/// Exponentials of the scores, divided by the greatest of them, cut by C in N parts as row `row` of `weights`
 /// [step][part] -> the sum of these, and the logarithm of the sum of the exponentials.
 #[inline(always)]
-fn weigh<L: Lanes, const N: usize>(
+fn weigh<L: Lanes, C: Lanes, const N: usize>(
     scores: &[Line],
     weights: &mut [RowsTile],
     row: usize,
@@ -168,7 +169,7 @@ fn weigh<L: Lanes, const N: usize>(
             line[i] = exp::<L>(scores[i] - most);
             sums[i] += line[i];
         }
-        let pairs = L::in_pairs::<N>(&line);
+        let pairs = C::in_pairs::<N>(&line);
         for part in 0..N {
             step[part].0[row] = pairs[part];
         }

@@ -22,7 +22,7 @@ const WORTH: i64 = 6 << 10;
 
 /// Where gradients are asked for: in f32.
 static LEARNING: Passes = Passes {
-    forward: |given, out, logs| forward::forward(Parts::F32, given, out, logs),
+    forward: |given, out, logs| forward::forward(Parts::F32.here(), given, out, logs),
     backward: backward::backward,
 };
 

@@ -55,7 +55,7 @@ fn results_are_those_of_the_formula() {
         let exact = plain(given.each_ref().map(|xs| xs.to_kind(Kind::Double)).each_ref());
         for (parts, bound) in [(Parts::F32, 2e-6), (Parts::F16, 3e-5)] {
             let [q, k, v] = &given;
-            let found = flash(q, k, v, SCALE, parts).unwrap();
+            let found = flash(q, k, v, SCALE, parts.here()).unwrap();
             let error = error(&found, &exact);
             assert!(error < bound, "{size:?}, {parts:?}: {error:e}");
         }
@@ -76,7 +76,8 @@ fn gradients_are_those_of_the_formula() {
             Tensor::run_backward(&[loss], &given, false, false)
         };
         let exact = learn(Kind::Double, &plain);
-        let found = learn(Kind::Float, &|[q, k, v]| flash(q, k, v, SCALE, Parts::F32).unwrap());
+        let found =
+            learn(Kind::Float, &|[q, k, v]| flash(q, k, v, SCALE, Parts::F32.here()).unwrap());
         for ((name, found), exact) in ["query", "key", "value"].iter().zip(&found).zip(&exact) {
             let (error, most) = (error(found, exact), f64::try_from(exact.abs().max()).unwrap());
             // A score of 50 is rounded to 2e-6, which its exponential has as a share.
@@ -98,10 +99,10 @@ fn a_row_is_the_same_alone() {
         return;
     }
     let [q, k, v] = given([4, 2, 300, 300, 64]);
-    let all = flash(&q, &k, &v, SCALE, Parts::F32).unwrap();
+    let all = flash(&q, &k, &v, SCALE, Parts::F32.here()).unwrap();
     for row in 0..4 {
         let [q, k, v] = [&q, &k, &v].map(|xs| xs.narrow(0, row, 1));
-        assert_eq!(flash(&q, &k, &v, SCALE, Parts::F32).unwrap(), all.narrow(0, row, 1));
+        assert_eq!(flash(&q, &k, &v, SCALE, Parts::F32.here()).unwrap(), all.narrow(0, row, 1));
     }
 }
 
@@ -109,12 +110,12 @@ fn a_row_is_the_same_alone() {
 fn others_are_left_to_libtorch() {
     let [q, k, v] = given([1, 2, 192, 192, 32]);
     let few = q.narrow(2, 0, 191);
-    assert!(flash(&few, &k, &v, SCALE, Parts::F32).is_none());
+    assert!(flash(&few, &k, &v, SCALE, Parts::F32.here()).is_none());
     let double = |xs: &Tensor| xs.to_kind(Kind::Double);
-    assert!(flash(&double(&q), &double(&k), &double(&v), SCALE, Parts::F32).is_none());
+    assert!(flash(&double(&q), &double(&k), &double(&v), SCALE, Parts::F32.here()).is_none());
     let turned = q.transpose(2, 3).contiguous().transpose(2, 3);
-    assert!(flash(&turned, &k, &v, SCALE, Parts::F32).is_none());
+    assert!(flash(&turned, &k, &v, SCALE, Parts::F32.here()).is_none());
     let narrow = k.narrow(3, 0, 16);
-    assert!(flash(&q, &narrow, &v, SCALE, Parts::F32).is_none());
-    assert!(flash(&q, &k, &v.narrow(2, 0, 191), SCALE, Parts::F32).is_none());
+    assert!(flash(&q, &narrow, &v, SCALE, Parts::F32.here()).is_none());
+    assert!(flash(&q, &k, &v.narrow(2, 0, 191), SCALE, Parts::F32.here()).is_none());
 }

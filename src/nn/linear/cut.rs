@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::number::{Number, wide};
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    self, Lanes, Matrix, PanelTile, Parts, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Uncut,
 };
 
 /// Rows of a block: two of the unit's.
@@ -15,10 +15,44 @@ pub(in crate::nn) const fn steps(inputs: usize) -> usize {
     inputs.div_ceil(TILE_INPUTS)
 }
 
-/// Some rows of a matrix, filled up with zeros to pairs of blocks, in N parts.
+/// Some rows of a matrix, filled up with zeros to pairs of blocks.
 /// -> [block of 16][step][part]
 #[inline(always)]
-pub(in crate::nn) fn cut_rows<T: Number, L: Lanes, const N: usize>(
+pub(in crate::nn) fn cut_rows<T: Number, L: Lanes>(
+    parts: Parts,
+    matrix: &Matrix<T>,
+    rows: &Range<usize>,
+    inner: &Range<usize>,
+    tiles: &mut [RowsTile],
+) {
+    match (parts, parts.of_rows()) {
+        (Parts::Whole, _) => rows_in::<T, Uncut<L>, 2>(matrix, rows, inner, tiles),
+        (_, 1) => rows_in::<T, L, 1>(matrix, rows, inner, tiles),
+        (_, 2) => rows_in::<T, L, 2>(matrix, rows, inner, tiles),
+        _ => rows_in::<T, L, 3>(matrix, rows, inner, tiles),
+    }
+}
+
+/// Some rows of a matrix, which are the outputs of panels. -> [panel][step][part]
+#[inline(always)]
+pub(in crate::nn) fn cut_panels<T: Number, L: Lanes>(
+    parts: Parts,
+    matrix: &Matrix<T>,
+    columns: &Range<usize>,
+    inner: &Range<usize>,
+    tiles: &mut [PanelTile],
+) {
+    match (parts, parts.of_panel()) {
+        (Parts::Whole, _) => panels_in::<T, Uncut<L>, 2>(matrix, columns, inner, tiles),
+        (_, 1) => panels_in::<T, L, 1>(matrix, columns, inner, tiles),
+        (_, 2) => panels_in::<T, L, 2>(matrix, columns, inner, tiles),
+        _ => panels_in::<T, L, 3>(matrix, columns, inner, tiles),
+    }
+}
+
+/// `cut_rows` in N parts.
+#[inline(always)]
+fn rows_in<T: Number, L: Lanes, const N: usize>(
     matrix: &Matrix<T>,
     rows: &Range<usize>,
     inner: &Range<usize>,
@@ -43,9 +77,9 @@ pub(in crate::nn) fn cut_rows<T: Number, L: Lanes, const N: usize>(
     }
 }
 
-/// Some rows of a matrix, which are the outputs of panels, in N parts. -> [panel][step][part]
+/// `cut_panels` in N parts.
 #[inline(always)]
-pub(in crate::nn) fn cut_panels<T: Number, L: Lanes, const N: usize>(
+fn panels_in<T: Number, L: Lanes, const N: usize>(
     matrix: &Matrix<T>,
     columns: &Range<usize>,
     inner: &Range<usize>,

@@ -86,7 +86,7 @@ pub(super) fn linear(
         over_rows(xs, outputs, bias, |xs, out, bias| {
             let xs = Matrix::dense(xs, xs.len() / inputs, inputs, false);
             let weight = Matrix::dense(values, outputs, inputs, transposed);
-            tiled::product(xs, weight, Parts::F32, Finish { scales: None, bias, then }, out);
+            tiled::product(xs, weight, Parts::F32.here(), Finish { scales: None, bias, then }, out);
         })
     })?
 }
@@ -96,7 +96,76 @@ fn multiply(a: Matrix<f32>, b: Matrix<f32>, bias: Option<&[f32]>, out: &mut [f32
     let is_better = tiled::is_better(a.rows, b.rows);
     if is_better {
         let finish = Finish { scales: None, bias, then: Then::Nothing };
-        tiled::product(a, b, Parts::F32, finish, out);
+        tiled::product(a, b, Parts::F32.here(), finish, out);
     }
     is_better
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::nn::linear::is_served;
+    use crate::nn::linear::tests::{largest, waves};
+
+    /// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
+    /// without a bias, where some of them are not asked for, and where one of three products is left to libtorch.
+    #[test]
+    fn products_of_our_own_learn_like_those_of_libtorch() {
+        if !is_served() || !native::has_operators() {
+            return;
+        }
+        for (rows, inputs, outputs) in [(29, 70, 45), (301, 250, 270), (301, 70, 270)] {
+            for storage in [Storage::OutIn, Storage::InOut] {
+                for (of_xs, of_weight, bias) in [
+                    (true, true, true),
+                    (true, true, false),
+                    (false, true, true),
+                    (true, false, false),
+                ] {
+                    let draw = |size: &[i64], step, asked: bool| {
+                        waves(size, step).set_requires_grad(asked)
+                    };
+                    let xs = draw(&[3, rows, inputs], 0.11, of_xs);
+                    let size = match storage {
+                        Storage::OutIn => [outputs, inputs],
+                        Storage::InOut => [inputs, outputs],
+                    };
+                    let weight = draw(&size, 0.37, of_weight);
+                    let bias = bias.then(|| draw(&[outputs], 1.3, true));
+                    let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
+                        .into_iter()
+                        .flatten()
+                        .filter(|xs| xs.requires_grad())
+                        .collect();
+                    // Of the loss Σ w·y, as near as f32 comes to it: in f64 the same graph is exact.
+                    let gradients = |found: &Tensor| {
+                        let loss = (found * waves(&found.size(), 0.05)).sum(Kind::Double);
+                        Tensor::run_backward(&[&loss], &asked, false, false)
+                    };
+                    let matrix = storage.out_in(&weight);
+                    let double = |xs: &Tensor| xs.to_kind(Kind::Double);
+                    let exact = double(&xs).linear(&double(&matrix), bias.as_ref().map(double));
+                    let own =
+                        linear(&xs, &matrix, bias.as_ref(), Then::Nothing).expect("f32 on a CPU");
+                    let plain = xs.linear(&matrix, bias.as_ref());
+                    assert_eq!(own.size(), [3, rows, outputs]);
+                    let [own, plain, exact] =
+                        [own, plain, exact].map(|y| (gradients(&y), y.detach()));
+                    let all = |(of, y): (Vec<Tensor>, Tensor)| of.into_iter().chain([y]);
+                    for ((own, plain), exact) in all(own).zip(all(plain)).zip(all(exact)) {
+                        assert_eq!(own.size(), exact.size());
+                        let (own, other) = (largest(&(own - &exact)), largest(&(plain - &exact)));
+                        // Of as many products as there are rows: one rounding of all that is added up.
+                        let of_weight = exact.size() == size;
+                        let added =
+                            if of_weight { 3.0 * rows as f64 * 2f64.powi(-24) } else { 0.0 };
+                        let bound = 2.0 * other + 1e-6 * largest(&exact).max(1.0) + added;
+                        assert!(own <= bound, "{storage:?} {rows}: {own:e} for {other:e}");
+                    }
+                }
+            }
+        }
+    }
 }

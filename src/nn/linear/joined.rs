@@ -23,7 +23,7 @@ impl Joined {
     pub fn parts(&self) -> Parts {
         match self.layers.as_slice() {
             [Linear { weights: Weights::Panels(panels), .. }] => panels.parts(),
-            _ => Parts::F32,
+            _ => Parts::F32.here(),
         }
     }
 

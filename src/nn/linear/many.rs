@@ -4,8 +4,7 @@
 use super::number::{Number, wide};
 use super::panel::{Part, ahead, line};
 use crate::native::{
-    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles,
-    Vectorized,
+    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_ROWS, Tiles, Uncut, Vectorized,
 };
 
 /// Rows from which on the matrix unit is faster than vectors are (measured): the more parts a number has, the
@@ -15,6 +14,7 @@ const fn many(parts: Parts) -> usize {
         Parts::Single | Parts::Bf16 => 13,
         Parts::F16 => 25,
         Parts::F32 => 49,
+        Parts::Whole => 25,
     }
 }
 
@@ -26,9 +26,9 @@ pub(super) fn is_better(parts: Parts, rows: usize) -> bool {
     rows >= many(parts) && is_served()
 }
 
-/// True where the matrix unit and the panels fit each other.
+/// True where this CPU makes products of tiles.
 pub(in crate::nn) fn is_served() -> bool {
-    native::has_tiles() && native::panel_width() == TILE_OUTPUTS
+    native::has_tiles()
 }
 
 /// Rows in pairs of blocks, the last of which are filled up with zeros.
@@ -69,9 +69,10 @@ impl Vectorized for Split<'_> {
             for (row, xs) in rows.chunks_exact(self.inputs).enumerate() {
                 let steps = tiles.chunks_exact_mut(self.parts.of_rows());
                 for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
-                    match self.parts.of_rows() {
-                        1 => put::<L, 1>(xs, row, step),
-                        2 => put::<L, 2>(xs, row, step),
+                    match (self.parts, self.parts.of_rows()) {
+                        (Parts::Whole, _) => put::<Uncut<L>, 2>(xs, row, step),
+                        (_, 1) => put::<L, 1>(xs, row, step),
+                        (_, 2) => put::<L, 2>(xs, row, step),
                         _ => put::<L, 3>(xs, row, step),
                     }
                 }
@@ -109,11 +110,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
             for (chunk, lines) in lines.chunks(CHUNK * TILE_INPUTS).enumerate() {
                 let steps = lines.len().div_ceil(TILE_INPUTS);
                 let wide = &mut wide[..steps * of_panel];
-                match of_panel {
-                    1 => widen::<T, L, P, 1>(lines, wide),
-                    2 => widen::<T, L, P, 2>(lines, wide),
-                    _ => widen::<T, L, P, 3>(lines, wide),
-                }
+                widen::<T, L, P>(parts, lines, wide);
                 for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
                     let of =
                         |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
@@ -127,9 +124,24 @@ impl<T: Number> Vectorized for Many<'_, T> {
     }
 }
 
-/// Lines of a panel as pairs of bf16.
+/// Lines of a panel as tiles. -> [step][part]
 #[inline(always)]
-pub(super) fn widen<T: Number, L: Lanes, const P: usize, const N: usize>(
+pub(super) fn widen<T: Number, L: Lanes, const P: usize>(
+    parts: Parts,
+    lines: &[[T; P]],
+    tiles: &mut [PanelTile],
+) {
+    match (parts, parts.of_panel()) {
+        (Parts::Whole, _) => widen_in::<T, Uncut<L>, P, 2>(lines, tiles),
+        (_, 1) => widen_in::<T, L, P, 1>(lines, tiles),
+        (_, 2) => widen_in::<T, L, P, 2>(lines, tiles),
+        _ => widen_in::<T, L, P, 3>(lines, tiles),
+    }
+}
+
+/// `widen` in N parts.
+#[inline(always)]
+fn widen_in<T: Number, L: Lanes, const P: usize, const N: usize>(
     lines: &[[T; P]],
     tiles: &mut [PanelTile],
 ) {

@@ -3,6 +3,7 @@
 //! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
+mod bytes;
 pub(super) mod cut;
 mod few;
 mod flat;
@@ -11,6 +12,7 @@ mod many;
 mod number;
 mod pack;
 mod panel;
+mod pieces;
 mod rounded;
 mod scales;
 mod stack;
@@ -175,8 +177,9 @@ impl Params {
             Some(Packing::F32) if self.many_rows() => Weights::Plain(weight, storage),
             Some(packing) => {
                 let weight = storage.out_in(&weight);
-                // oneDNN keeps bf16 between its products too, and is faster there (measured).
-                let by_engine = !many::is_served() || packing == Packing::Bf16;
+                // With a matrix unit oneDNN, which keeps bf16 between its products too, is faster (measured).
+                let by_engine =
+                    !many::is_served() || (packing == Packing::Bf16 && native::has_matrix_unit());
                 if self.many_rows() && by_engine {
                     for_many(&weight, bias.as_ref(), packing)?
                 } else {

@@ -14,12 +14,14 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
+use super::bytes::{Bytes, Inputs, MOST_INPUTS};
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::pack;
+use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
 use super::tiled::{self, Finish, Outputs};
 use super::{Storage, cut, few, many, over_rows};
-use crate::native::{self, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then};
+use crate::native::{self, ByteProducts, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then};
 use crate::nn::draft::is_draft;
 use crate::nn::gelu::gelu;
 
@@ -27,6 +29,8 @@ use crate::nn::gelu::gelu;
 pub struct Panels {
     data: Data,
     parts: Parts,
+    /// What `Data::Bytes` takes.
+    of_inputs: Inputs,
     inputs: usize,
     outputs: usize,
     /// Rounded to 8 bits, once somebody asked for that.
@@ -39,6 +43,8 @@ enum Data {
     F16(Aligned<F16>),
     /// A weight is the whole number times the scale of its output.
     Int8(Aligned<i8>, Vec<f32>),
+    /// The same, where the CPU has products of such numbers and no matrix unit.
+    Bytes(Bytes),
 }
 
 /// What the weights of a packed matrix are kept as.
@@ -57,7 +63,7 @@ impl Packing {
     /// f16 has 11 bits of a weight, and the matrix unit takes it as the sum of two bf16; on other CPUs it
     /// gains little, and packing takes longer.
     pub fn auto() -> Self {
-        if many::is_served() { Packing::F16 } else { Packing::F32 }
+        if native::has_matrix_unit() { Packing::F16 } else { Packing::F32 }
     }
 
     /// Bytes of a weight that a draft need not read.
@@ -118,7 +124,17 @@ impl Data {
             Data::F32(_) => f32::PARTS,
             Data::Bf16(_) => Bf16::PARTS,
             Data::F16(_) => F16::PARTS,
-            Data::Int8(..) => i8::PARTS,
+            Data::Int8(..) | Data::Bytes(_) => i8::PARTS,
+        }
+    }
+
+    /// Of panels of whole numbers and their scales.
+    fn whole(numbers: Aligned<i8>, scales: Vec<f32>, inputs: usize) -> Data {
+        match ByteProducts::here() {
+            Some(unit) if !native::has_matrix_unit() && inputs <= MOST_INPUTS => {
+                Data::Bytes(Bytes::new(unit, numbers, inputs, scales))
+            }
+            _ => Data::Int8(numbers, scales),
         }
     }
 }
@@ -144,7 +160,7 @@ impl Panels {
                 Packing::F16 => Data::F16(pack(matrix, None, between)),
                 Packing::Int8 => {
                     let mut scales = vec![0.0; outputs];
-                    Data::Int8(pack(matrix, Some(&mut scales), between), scales)
+                    Data::whole(pack(matrix, Some(&mut scales), between), scales, inputs)
                 }
             }
         });
@@ -153,31 +169,32 @@ impl Panels {
     }
 
     fn new(data: Data, inputs: usize, outputs: usize) -> Self {
-        Panels { parts: data.parts(), data, inputs, outputs, rounded: OnceCell::new() }
+        let (parts, of_inputs) = (data.parts().here(), Inputs::Bits16);
+        Panels { parts, of_inputs, data, inputs, outputs, rounded: OnceCell::new() }
     }
 
     /// What a draft computes with: itself, where its weights have 8 bits.
     fn rounded(&self) -> &Panels {
         let Panels { inputs, outputs, .. } = *self;
         let round: &dyn Fn() -> (Aligned<i8>, Vec<f32>) = match &self.data {
-            Data::Int8(..) => return self,
+            Data::Int8(..) | Data::Bytes(_) => return self,
             Data::F32(weights) => &|| rounded(weights, inputs, outputs),
             Data::Bf16(weights) => &|| rounded(weights, inputs, outputs),
             Data::F16(weights) => &|| rounded(weights, inputs, outputs),
         };
         self.rounded.get_or_init(|| {
             let (numbers, scales) = round();
-            Box::new(Panels::new(Data::Int8(numbers, scales), inputs, outputs))
+            Box::new(Panels::new(Data::whole(numbers, scales, inputs), inputs, outputs))
         })
     }
 
     /// For many rows: where bf16 holds the weights, the matrix unit takes no more of the inputs either.
     pub(super) fn for_many(self) -> Self {
-        let parts = match self.parts {
-            Parts::Bf16 => Parts::Single,
-            parts => parts,
+        let parts = match self.data.parts() {
+            Parts::Bf16 => Parts::Single.here(),
+            parts => parts.here(),
         };
-        Panels { parts, ..self }
+        Panels { parts, of_inputs: Inputs::Bits8, ..self }
     }
 
     /// What a product of many rows takes of numbers.
@@ -207,7 +224,11 @@ impl Panels {
             panels.product(xs, out, Finish { scales: None, bias, then });
         });
         let done = done.expect("f32 on the CPU");
-        if then == Then::Nothing || panels.is_for_tiles(xs.numel() / self.inputs) {
+        let in_one = match panels.data {
+            Data::Bytes(_) => true,
+            _ => panels.is_for_tiles(xs.numel() / self.inputs),
+        };
+        if then == Then::Nothing || in_one {
             return done;
         }
         // Of few rows it is done apart.
@@ -226,6 +247,7 @@ impl Panels {
             Data::Int8(weights, scales) => {
                 self.by_rows(weights, xs, out, Finish { scales: Some(scales), ..finish });
             }
+            Data::Bytes(bytes) => bytes.product(self.of_inputs, xs, out, finish),
         }
     }
 
@@ -252,28 +274,15 @@ impl Panels {
         let (inputs, outputs, width) = (self.inputs, self.outputs, native::panel_width());
         let panels = outputs.div_ceil(width);
         let parts = parts_for(size_of_val(weights)).min(panels);
-        let border = |part: usize| (panels * part / parts * width).min(outputs);
-        let mut tasks: Vec<Part<'_, T>> = (0..parts)
-            .map(|part| {
-                let columns = border(part)..border(part + 1);
-                let from = columns.start * inputs;
-                let to = columns.end.div_ceil(width) * width * inputs;
-                Part {
-                    weights: &weights[from..to],
-                    scales: scales.map(|all| &all[columns.clone()]),
-                    bias: bias.map(|all| &all[columns.clone()]),
-                    inputs,
-                    rows: Vec::with_capacity(xs.len() / inputs),
-                }
-            })
-            .collect();
-        for mut row in out.chunks_exact_mut(outputs) {
-            for (part, task) in tasks.iter_mut().enumerate() {
-                let (own, rest) = row.split_at_mut(border(part + 1) - border(part));
-                task.rows.push(own);
-                row = rest;
-            }
-        }
+        let pieces = pieces(out, &[0, xs.len() / inputs], &edges(outputs, width, parts));
+        let part = |Piece { columns, out: rows, .. }| {
+            let from = columns.start * inputs;
+            let to = columns.end.div_ceil(width) * width * inputs;
+            let scales = scales.map(|all| &all[columns.clone()]);
+            let bias = bias.map(|all| &all[columns]);
+            Part { weights: &weights[from..to], scales, bias, inputs, rows }
+        };
+        let tasks: Vec<Part<'_, T>> = pieces.into_iter().map(part).collect();
         if many::is_better(self.parts, xs.len() / inputs) {
             let rows = many::Rows::new(self.parts, xs, inputs);
             native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
@@ -298,17 +307,18 @@ impl<T: Number> Outputs for Paneled<'_, T> {
     }
 
     #[inline(always)]
-    fn cut<L: Lanes, const N: usize>(
+    fn cut<L: Lanes>(
         &self,
+        parts: Parts,
         columns: &Range<usize>,
         inner: &Range<usize>,
         tiles: &mut [PanelTile],
     ) {
         let panels = self.weights.as_chunks::<TILE_OUTPUTS>().0.chunks_exact(self.inputs);
         let own = panels.skip(columns.start / TILE_OUTPUTS);
-        let tiles = tiles.chunks_exact_mut(cut::steps(inner.len()) * N);
+        let tiles = tiles.chunks_exact_mut(cut::steps(inner.len()) * parts.of_panel());
         for (lines, tiles) in own.take(columns.len().div_ceil(TILE_OUTPUTS)).zip(tiles) {
-            many::widen::<T, L, TILE_OUTPUTS, N>(&lines[inner.clone()], tiles);
+            many::widen::<T, L, TILE_OUTPUTS>(parts, &lines[inner.clone()], tiles);
         }
     }
 }

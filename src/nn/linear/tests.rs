@@ -10,18 +10,18 @@ use crate::nn::precision::Autocast;
 use crate::nn::store::Missing;
 
 /// Numbers of all sizes and both signs, the same at every run.
-fn waves(size: &[i64], step: f64) -> Tensor {
+pub(super) fn waves(size: &[i64], step: f64) -> Tensor {
     let count = size.iter().product::<i64>();
     let numbers = (Tensor::arange(count, (Kind::Double, Device::Cpu)) + 1.0) * step;
     numbers.sin().reshape(size).to_kind(Kind::Float)
 }
 
-fn largest(xs: &Tensor) -> f64 {
+pub(super) fn largest(xs: &Tensor) -> f64 {
     f64::try_from(xs.abs().max()).expect("a number")
 }
 
 /// W as the packing keeps it, in libtorch's arithmetic.
-fn kept(weight: &Tensor, packing: Packing) -> Tensor {
+pub(super) fn kept(weight: &Tensor, packing: Packing) -> Tensor {
     match packing {
         Packing::F32 => weight.shallow_clone(),
         Packing::Bf16 => weight.to_kind(Kind::BFloat16).to_kind(Kind::Float),
@@ -57,7 +57,12 @@ fn panels_give_the_product_of_what_they_keep() {
                     let inputs_kept = if unit { 2f64.powi(-17) } else { 0.0 };
                     let largest_sum =
                         largest(&xs.to_kind(Kind::Double).abs().matmul(&exact.abs().tr()));
-                    let scale = rounding + inputs_kept * largest_sum;
+                    let mut scale = rounding + inputs_kept * largest_sum;
+                    if packing == Packing::Int8 {
+                        // Whole numbers of 16 bits may stand for inputs, by the largest of a row.
+                        let reach = exact.abs().sum_dim_intlist(1, false, Kind::Double);
+                        scale += 2f64.powi(-16) * largest(&reach);
+                    }
                     let error = largest(&(&found - &expected));
                     assert!(error < scale, "{packing:?} {inputs}x{outputs} M{rows}: {error}");
                     if rows < 13 {
@@ -93,7 +98,9 @@ fn a_draft_computes_with_8_bits_of_what_is_kept() {
                     assert_eq!(found, rounded.forward(&xs, Some(&bias)), "{packing:?}");
                 }
                 assert_eq!(panels.forward(&xs, Some(&bias)), whole);
-                assert_eq!(found == whole, packing == Packing::Int8 || inputs == 1, "{packing:?}");
+                if inputs > 1 {
+                    assert_eq!(found == whole, packing == Packing::Int8, "{packing:?}");
+                }
             }
         }
     }
@@ -297,57 +304,6 @@ fn scales_are_those_of_the_largest_weights() {
     }
     let nothing = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
     assert_eq!(int8_scales(&nothing), Tensor::ones([2], (Kind::Double, Device::Cpu)));
-}
-
-/// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
-/// without a bias, where some of them are not asked for, and where one of three products is left to libtorch.
-#[test]
-fn products_of_our_own_learn_like_those_of_libtorch() {
-    if !many::is_served() || !native::has_operators() {
-        return;
-    }
-    for (rows, inputs, outputs) in [(29, 70, 45), (301, 250, 270), (301, 70, 270)] {
-        for storage in [Storage::OutIn, Storage::InOut] {
-            for (of_xs, of_weight, bias) in
-                [(true, true, true), (true, true, false), (false, true, true), (true, false, false)]
-            {
-                let draw =
-                    |size: &[i64], step, asked: bool| waves(size, step).set_requires_grad(asked);
-                let xs = draw(&[3, rows, inputs], 0.11, of_xs);
-                let size = match storage {
-                    Storage::OutIn => [outputs, inputs],
-                    Storage::InOut => [inputs, outputs],
-                };
-                let weight = draw(&size, 0.37, of_weight);
-                let bias = bias.then(|| draw(&[outputs], 1.3, true));
-                let asked: Vec<&Tensor> = [Some(&xs), Some(&weight), bias.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .filter(|xs| xs.requires_grad())
-                    .collect();
-                // Of the loss Σ w·y, as near as f32 comes to it: in f64 the same graph is exact.
-                let gradients = |found: &Tensor| {
-                    let loss = (found * waves(&found.size(), 0.05)).sum(Kind::Double);
-                    Tensor::run_backward(&[&loss], &asked, false, false)
-                };
-                let matrix = storage.out_in(&weight);
-                let double = |xs: &Tensor| xs.to_kind(Kind::Double);
-                let exact = double(&xs).linear(&double(&matrix), bias.as_ref().map(double));
-                let own =
-                    flat::linear(&xs, &matrix, bias.as_ref(), Then::Nothing).expect("f32 on a CPU");
-                let plain = xs.linear(&matrix, bias.as_ref());
-                assert_eq!(own.size(), [3, rows, outputs]);
-                let [own, plain, exact] = [own, plain, exact].map(|y| (gradients(&y), y.detach()));
-                let all = |(of, y): (Vec<Tensor>, Tensor)| of.into_iter().chain([y]);
-                for ((own, plain), exact) in all(own).zip(all(plain)).zip(all(exact)) {
-                    assert_eq!(own.size(), exact.size());
-                    let (own, other) = (largest(&(own - &exact)), largest(&(plain - &exact)));
-                    let bound = 2.0 * other + 1e-6 * largest(&exact).max(1.0);
-                    assert!(own <= bound, "{storage:?} {rows}: {own:e} for {other:e}");
-                }
-            }
-        }
-    }
 }
 
 /// Where there is no matrix unit, libtorch's engines serve many rows; here they are asked wherever they run.

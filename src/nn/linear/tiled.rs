@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps};
 use super::many::is_served;
 use super::number::Number;
+use super::pieces::{Piece, edges, pieces};
 use crate::native::{
     self, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, Then, Tiles,
     Vectorized,
@@ -20,6 +21,7 @@ const fn chunk_and_group(parts: Parts) -> (usize, usize) {
     match parts {
         // A product takes so little time that the passes over the results, one a chunk, count.
         Parts::Single => (48, 4),
+        Parts::Whole => (12, 8),
         _ => (24, 8),
     }
 }
@@ -41,9 +43,10 @@ pub(super) fn is_better(rows: usize, columns: usize) -> bool {
 pub(super) trait Outputs: Copy + Send {
     fn outputs(&self) -> usize;
 
-    /// Some outputs in N parts. -> [panel][step][part]
-    fn cut<L: Lanes, const N: usize>(
+    /// Some outputs. -> [panel][step][part]
+    fn cut<L: Lanes>(
         &self,
+        parts: Parts,
         columns: &Range<usize>,
         inner: &Range<usize>,
         tiles: &mut [PanelTile],
@@ -56,13 +59,14 @@ impl<T: Number> Outputs for Matrix<'_, T> {
     }
 
     #[inline(always)]
-    fn cut<L: Lanes, const N: usize>(
+    fn cut<L: Lanes>(
         &self,
+        parts: Parts,
         columns: &Range<usize>,
         inner: &Range<usize>,
         tiles: &mut [PanelTile],
     ) {
-        cut_panels::<T, L, N>(self, columns, inner, tiles);
+        cut_panels::<T, L>(parts, self, columns, inner, tiles);
     }
 }
 
@@ -89,35 +93,10 @@ pub(super) fn product(
     let threads = tch::get_num_threads().max(1) as usize;
     let worth = (a.rows * outputs * a.inner / WORTH_A_THREAD).clamp(1, threads);
     let (down, across) = grid(a.rows, outputs, worth);
-    let border = |size: usize, unit: usize, part: usize, parts: usize| {
-        (size.div_ceil(unit) * part / parts * unit).min(size)
-    };
-    let mut tasks = Vec::with_capacity(down * across);
-    let mut rest = out;
-    for part in 0..down {
-        let rows = border(a.rows, BLOCK, part, down)..border(a.rows, BLOCK, part + 1, down);
-        let (own, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * outputs);
-        rest = others;
-        let edges = |part| border(outputs, TILE_OUTPUTS, part, across);
-        let first = tasks.len();
-        tasks.extend((0..across).map(|part| Task {
-            a,
-            b,
-            parts,
-            finish,
-            rows: rows.clone(),
-            columns: edges(part)..edges(part + 1),
-            out: Vec::with_capacity(rows.len()),
-        }));
-        for mut row in own.chunks_exact_mut(outputs) {
-            for task in &mut tasks[first..] {
-                let (own, rest) = row.split_at_mut(task.columns.len());
-                task.out.push(own);
-                row = rest;
-            }
-        }
-    }
-    native::parallel(tasks, native::vectorize);
+    let (down, across) = (edges(a.rows, BLOCK, down), edges(outputs, TILE_OUTPUTS, across));
+    let tasks = pieces(out, &down, &across).into_iter();
+    let tasks = tasks.map(|piece| Task { a, b, parts, finish, piece });
+    native::parallel(tasks.collect(), native::vectorize);
 }
 
 /// Into how many parts the rows and the columns are divided for so many threads.
@@ -140,10 +119,7 @@ struct Task<'a, B> {
     b: B,
     parts: Parts,
     finish: Finish<'a>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    /// The task's columns of each of its rows.
-    out: Vec<&'a mut [f32]>,
+    piece: Piece<'a>,
 }
 
 thread_local! {
@@ -157,7 +133,7 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let (mut rows, mut panels) = ROOM.take();
         let (most, group) = chunk_and_group(self.parts);
-        let blocks = self.rows.len().div_ceil(BLOCK) * 2;
+        let blocks = self.piece.rows.len().div_ceil(BLOCK) * 2;
         rows.resize(rows.len().max(blocks * most * self.parts.of_rows()), RowsTile::ZERO);
         panels.resize(panels.len().max(group * most * self.parts.of_panel()), PanelTile::ZERO);
         // Chunks of about one size: each costs a pass over the results.
@@ -166,18 +142,10 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
         let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
             let inner = first..(first + chunk).min(self.a.inner);
-            match self.parts.of_rows() {
-                1 => cut_rows::<f32, L, 1>(&self.a, &self.rows, &inner, &mut rows),
-                2 => cut_rows::<f32, L, 2>(&self.a, &self.rows, &inner, &mut rows),
-                _ => cut_rows::<f32, L, 3>(&self.a, &self.rows, &inner, &mut rows),
-            }
-            for column in self.columns.clone().step_by(group * TILE_OUTPUTS) {
-                let columns = column..(column + group * TILE_OUTPUTS).min(self.columns.end);
-                match self.parts.of_panel() {
-                    1 => self.b.cut::<L, 1>(&columns, &inner, &mut panels),
-                    2 => self.b.cut::<L, 2>(&columns, &inner, &mut panels),
-                    _ => self.b.cut::<L, 3>(&columns, &inner, &mut panels),
-                }
+            cut_rows::<f32, L>(self.parts, &self.a, &self.piece.rows, &inner, &mut rows);
+            for column in self.piece.columns.clone().step_by(group * TILE_OUTPUTS) {
+                let columns = column..(column + group * TILE_OUTPUTS).min(self.piece.columns.end);
+                self.b.cut::<L>(self.parts, &columns, &inner, &mut panels);
                 self.add::<L>(&unit, &inner, &columns, &rows, &panels);
             }
         }
@@ -198,14 +166,15 @@ impl<B: Outputs> Task<'_, B> {
     ) {
         let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
         let rows = rows.chunks_exact(steps(inner.len()) * self.parts.of_rows());
-        let blocks: Vec<&[RowsTile]> = rows.take(self.rows.len().div_ceil(BLOCK) * 2).collect();
+        let blocks: Vec<&[RowsTile]> =
+            rows.take(self.piece.rows.len().div_ceil(BLOCK) * 2).collect();
         let mut sums = [Sums::ZERO, Sums::ZERO];
-        for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.out.chunks_mut(BLOCK)) {
+        for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.piece.out.chunks_mut(BLOCK)) {
             let panels = panels.chunks_exact(steps(inner.len()) * self.parts.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
                 let width = TILE_OUTPUTS.min(columns.end - column);
                 let lines = self.finish.lines(column..column + width);
-                let own = column - self.columns.start;
+                let own = column - self.piece.columns.start;
                 if !is_first {
                     for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
                         copy_line(&row[own..][..width], &mut sums[..width]);
@@ -225,7 +194,7 @@ impl<B: Outputs> Task<'_, B> {
 }
 
 /// What finishes a line of sums.
-struct Lines {
+pub(super) struct Lines {
     scales: [f32; TILE_OUTPUTS],
     bias: [f32; TILE_OUTPUTS],
     then: Then,
@@ -234,7 +203,7 @@ struct Lines {
 impl Finish<'_> {
     /// Of some columns.
     #[inline(always)]
-    fn lines(&self, columns: Range<usize>) -> Lines {
+    pub(super) fn lines(&self, columns: Range<usize>) -> Lines {
         let mut lines =
             Lines { scales: [1.0; TILE_OUTPUTS], bias: [0.0; TILE_OUTPUTS], then: self.then };
         if let Some(scales) = self.scales {
@@ -249,7 +218,7 @@ impl Finish<'_> {
 
 impl Lines {
     #[inline(always)]
-    fn finish<L: Lanes>(&self, sums: &mut [f32; TILE_OUTPUTS]) {
+    pub(super) fn finish<L: Lanes>(&self, sums: &mut [f32; TILE_OUTPUTS]) {
         for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales).zip(&self.bias) {
             *sum = L::fused(*sum, *scale, *bias);
         }
@@ -265,7 +234,7 @@ fn sums_of(sums: &mut [Sums; 2]) -> impl Iterator<Item = &mut [f32; TILE_OUTPUTS
 
 /// Copies a line, most often a whole one, which takes two instructions.
 #[inline(always)]
-fn copy_line(from: &[f32], to: &mut [f32]) {
+pub(super) fn copy_line(from: &[f32], to: &mut [f32]) {
     match (<&[f32; TILE_OUTPUTS]>::try_from(from), <&mut [f32; TILE_OUTPUTS]>::try_from(&mut *to)) {
         (Ok(from), Ok(to)) => *to = *from,
         _ => to.copy_from_slice(from),
