@@ -36,7 +36,7 @@ complete -c vedm -n "__fish_vedm_needs_command" -f -a "doctor" -d 'Tell whether 
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand caption" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with a matrix unit (AMX), f32 on others'
+complete -c vedm -n "__fish_vedm_using_subcommand caption" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with AVX-512, f32 on others'
 f32\t''
 bf16\t'On a CPU: weights of bf16'
 f16\t'On a CPU: weights of f16, all else in f32'
@@ -128,7 +128,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand caption" -s h -l help -d 'Prin
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with a matrix unit (AMX), f32 on others'
+complete -c vedm -n "__fish_vedm_using_subcommand ocr" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with AVX-512, f32 on others'
 f32\t''
 bf16\t'On a CPU: weights of bf16'
 f16\t'On a CPU: weights of f16, all else in f32'
@@ -302,7 +302,7 @@ complete -c vedm -n "__fish_vedm_using_subcommand convert" -s h -l help -d 'Prin
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -s m -l model -d 'Directory of a checkpoint, name of a shipped model, or owner/name[@revision] at the Hugging Face Hub' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l revision -d 'Branch, tag or commit of a model at the Hub [default: main]' -r
 complete -c vedm -n "__fish_vedm_using_subcommand eval" -l device -d 'Where to compute: auto, cpu, cuda or cuda:N' -r
-complete -c vedm -n "__fish_vedm_using_subcommand eval" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with a matrix unit (AMX), f32 on others'
+complete -c vedm -n "__fish_vedm_using_subcommand eval" -l dtype -d 'Number type of the model\'s weights' -r -f -a "auto\t'f16 on CUDA and on a CPU with AVX-512, f32 on others'
 f32\t''
 bf16\t'On a CPU: weights of bf16'
 f16\t'On a CPU: weights of f16, all else in f32'

@@ -22,7 +22,7 @@ pub enum DeviceChoice {
 /// What `--dtype` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
-    /// f16 on CUDA and on a CPU with a matrix unit (AMX), f32 on others
+    /// f16 on CUDA and on a CPU with AVX-512, f32 on others
     Auto,
     F32,
     /// On a CPU: weights of bf16
