@@ -10,7 +10,13 @@ pub const QUAD_INPUTS: usize = 4;
 pub type Quad = [i8; QUAD_INPUTS * TILE_OUTPUTS];
 
 /// Sums of the outputs of a panel.
-pub type WholeSums = [i32; TILE_OUTPUTS];
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct WholeSums(pub [i32; TILE_OUTPUTS]);
+
+impl WholeSums {
+    pub const ZERO: WholeSums = WholeSums([0; TILE_OUTPUTS]);
+}
 
 /// Says that this CPU makes such products; there is no other way to one than `here`.
 #[derive(Clone, Copy)]
@@ -27,24 +33,26 @@ impl ByteProducts {
         None
     }
 
-    /// Writes the sums of H rows, one after the other, with N panels.
+    /// Writes the sums of H rows, one after the other, with N panels: those of a panel side by side.
     ///
     /// # Panics
-    /// Where the rows and the panels are not of one number of quads.
+    /// Where the rows and the panels are not of one number of quads, or there is no room for the sums.
     #[inline]
     pub fn sums<const H: usize, const N: usize>(
         self,
         rows: &[[u8; QUAD_INPUTS]],
         panels: [&[Quad]; N],
-        sums: &mut [[WholeSums; H]; N],
+        sums: &mut [WholeSums],
     ) {
         let quads = panels.first().map_or(0, |panel| panel.len());
         assert!(panels.iter().all(|panel| panel.len() == quads), "panels of one size");
         assert_eq!(rows.len(), H * quads, "rows as long as the panels");
+        assert!(sums.len() >= N * H, "room for the sums");
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `here` found what is asked for; rows and panels are as long as is said.
+        // SAFETY: `here` found what is asked for; rows, panels and sums are as long as is said.
         unsafe {
-            x86::sums(rows.as_ptr().cast(), panels.map(|panel| panel.as_ptr().cast()), quads, sums);
+            let panels = panels.map(|panel| panel.as_ptr().cast());
+            x86::sums::<H, N>(rows.as_ptr().cast(), panels, quads, sums.as_mut_ptr());
         }
         #[cfg(not(target_arch = "x86_64"))]
         unreachable!("products that this CPU does not make, of {} sums", sums.len());
@@ -56,7 +64,7 @@ impl ByteProducts {
 mod x86 {
     use std::arch::x86_64::{
         _MM_HINT_T0, _mm_prefetch, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
-        _mm512_setzero_si512, _mm512_storeu_si512,
+        _mm512_setzero_si512, _mm512_store_si512,
     };
 
     use super::{Quad, WholeSums};
@@ -68,13 +76,13 @@ mod x86 {
     const AHEAD: usize = 2048;
 
     /// # Safety
-    /// The CPU has AVX512_VNNI; there are H rows of so many quads, and panels of as many.
+    /// The CPU has AVX512_VNNI; there are H rows of so many quads, panels of as many, and H·N sums.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) unsafe fn sums<const H: usize, const N: usize>(
         rows: *const i32,
         panels: [*const i8; N],
         quads: usize,
-        sums: &mut [[WholeSums; H]; N],
+        sums: *mut WholeSums,
     ) {
         let mut own = [[[_mm512_setzero_si512(); 2]; H]; N];
         // Behind the end of these panels lie those that are read next.
@@ -100,9 +108,9 @@ mod x86 {
             // Loops of known length: of others the compiler would keep all sums in memory.
             for panel in 0..N {
                 for row in 0..H {
-                    let target = sums[panel][row].as_mut_ptr();
-                    _mm512_storeu_si512(target.cast(), own[panel][row][0]);
-                    _mm512_storeu_si512(target.add(WIDTH).cast(), own[panel][row][1]);
+                    let target = sums.add(panel * H + row).cast::<i32>();
+                    _mm512_store_si512(target.cast(), own[panel][row][0]);
+                    _mm512_store_si512(target.add(WIDTH).cast(), own[panel][row][1]);
                 }
             }
         }
@@ -131,11 +139,11 @@ mod tests {
             (0..QUADS).map(|i| std::array::from_fn(|j| weight(i, j))).collect()
         };
         let panels = [panel(0), panel(77)];
-        let mut found = [[[7; TILE_OUTPUTS]; 3]; 2];
-        unit.sums(&rows, [&panels[0], &panels[1]], &mut found);
-        for (panel, found) in panels.iter().zip(&found) {
+        let mut found = [WholeSums([7; TILE_OUTPUTS]); 6];
+        unit.sums::<3, 2>(&rows, [&panels[0], &panels[1]], &mut found);
+        for (panel, found) in panels.iter().zip(found.chunks_exact(3)) {
             for (row, found) in rows.chunks_exact(QUADS).zip(found) {
-                for (output, found) in found.iter().enumerate() {
+                for (output, found) in found.0.iter().enumerate() {
                     let product = |(xs, quad): (&[u8; 4], &Quad)| -> i32 {
                         let weights = &quad[output * QUAD_INPUTS..][..QUAD_INPUTS];
                         xs.iter().zip(weights).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum()

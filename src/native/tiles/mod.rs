@@ -10,6 +10,7 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;
+mod fetch;
 mod uncut;
 #[cfg(target_arch = "x86_64")]
 mod wide;
@@ -17,6 +18,7 @@ mod wide;
 use std::marker::PhantomData;
 
 use super::vectors::{has_bf16, panel_width};
+pub use fetch::Fetch;
 pub use uncut::Uncut;
 
 /// Rows of a block.
@@ -113,6 +115,17 @@ pub struct PanelTile(pub [[u32; TILE_OUTPUTS]; TILE_INPUTS / 2]);
 #[repr(C, align(64))]
 pub struct Sums(pub [[f32; TILE_OUTPUTS]; TILE_ROWS]);
 
+/// Two blocks of rows and a panel, each with all parts of a step one after the other, the largest first.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    pub rows: [&'a [RowsTile]; 2],
+    /// Of the two blocks, those that are there.
+    pub height: usize,
+    pub panel: &'a [PanelTile],
+    /// What is read soon after it. (The matrix unit leaves it where it is.)
+    pub next: Fetch,
+}
+
 impl RowsTile {
     pub const ZERO: RowsTile = RowsTile([[0; TILE_INPUTS / 2]; TILE_ROWS]);
 }
@@ -187,19 +200,13 @@ impl Tiles {
     }
 
     /// Adds to the sums of two blocks of rows (to 0, if `from_zero`) the products of their inputs with those
-    /// of a panel, each with all parts of a step one after the other, the largest first.
+    /// of a panel. What becomes of the sums of rows that are not there is left open.
     ///
     /// # Panics
     /// Where the three are not of one number of whole steps, or of none, or the unit does not take such parts.
     #[inline]
-    pub fn add(
-        &self,
-        parts: Parts,
-        rows: [&[RowsTile]; 2],
-        panel: &[PanelTile],
-        sums: [&mut Sums; 2],
-        from_zero: bool,
-    ) {
+    pub fn add(&self, parts: Parts, product: Product, sums: [&mut Sums; 2], from_zero: bool) {
+        let Product { rows, height, panel, next } = product;
         let steps = panel.len() / parts.of_panel();
         assert_eq!(panel.len(), steps * parts.of_panel(), "whole steps");
         let fit = |rows: &[RowsTile]| rows.len() == steps * parts.of_rows();
@@ -220,10 +227,12 @@ impl Tiles {
                 #[cfg(target_os = "linux")]
                 (Unit::Matrix, Parts::F32) => amx::f32(rows, panel, steps, sums, from_zero),
                 (Unit::Vectors { bf16: true }, Parts::Single) => {
-                    wide::single(rows, panel, steps, sums, from_zero);
+                    wide::single(rows, height, panel, steps, next, sums, from_zero);
                 }
                 // Whoever has a matrix unit has such vectors too.
-                (_, Parts::Whole) => wide::whole(rows, panel, 2 * steps, sums, from_zero),
+                (_, Parts::Whole) => {
+                    wide::whole(rows, height, panel, 2 * steps, next, sums, from_zero);
+                }
                 (unit, parts) => panic!("{unit:?} does not take {parts:?}"),
             }
         }
@@ -320,9 +329,15 @@ mod tests {
             sums[1].0[2][5] = 1000.0;
             let [first, second] = &mut sums;
             let unit = Tiles::open();
-            unit.add(parts, [&rows, &more], &panel, [first, second], false);
+            let product = |height| Product {
+                rows: [&rows, &more],
+                height,
+                panel: &panel,
+                next: Fetch::of(&rows),
+            };
+            unit.add(parts, product(2 * TILE_ROWS), [first, second], false);
             let mut others = [Sums([[7.0; TILE_OUTPUTS]; TILE_ROWS]), sums[1].clone()];
-            unit.add(parts, [&rows, &more], &panel, others.each_mut(), true);
+            unit.add(parts, product(TILE_ROWS), others.each_mut(), true);
             drop(unit);
             assert_eq!(others[0].0, sums[0].0);
             let bound = if parts == Parts::F32 { 4e-6 } else { 1e-4 };

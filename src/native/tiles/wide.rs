@@ -1,11 +1,11 @@
 //! The same products by vectors of 16 numbers (AVX-512), on CPUs without a matrix unit.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
+    __m512, __m512bh, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
 };
 
-use super::{PanelTile, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS};
+use super::{Fetch, PanelTile, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS};
 
 /// Rows whose sums are in registers at a time.
 const HEIGHT: usize = 8;
@@ -13,8 +13,9 @@ const HEIGHT: usize = 8;
 /// Numbers of 32 bits in a row of a tile.
 const WIDTH: usize = 16;
 
-/// A function that adds to the sums of two blocks the products with a panel of as many tiles as are said:
-/// `$add` of a sum, 16 outputs and what a row has for them. `from_zero`: the sums are not read.
+/// A function that adds to the sums of the first `height` rows of two blocks the products with a panel of as many
+/// tiles as are said: `$add` of a sum, 16 outputs and what a row has for them. `next` is fetched meanwhile.
+/// `from_zero`: the sums are not read.
 macro_rules! products {
     ($name:ident, $features:literal, $add:expr) => {
         /// # Safety
@@ -22,18 +23,26 @@ macro_rules! products {
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(
             rows: [*const RowsTile; 2],
+            height: usize,
             panel: *const PanelTile,
             tiles: usize,
+            next: Fetch,
             sums: [&mut Sums; 2],
             from_zero: bool,
         ) {
-            for (rows, sums) in rows.into_iter().zip(sums) {
-                for first in (0..TILE_ROWS).step_by(HEIGHT) {
+            let share = next.share(height.div_ceil(HEIGHT) * tiles);
+            let mut ahead = next.lines();
+            for (block, (rows, sums)) in rows.into_iter().zip(sums).enumerate() {
+                let own = height.saturating_sub(block * TILE_ROWS).min(TILE_ROWS);
+                for first in (0..own).step_by(HEIGHT) {
                     let lines = &mut sums.0[first..first + HEIGHT];
                     let mut own = [[_mm512_setzero_ps(); 2]; HEIGHT];
                     // SAFETY: the caller's; the sums are aligned as vectors are, and a line is two of them.
                     unsafe {
                         for tile in 0..tiles {
+                            for _ in 0..share {
+                                _mm_prefetch::<_MM_HINT_T1>(ahead.next());
+                            }
                             let rows = rows.add(tile).cast::<f32>().add(first * WIDTH);
                             let panel = panel.add(tile).cast::<f32>();
                             for place in 0..WIDTH {

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::{BLOCK, Line, by_head, line, panels, products, put, rows, tiles};
 use crate::native::{
-    self, AttendBack, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, Tiles,
-    Vectorized, exp,
+    self, AttendBack, Fetch, Lanes, Matrix, PanelTile, Parts, Product, RowsTile, Sums,
+    TILE_OUTPUTS, Tiles, Vectorized, exp,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 use crate::nn::one_token::dot;
@@ -156,7 +156,7 @@ impl Head<'_> {
             if number < lines {
                 let panel = &room.keys[number * tiles(d, self.parts.of_panel())..]
                     [..tiles(d, self.parts.of_panel())];
-                products(unit, self.parts, &room.rows, panel, &mut sums[number % 2]);
+                products(unit, self.parts, (&room.rows, height), panel, &mut sums[number % 2]);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -178,7 +178,7 @@ impl Head<'_> {
             if number < lines {
                 let panel = &room.values[number * tiles(d, self.parts.of_panel())..]
                     [..tiles(d, self.parts.of_panel())];
-                products(unit, self.parts, &room.rows, panel, &mut sums[number % 2]);
+                products(unit, self.parts, (&room.rows, height), panel, &mut sums[number % 2]);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -195,7 +195,7 @@ impl Head<'_> {
         for (number, panel) in
             room.turned.chunks_exact(tiles(keys, self.parts.of_panel())).enumerate()
         {
-            products(unit, self.parts, &room.slopes_of_rows, panel, &mut sums[0]);
+            products(unit, self.parts, (&room.slopes_of_rows, height), panel, &mut sums[0]);
             for row in 0..height {
                 put(line(&sums[0], row), number, 1.0, self.of_query[range.start + row]);
             }
@@ -222,7 +222,9 @@ impl Head<'_> {
                 let (first, second) = columns.split_at(steps);
                 let sums = sums[block * count..].iter_mut();
                 for (panel, sums) in panels.chunks_exact(steps).zip(sums) {
-                    unit.add(self.parts, [first, second], panel, sums.each_mut(), chunk.start == 0);
+                    let rows = [first, second];
+                    let product = Product { rows, height: own.len(), panel, next: Fetch::NOTHING };
+                    unit.add(self.parts, product, sums.each_mut(), chunk.start == 0);
                 }
             }
         }

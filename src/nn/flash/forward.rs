@@ -119,7 +119,7 @@ impl Queries<'_> {
             for number in 0..=lines {
                 if number < lines {
                     let panel = &of_keys[number * tiles(d, N)..][..tiles(d, N)];
-                    products(&unit, parts, queries, panel, &mut sums[number % 2]);
+                    products(&unit, parts, (queries, out.len()), panel, &mut sums[number % 2]);
                 }
                 let Some(before) = number.checked_sub(1) else { continue };
                 for row in 0..out.len() {
@@ -138,7 +138,7 @@ impl Queries<'_> {
             }
             let height = out.len();
             for (number, panel) in of_values.chunks_exact(tiles(keys, N)).enumerate() {
-                products(&unit, parts, weights, panel, &mut sums[0]);
+                products(&unit, parts, (weights, height), panel, &mut sums[0]);
                 for row in 0..height {
                     put(line(&sums[0], row), number, 1.0 / sums_of_rows[row], out[row]);
                 }

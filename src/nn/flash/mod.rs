@@ -1,5 +1,5 @@
-//! Attention of many tokens by the matrix unit of the CPU: scores are made for a few queries at a time, so that
-//! they stay in the cache, and once more where gradients are asked for (Dao et al. 2022, FlashAttention).
+//! Attention of many tokens by products of tiles: scores are made for a few queries at a time, so that they stay
+//! in the cache, and once more where gradients are asked for (Dao et al. 2022, FlashAttention).
 
 #![allow(clippy::needless_range_loop)]
 
@@ -14,7 +14,8 @@ use super::linear::cut::{BLOCK, steps};
 use super::linear::is_served;
 use super::precision;
 use crate::native::{
-    self, Attend, Matrix, PanelTile, Parts, Passes, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS, Tiles,
+    self, Attend, Fetch, Matrix, PanelTile, Parts, Passes, Product, RowsTile, Sums, TILE_OUTPUTS,
+    TILE_ROWS, Tiles,
 };
 
 /// Queries, and keys, times the width of a head, from which on it is faster than libtorch's (measured).
@@ -27,7 +28,7 @@ static LEARNING: Passes = Passes {
 };
 
 /// softmax(q kᵀ · scale) v, of numbers in so many parts; None where libtorch has to do it: but for many tokens in
-/// f32 on a CPU with a matrix unit. q [N, A, t, d], k and v [N, A, S, d] -> [N, A, t, d], lying as [N, t, A, d]
+/// f32 on a CPU that makes products of tiles. q [N, A, t, d], k and v [N, A, S, d] -> [N, A, t, d], lying as [N, t, A, d]
 pub(super) fn flash(
     q: &Tensor,
     k: &Tensor,
@@ -70,17 +71,18 @@ type Line = [f32; TILE_OUTPUTS];
 // From here on there are plain loops over known sizes: they become vectors, and closures are sometimes compiled
 // for the oldest CPU.
 
-/// The products of two blocks of rows, one after the other, with a panel.
+/// The products of two blocks of rows, one after the other, with a panel; so many of the rows are there.
 #[inline(always)]
 fn products(
     unit: &Tiles,
     parts: Parts,
-    rows: &[RowsTile],
+    (rows, height): (&[RowsTile], usize),
     panel: &[PanelTile],
     sums: &mut [Sums; 2],
 ) {
     let (first, second) = rows.split_at(rows.len() / 2);
-    unit.add(parts, [first, second], panel, sums.each_mut(), true);
+    let product = Product { rows: [first, second], height, panel, next: Fetch::NOTHING };
+    unit.add(parts, product, sums.each_mut(), true);
 }
 
 /// Row `row` of two blocks.

@@ -7,10 +7,10 @@
 #![allow(clippy::needless_range_loop)] // plain loops over fixed sizes become vectors
 
 use super::cut::fetch_line;
-use super::number::{Aligned, wide};
+use super::number::{Aligned, nearest, wide};
 use super::panel::parts_for;
 use super::pieces::{Piece, edges, pieces};
-use super::tiled::{Finish, copy_line};
+use super::tiled::{Finish, Line, copy_line};
 use crate::native::{
     self, ByteProducts, Lanes, QUAD_INPUTS, Quad, TILE_OUTPUTS, Vectorized, WholeSums, across,
 };
@@ -36,7 +36,7 @@ pub(super) struct Bytes {
     /// [panel][quad][output][4]
     quads: Aligned<i8>,
     /// Of the numbers of each output, to the end of the last panel.
-    sums: Vec<i32>,
+    sums: Vec<WholeSums>,
     /// [out]
     scales: Vec<f32>,
     inputs: usize,
@@ -77,8 +77,8 @@ impl Bytes {
             }
             numbers = filled;
         }
-        let mut sums = vec![0; numbers.len() / size * TILE_OUTPUTS];
-        let panels = numbers.chunks_exact_mut(size).zip(sums.as_chunks_mut().0);
+        let mut sums = vec![WholeSums::ZERO; numbers.len() / size];
+        let panels = numbers.chunks_exact_mut(size).zip(&mut sums);
         let tasks = panels.map(|(panel, sums)| Turn { quads: panel.as_chunks_mut().0, sums });
         native::parallel(tasks.collect(), native::vectorize);
         Bytes { unit, quads: numbers, sums, scales, inputs }
@@ -123,7 +123,7 @@ impl Vectorized for Turn<'_> {
             for i in 0..TILE_OUTPUTS {
                 for input in 0..QUAD_INPUTS {
                     quad[i * QUAD_INPUTS + input] = lines[input][i];
-                    self.sums[i] += i32::from(lines[input][i]);
+                    self.sums.0[i] += i32::from(lines[input][i]);
                 }
             }
         }
@@ -188,10 +188,10 @@ impl Vectorized for Round<'_> {
             match self.inputs {
                 Inputs::Bits8 => {
                     *scale = positive((most - least) / 255.0);
-                    let first = whole(-least / *scale);
+                    let first = nearest(-least / *scale);
                     *zero = first;
                     for (x, digit) in xs.iter().zip(digits) {
-                        *digit = (whole(x / *scale) + first).clamp(0, 255) as u8;
+                        *digit = nearest(x / *scale).wrapping_add(first).clamp(0, 255) as u8;
                     }
                 }
                 Inputs::Bits16 => {
@@ -199,7 +199,7 @@ impl Vectorized for Round<'_> {
                     *zero = 128;
                     let (upper, lower) = digits.split_at_mut(own / 2);
                     for ((x, upper), lower) in xs.iter().zip(upper).zip(lower) {
-                        let number = whole(x / *scale) + 32768;
+                        let number = nearest(x / *scale).wrapping_add(32768);
                         *upper = (number >> 8) as u8;
                         *lower = number as u8;
                     }
@@ -231,14 +231,6 @@ fn positive(scale: f32) -> f32 {
     if scale > f32::MIN_POSITIVE && scale.is_finite() { scale } else { 1.0 }
 }
 
-/// The whole number nearest to x, ties to even; |x| < 2²². (`round` is a call on CPUs as old as builds are made for.)
-#[inline(always)]
-fn whole(x: f32) -> i32 {
-    const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
-    (x + FIRST_WITHOUT_FRACTION).to_bits().cast_signed()
-        - FIRST_WITHOUT_FRACTION.to_bits().cast_signed()
-}
-
 /// Some rows and columns of the result.
 struct Task<'a> {
     bytes: &'a Bytes,
@@ -259,30 +251,31 @@ impl Vectorized for Task<'_> {
             4..=6 => 2,
             _ => 1,
         };
+        let mut sums = [WholeSums::ZERO; MOST];
         let mut panel = panels.start;
         while panel < panels.end {
             let wide = if panels.end - panel < together { 1 } else { together };
             for first in self.piece.rows.clone().step_by(MOST / count) {
                 let height = (self.piece.rows.end - first).min(MOST / count) * count;
                 match (height, wide) {
-                    (1, 4) => self.block::<L, 1, 4>(first, panel),
-                    (2, 4) => self.block::<L, 2, 4>(first, panel),
-                    (3, 4) => self.block::<L, 3, 4>(first, panel),
-                    (4, 2) => self.block::<L, 4, 2>(first, panel),
-                    (5, 2) => self.block::<L, 5, 2>(first, panel),
-                    (6, 2) => self.block::<L, 6, 2>(first, panel),
-                    (1, _) => self.block::<L, 1, 1>(first, panel),
-                    (2, _) => self.block::<L, 2, 1>(first, panel),
-                    (3, _) => self.block::<L, 3, 1>(first, panel),
-                    (4, _) => self.block::<L, 4, 1>(first, panel),
-                    (5, _) => self.block::<L, 5, 1>(first, panel),
-                    (6, _) => self.block::<L, 6, 1>(first, panel),
-                    (7, _) => self.block::<L, 7, 1>(first, panel),
-                    (8, _) => self.block::<L, 8, 1>(first, panel),
-                    (9, _) => self.block::<L, 9, 1>(first, panel),
-                    (10, _) => self.block::<L, 10, 1>(first, panel),
-                    (11, _) => self.block::<L, 11, 1>(first, panel),
-                    _ => self.block::<L, MOST, 1>(first, panel),
+                    (1, 4) => self.block::<L, 1, 4>(first, panel, &mut sums),
+                    (2, 4) => self.block::<L, 2, 4>(first, panel, &mut sums),
+                    (3, 4) => self.block::<L, 3, 4>(first, panel, &mut sums),
+                    (4, 2) => self.block::<L, 4, 2>(first, panel, &mut sums),
+                    (5, 2) => self.block::<L, 5, 2>(first, panel, &mut sums),
+                    (6, 2) => self.block::<L, 6, 2>(first, panel, &mut sums),
+                    (1, _) => self.block::<L, 1, 1>(first, panel, &mut sums),
+                    (2, _) => self.block::<L, 2, 1>(first, panel, &mut sums),
+                    (3, _) => self.block::<L, 3, 1>(first, panel, &mut sums),
+                    (4, _) => self.block::<L, 4, 1>(first, panel, &mut sums),
+                    (5, _) => self.block::<L, 5, 1>(first, panel, &mut sums),
+                    (6, _) => self.block::<L, 6, 1>(first, panel, &mut sums),
+                    (7, _) => self.block::<L, 7, 1>(first, panel, &mut sums),
+                    (8, _) => self.block::<L, 8, 1>(first, panel, &mut sums),
+                    (9, _) => self.block::<L, 9, 1>(first, panel, &mut sums),
+                    (10, _) => self.block::<L, 10, 1>(first, panel, &mut sums),
+                    (11, _) => self.block::<L, 11, 1>(first, panel, &mut sums),
+                    _ => self.block::<L, MOST, 1>(first, panel, &mut sums),
                 }
             }
             panel += wide;
@@ -291,9 +284,14 @@ impl Vectorized for Task<'_> {
 }
 
 impl Task<'_> {
-    /// Rows of H digits from `first` on, over N panels.
+    /// Rows of H digits from `first` on, over N panels. `sums`: room for those of all.
     #[inline(always)]
-    fn block<L: Lanes, const H: usize, const N: usize>(&mut self, first: usize, panel: usize) {
+    fn block<L: Lanes, const H: usize, const N: usize>(
+        &mut self,
+        first: usize,
+        panel: usize,
+        sums: &mut [WholeSums; MOST],
+    ) {
         let Task { bytes, rows, finish, piece } = self;
         let own = first - piece.rows.start..first - piece.rows.start + H / rows.count;
         let from = (panel * TILE_OUTPUTS) - piece.columns.start;
@@ -302,31 +300,30 @@ impl Task<'_> {
         }
         let panels = std::array::from_fn(|i| bytes.panel(panel + i));
         let digits = &rows.digits[first * rows.count * rows.quads..][..H * rows.quads];
-        let mut sums = [[[0; TILE_OUTPUTS]; H]; N];
-        bytes.unit.sums(digits, panels, &mut sums);
-        for (panel, sums) in (panel..).zip(&sums) {
+        bytes.unit.sums::<H, N>(digits, panels, sums);
+        for (panel, sums) in (panel..).zip(sums.chunks_exact(H).take(N)) {
             let start = panel * TILE_OUTPUTS;
             let columns = start..(start + TILE_OUTPUTS).min(piece.columns.end);
             let lines = finish.lines(columns.clone());
-            let of_weights: &WholeSums =
-                bytes.sums[start..].first_chunk().expect("sums to the end of the panel");
+            let of_weights = &bytes.sums[panel];
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;
                 let (scale, zero, upper) = (rows.scales[row], rows.zeros[row], &sums[digit]);
-                let mut line = [0f32; TILE_OUTPUTS];
+                let mut line = Line([0.0; TILE_OUTPUTS]);
+                let Line(line) = &mut line;
                 for i in 0..TILE_OUTPUTS {
-                    line[i] = (upper[i] - zero * of_weights[i]) as f32;
+                    line[i] = (upper.0[i] - zero * of_weights.0[i]) as f32;
                 }
                 if rows.count > 1 {
                     let lower = &sums[digit + 1];
                     for i in 0..TILE_OUTPUTS {
-                        line[i] = L::fused(line[i], 256.0, lower[i] as f32);
+                        line[i] = L::fused(line[i], 256.0, lower.0[i] as f32);
                     }
                 }
                 for i in 0..TILE_OUTPUTS {
                     line[i] *= scale;
                 }
-                lines.finish::<L>(&mut line);
+                lines.finish::<L>(line);
                 let from = columns.start - piece.columns.start;
                 copy_line(&line[..columns.len()], &mut place[from..][..columns.len()]);
             }

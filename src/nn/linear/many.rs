@@ -1,14 +1,15 @@
-//! Products of many rows with panels, by the matrix unit of the CPU: numbers that bf16 does not hold are
-//! sums of several (`native::Parts`).
+//! Products of many rows with panels, by the matrix unit of the CPU, to which numbers that bf16 does not hold are
+//! sums of several (`native::Parts`), or by its vectors.
 
 use super::number::{Number, wide};
 use super::panel::{Part, ahead, line};
 use crate::native::{
-    self, Lanes, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_ROWS, Tiles, Uncut, Vectorized,
+    self, Fetch, Lanes, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_ROWS, Tiles,
+    Uncut, Vectorized,
 };
 
-/// Rows from which on the matrix unit is faster than vectors are (measured): the more parts a number has, the
-/// more products it takes.
+/// Rows from which on it is faster than `few` is (measured): the more parts a number has, the more products it
+/// takes.
 const fn many(parts: Parts) -> usize {
     match parts {
         Parts::Single | Parts::Bf16 => 13,
@@ -105,22 +106,43 @@ impl<T: Number> Vectorized for Many<'_, T> {
         let (of_rows, of_panel) = (parts.of_rows(), parts.of_panel());
         let mut wide = vec![PanelTile::ZERO; CHUNK * of_panel];
         let unit = Tiles::open();
+        let chunks = self.part.inputs.div_ceil(CHUNK * TILE_INPUTS);
         for panel in 0..self.part.panels::<P>() {
-            let lines = self.part.panel::<P>(panel);
-            for (chunk, lines) in lines.chunks(CHUNK * TILE_INPUTS).enumerate() {
+            for chunk in 0..chunks {
+                let lines = self.chunk::<P>(panel, chunk);
+                let next = match chunk + 1 < chunks {
+                    true => self.chunk::<P>(panel, chunk + 1),
+                    false => self.chunk::<P>(panel + 1, 0),
+                };
+                let mut next = Fetch::of(next);
                 let steps = lines.len().div_ceil(TILE_INPUTS);
                 let wide = &mut wide[..steps * of_panel];
                 widen::<T, L, P>(parts, lines, wide);
-                for (blocks, sums) in blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0) {
+                let pairs = blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0);
+                for (pair, (blocks, sums)) in pairs.enumerate() {
                     let of =
                         |rows: usize| &blocks[rows][chunk * CHUNK * of_rows..][..steps * of_rows];
-                    unit.add(parts, [of(0), of(1)], wide, sums.each_mut(), chunk == 0);
+                    let height = (self.rows.rows - pair * 2 * TILE_ROWS).min(2 * TILE_ROWS);
+                    let product = Product { rows: [of(0), of(1)], height, panel: wide, next };
+                    unit.add(parts, product, sums.each_mut(), chunk == 0);
+                    next = Fetch::NOTHING;
                 }
             }
             for row in 0..self.rows.rows {
                 self.part.put(row, panel, &sums[row / TILE_ROWS].0[row % TILE_ROWS]);
             }
         }
+    }
+}
+
+impl<T> Many<'_, T> {
+    /// The lines of a chunk of a panel; none behind the last panel.
+    #[inline(always)]
+    fn chunk<const P: usize>(&self, panel: usize, chunk: usize) -> &[[T; P]] {
+        if panel >= self.part.panels::<P>() {
+            return &[];
+        }
+        self.part.panel::<P>(panel).chunks(CHUNK * TILE_INPUTS).nth(chunk).unwrap_or_default()
     }
 }
 

@@ -150,7 +150,7 @@ impl Number for i8 {
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [i8; P] {
         let mut narrow = [0i8; P];
         for j in 0..P {
-            narrow[j] = nearest(line[j]);
+            narrow[j] = nearest(line[j]) as i8;
         }
         narrow
     }
@@ -167,12 +167,13 @@ impl Bf16 {
     }
 }
 
-/// The whole number nearest to x, ties to even; |x| <= 127, and 0 for what is no number. (`round` is a call on
-/// CPUs as old as builds are made for, and a cast looks at each number for itself.)
+/// The whole number nearest to x, ties to even; |x| < 2²², and of what is no number any whose last 8 bits are 0.
+/// (`round` is a call on CPUs as old as builds are made for, and a cast looks at each number for itself.)
 #[inline(always)]
-fn nearest(x: f32) -> i8 {
+pub(super) fn nearest(x: f32) -> i32 {
     const FIRST_WITHOUT_FRACTION: f32 = 12_582_912.0; // 3·2²², where floats are a whole number apart
-    (x + FIRST_WITHOUT_FRACTION).to_bits() as i8
+    let bits = |x: f32| x.to_bits().cast_signed();
+    bits(x + FIRST_WITHOUT_FRACTION).wrapping_sub(bits(FIRST_WITHOUT_FRACTION))
 }
 
 /// Numbers whose first lies at the beginning of a cache line.

@@ -9,7 +9,6 @@
 //! the matrix unit of the CPU, `tiled` as many as encoders have.
 
 use std::cell::OnceCell;
-use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
@@ -19,9 +18,11 @@ use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::pack;
 use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
-use super::tiled::{self, Finish, Outputs};
+use super::tiled::{self, Finish, Group, Outputs};
 use super::{Storage, cut, few, many, over_rows};
-use crate::native::{self, ByteProducts, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then};
+use crate::native::{
+    self, ByteProducts, Fetch, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then,
+};
 use crate::nn::draft::is_draft;
 use crate::nn::gelu::gelu;
 
@@ -311,8 +312,7 @@ impl<T: Number> Outputs for Paneled<'_, T> {
     fn cut<L: Lanes>(
         &self,
         parts: Parts,
-        columns: &Range<usize>,
-        inner: &Range<usize>,
+        Group { columns, inner }: &Group,
         tiles: &mut [PanelTile],
     ) {
         let panels = self.weights.as_chunks::<TILE_OUTPUTS>().0.chunks_exact(self.inputs);
@@ -321,6 +321,13 @@ impl<T: Number> Outputs for Paneled<'_, T> {
         for (lines, tiles) in own.take(columns.len().div_ceil(TILE_OUTPUTS)).zip(tiles) {
             many::widen::<T, L, TILE_OUTPUTS>(parts, &lines[inner.clone()], tiles);
         }
+    }
+
+    #[inline(always)]
+    fn fetch(&self, Group { columns, inner }: &Group, part: usize, parts: usize) -> Fetch {
+        let panels = columns.start / TILE_OUTPUTS..columns.end.div_ceil(TILE_OUTPUTS);
+        let lines = self.weights.as_chunks::<TILE_OUTPUTS>().0;
+        Fetch::rows(lines, tiled::share(&panels, part, parts), inner, self.inputs)
     }
 }
 

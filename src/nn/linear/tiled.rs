@@ -1,4 +1,4 @@
-//! Products of two matrices as they lie in memory, by the matrix unit of the CPU.
+//! Products of two matrices as they lie in memory, by the matrix unit of the CPU or by its vectors.
 //!
 //! Blocks of both are cut into parts (`native::Parts`) on the way, so that what is read lies in the cache of
 //! a core: a chunk of the inputs of the task's rows, and of that chunk a few panels of outputs at a time.
@@ -11,8 +11,8 @@ use super::many::is_served;
 use super::number::Number;
 use super::pieces::{Piece, edges, pieces};
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, Then, Tiles,
-    Vectorized,
+    self, Fetch, Lanes, Matrix, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS,
+    TILE_OUTPUTS, Then, Tiles, Vectorized,
 };
 use crate::nn::gelu;
 
@@ -21,13 +21,16 @@ const fn chunk_and_group(parts: Parts) -> (usize, usize) {
     match parts {
         // A product takes so little time that the passes over the results, one a chunk, count.
         Parts::Single => (48, 4),
-        Parts::Whole => (12, 8),
+        Parts::Whole => (24, 4),
         _ => (24, 8),
     }
 }
 
 /// Rows of a task at most, so that a chunk of them is not larger than a few megabytes.
 const TASK_ROWS: usize = 1024;
+
+/// The same where vectors make the products: they wait for rows that are not in a core's own cache (measured).
+const VECTOR_ROWS: usize = 288;
 
 /// Products of numbers below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 18;
@@ -44,13 +47,10 @@ pub(super) trait Outputs: Copy + Send {
     fn outputs(&self) -> usize;
 
     /// Some outputs. -> [panel][step][part]
-    fn cut<L: Lanes>(
-        &self,
-        parts: Parts,
-        columns: &Range<usize>,
-        inner: &Range<usize>,
-        tiles: &mut [PanelTile],
-    );
+    fn cut<L: Lanes>(&self, parts: Parts, group: &Group, tiles: &mut [PanelTile]);
+
+    /// What part `part` of so many has of what `cut` reads.
+    fn fetch(&self, group: &Group, part: usize, parts: usize) -> Fetch;
 }
 
 impl<T: Number> Outputs for Matrix<'_, T> {
@@ -59,15 +59,27 @@ impl<T: Number> Outputs for Matrix<'_, T> {
     }
 
     #[inline(always)]
-    fn cut<L: Lanes>(
-        &self,
-        parts: Parts,
-        columns: &Range<usize>,
-        inner: &Range<usize>,
-        tiles: &mut [PanelTile],
-    ) {
-        cut_panels::<T, L>(parts, self, columns, inner, tiles);
+    fn cut<L: Lanes>(&self, parts: Parts, group: &Group, tiles: &mut [PanelTile]) {
+        cut_panels::<T, L>(parts, self, &group.columns, &group.inner, tiles);
     }
+
+    #[inline(always)]
+    fn fetch(&self, Group { columns, inner }: &Group, part: usize, parts: usize) -> Fetch {
+        let (rows, columns) = if self.transposed { (inner, columns) } else { (columns, inner) };
+        Fetch::rows(self.values, share(rows, part, parts), columns, self.apart)
+    }
+}
+
+/// Some inputs of some outputs.
+#[derive(Clone)]
+pub(super) struct Group {
+    pub columns: Range<usize>,
+    pub inner: Range<usize>,
+}
+
+/// Part `part` of so many parts of a range.
+pub(super) fn share(all: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
+    all.start + all.len() * part / parts..all.start + all.len() * (part + 1) / parts
 }
 
 /// What becomes of the sums of a product.
@@ -92,25 +104,30 @@ pub(super) fn product(
     debug_assert_eq!(out.len(), a.rows * outputs);
     let threads = tch::get_num_threads().max(1) as usize;
     let worth = (a.rows * outputs * a.inner / WORTH_A_THREAD).clamp(1, threads);
-    let (down, across) = grid(a.rows, outputs, worth);
+    let (down, across) = grid(a.rows, outputs, worth, threads);
     let (down, across) = (edges(a.rows, BLOCK, down), edges(outputs, TILE_OUTPUTS, across));
     let tasks = pieces(out, &down, &across).into_iter();
     let tasks = tasks.map(|piece| Task { a, b, parts, finish, piece });
     native::parallel(tasks.collect(), native::vectorize);
 }
 
-/// Into how many parts the rows and the columns are divided for so many threads.
-fn grid(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
+/// Into how many parts the rows and the columns are divided where so many of the threads are worth it.
+fn grid(rows: usize, columns: usize, worth: usize, threads: usize) -> (usize, usize) {
     let (blocks, panels) = (rows.div_ceil(BLOCK), columns.div_ceil(TILE_OUTPUTS));
     let cost = |&(down, across): &(usize, usize)| {
         let (blocks, panels) = (blocks.div_ceil(down), panels.div_ceil(across));
         // To cut a block or a panel takes about as long as a product of them.
         blocks * panels + blocks + panels
     };
-    let ways =
-        (1..=threads.min(panels)).map(|across| (threads.div_ceil(across).min(blocks), across));
+    let ways = (1..=worth.min(panels)).map(|across| (worth.div_ceil(across).min(blocks), across));
     let (down, across) = ways.min_by_key(cost).unwrap_or((1, 1));
-    (down.max(rows.div_ceil(TASK_ROWS)), across)
+    let most = if native::has_matrix_unit() { TASK_ROWS } else { VECTOR_ROWS };
+    let parts = rows.div_ceil(most);
+    if parts <= down {
+        return (down, across);
+    }
+    // No thread waits for the others.
+    (parts.next_multiple_of(threads.div_ceil(across)).min(blocks), across)
 }
 
 /// Some rows and columns of the result.
@@ -144,9 +161,18 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
             let inner = first..(first + chunk).min(self.a.inner);
             cut_rows::<f32, L>(self.parts, &self.a, &self.piece.rows, &inner, &mut rows);
             for column in self.piece.columns.clone().step_by(group * TILE_OUTPUTS) {
-                let columns = column..(column + group * TILE_OUTPUTS).min(self.piece.columns.end);
-                self.b.cut::<L>(self.parts, &columns, &inner, &mut panels);
-                self.add::<L>(&unit, &inner, &columns, &rows, &panels);
+                let columns = |column: usize| {
+                    column..(column + group * TILE_OUTPUTS).min(self.piece.columns.end)
+                };
+                let own = Group { columns: columns(column), inner: inner.clone() };
+                let next = if own.columns.end < self.piece.columns.end {
+                    Group { columns: columns(own.columns.end), ..own.clone() }
+                } else {
+                    let inner = inner.end..(inner.end + chunk).min(self.a.inner);
+                    Group { columns: columns(self.piece.columns.start), inner }
+                };
+                self.b.cut::<L>(self.parts, &own, &mut panels);
+                self.add::<L>(&unit, &own, &next, (&rows, &panels));
             }
         }
         ROOM.set((rows, panels));
@@ -154,21 +180,22 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
 }
 
 impl<B: Outputs> Task<'_, B> {
-    /// Adds the products of a chunk of the inputs to the results in a group of columns.
+    /// Adds the products of a group to the results, while the next one is fetched.
     #[inline(always)]
     fn add<L: Lanes>(
         &mut self,
         unit: &Tiles,
-        inner: &Range<usize>,
-        columns: &Range<usize>,
-        rows: &[RowsTile],
-        panels: &[PanelTile],
+        Group { columns, inner }: &Group,
+        next: &Group,
+        (rows, panels): (&[RowsTile], &[PanelTile]),
     ) {
         let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
         let rows = rows.chunks_exact(steps(inner.len()) * self.parts.of_rows());
         let blocks: Vec<&[RowsTile]> =
             rows.take(self.piece.rows.len().div_ceil(BLOCK) * 2).collect();
         let mut sums = [Sums::ZERO, Sums::ZERO];
+        let products = blocks.len() / 2 * columns.len().div_ceil(TILE_OUTPUTS);
+        let mut number = 0;
         for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.piece.out.chunks_mut(BLOCK)) {
             let panels = panels.chunks_exact(steps(inner.len()) * self.parts.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
@@ -181,7 +208,10 @@ impl<B: Outputs> Task<'_, B> {
                     }
                 }
                 out.iter().for_each(|row| fetch_line(row, own));
-                unit.add(self.parts, *block, panel, sums.each_mut(), is_first);
+                let next = self.b.fetch(next, number, products);
+                let product = Product { rows: *block, height: out.len(), panel, next };
+                number += 1;
+                unit.add(self.parts, product, sums.each_mut(), is_first);
                 for (sums, row) in sums_of(&mut sums).zip(out.iter_mut()) {
                     if is_last {
                         lines.finish::<L>(sums);
@@ -193,10 +223,14 @@ impl<B: Outputs> Task<'_, B> {
     }
 }
 
+/// Numbers of the outputs of a panel.
+#[repr(C, align(64))]
+pub(super) struct Line(pub [f32; TILE_OUTPUTS]);
+
 /// What finishes a line of sums.
 pub(super) struct Lines {
-    scales: [f32; TILE_OUTPUTS],
-    bias: [f32; TILE_OUTPUTS],
+    scales: Line,
+    bias: Line,
     then: Then,
 }
 
@@ -204,13 +238,16 @@ impl Finish<'_> {
     /// Of some columns.
     #[inline(always)]
     pub(super) fn lines(&self, columns: Range<usize>) -> Lines {
-        let mut lines =
-            Lines { scales: [1.0; TILE_OUTPUTS], bias: [0.0; TILE_OUTPUTS], then: self.then };
+        let mut lines = Lines {
+            scales: Line([1.0; TILE_OUTPUTS]),
+            bias: Line([0.0; TILE_OUTPUTS]),
+            then: self.then,
+        };
         if let Some(scales) = self.scales {
-            copy_line(&scales[columns.clone()], &mut lines.scales[..columns.len()]);
+            copy_line(&scales[columns.clone()], &mut lines.scales.0[..columns.len()]);
         }
         if let Some(bias) = self.bias {
-            copy_line(&bias[columns.clone()], &mut lines.bias[..columns.len()]);
+            copy_line(&bias[columns.clone()], &mut lines.bias.0[..columns.len()]);
         }
         lines
     }
@@ -219,7 +256,7 @@ impl Finish<'_> {
 impl Lines {
     #[inline(always)]
     pub(super) fn finish<L: Lanes>(&self, sums: &mut [f32; TILE_OUTPUTS]) {
-        for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales).zip(&self.bias) {
+        for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales.0).zip(&self.bias.0) {
             *sum = L::fused(*sum, *scale, *bias);
         }
         gelu::each::<L>(sums, self.then);
