@@ -39,7 +39,7 @@ pub use tiles::{
     Uncut, has_matrix_unit, has_tiles, pair, parts,
 };
 pub use vectors::{
-    Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,
+    AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,
 };
 
 /// Maps a file for reading.

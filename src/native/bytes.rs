@@ -67,13 +67,11 @@ mod x86 {
         _mm512_setzero_si512, _mm512_store_si512,
     };
 
+    use super::super::AHEAD;
     use super::{Quad, WholeSums};
 
     /// Outputs in a vector.
     const WIDTH: usize = 16;
-
-    /// Bytes ahead of those in use that the core is told to fetch: its own foresight ends at a page.
-    const AHEAD: usize = 2048;
 
     /// # Safety
     /// The CPU has AVX512_VNNI; there are H rows of so many quads, panels of as many, and H·N sums.

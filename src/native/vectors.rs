@@ -377,6 +377,9 @@ pub fn across<const P: usize>(mut numbers: [f32; P], join: impl Fn(f32, f32) -> 
     numbers[0]
 }
 
+/// Bytes ahead of those in use that the core is told to fetch: its own foresight ends at a page.
+pub const AHEAD: usize = 2048;
+
 /// Asks the CPU to fetch the cache lines of `lines[index]`; past the end nothing happens.
 #[inline(always)]
 pub fn prefetch<T>(lines: &[T], index: usize) {

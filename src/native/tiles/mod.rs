@@ -338,8 +338,11 @@ mod tests {
             unit.add(parts, product(2 * TILE_ROWS), [first, second], false);
             let mut others = [Sums([[7.0; TILE_OUTPUTS]; TILE_ROWS]), sums[1].clone()];
             unit.add(parts, product(TILE_ROWS), others.each_mut(), true);
+            let mut few = [Sums::ZERO, Sums::ZERO];
+            unit.add(parts, product(TILE_ROWS + 3), few.each_mut(), true);
             drop(unit);
             assert_eq!(others[0].0, sums[0].0);
+            assert_eq!((&few[0].0, &few[1].0[..2]), (&sums[0].0, &sums[1].0[..2]));
             let bound = if parts == Parts::F32 { 4e-6 } else { 1e-4 };
             for row in 0..2 * TILE_ROWS {
                 for output in 0..TILE_OUTPUTS {

@@ -364,13 +364,10 @@ impl<T> Part<'_, T> {
     }
 }
 
-/// Bytes ahead of the one in use that the core is told to fetch: its own foresight ends at a page.
-const AHEAD: usize = 2048;
-
 /// The line that is fetched while line `k` is read.
 #[inline(always)]
 pub(super) const fn ahead<T, const P: usize>(k: usize) -> usize {
-    k + AHEAD / size_of::<[T; P]>()
+    k + native::AHEAD / size_of::<[T; P]>()
 }
 
 /// Line `k` of a panel as f32, while line `next`, perhaps behind its end, is fetched.
