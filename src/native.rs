@@ -35,8 +35,8 @@ pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    Fetch, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Tiles,
-    Uncut, has_matrix_unit, has_tiles, pair, parts,
+    Cut, Fetch, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    Tiles, Uncut, has_matrix_unit, has_tiles, pair, parts,
 };
 pub use vectors::{
     AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,

@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 use super::half::{LARGEST, f32_to_half, half_to_f32};
-use super::tiles::{pair, parts};
+use super::tiles::Cut;
 use super::turn;
 
 /// Arithmetic of one kind of vector unit. Only `vectorize` hands one out, on a CPU that has it.
-pub trait Lanes {
+pub trait Lanes: Cut {
     /// sums += line·x, each in one rounding where the unit has that.
     fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32);
 
@@ -24,32 +24,6 @@ pub trait Lanes {
     #[inline(always)]
     fn turn(square: &[[u32; 16]; 16], to: &mut [u32], apart: usize) {
         turn::plainly(square, to, apart);
-    }
-
-    /// The parts of 32 inputs of a row (`parts`), two inputs to a number.
-    #[inline(always)]
-    fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
-        let mut found = [[0; 16]; N];
-        for (j, xs) in inputs.as_chunks::<2>().0.iter().enumerate() {
-            let (first, second) = (parts::<N>(xs[0]), parts::<N>(xs[1]));
-            for part in 0..N {
-                found[part][j] = pair(first[part], second[part]);
-            }
-        }
-        found
-    }
-
-    /// The parts of two lines, each with that of the other line.
-    #[inline(always)]
-    fn interleaved<const N: usize>(first: &[f32; 16], second: &[f32; 16]) -> [[u32; 16]; N] {
-        let mut found = [[0; 16]; N];
-        for j in 0..16 {
-            let (first, second) = (parts::<N>(first[j]), parts::<N>(second[j]));
-            for part in 0..N {
-                found[part][j] = pair(first[part], second[part]);
-            }
-        }
-        found
     }
 }
 
@@ -138,6 +112,8 @@ pub fn vectorize(work: impl Vectorized) {
 
 struct Plain;
 
+impl Cut for Plain {}
+
 impl Lanes for Plain {
     #[inline(always)]
     fn add_product<const P: usize>(sums: &mut [f32; P], line: &[f32; P], x: f32) {
@@ -181,7 +157,7 @@ mod x86 {
         _mm512_storeu_si512, _mm512_sub_ps,
     };
 
-    use super::{LARGEST, Lanes, Vectorized, turn};
+    use super::{Cut, LARGEST, Lanes, Vectorized, turn};
 
     struct Avx512;
     struct Avx2;
@@ -274,7 +250,9 @@ mod x86 {
             }
             halves
         }
+    }
 
+    impl Cut for Avx512 {
         #[inline(always)]
         fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
             let mut found = [[0; 16]; N];
@@ -309,6 +287,8 @@ mod x86 {
             found
         }
     }
+
+    impl Cut for Avx2 {}
 
     impl Lanes for Avx2 {
         #[inline(always)]

@@ -10,16 +10,16 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;
+mod cut;
 mod fetch;
-mod uncut;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
 use std::marker::PhantomData;
 
 use super::vectors::{has_bf16, panel_width};
+pub use cut::{Cut, Uncut};
 pub use fetch::Fetch;
-pub use uncut::Uncut;
 
 /// Rows of a block.
 pub const TILE_ROWS: usize = 16;

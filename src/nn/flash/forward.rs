@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use super::{BLOCK, Line, by_head, line, panels, products, put, tiles};
 use crate::native::{
-    self, Attend, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS, Tiles,
-    Uncut, Vectorized, across, exp,
+    self, Attend, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
+    Tiles, Uncut, Vectorized, across, exp,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 
@@ -85,7 +85,7 @@ impl Vectorized for Queries<'_> {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let mut room = ROOM.take();
         match (self.parts, self.parts.of_rows()) {
-            (Parts::Whole, _) => self.attend::<L, Uncut<L>, 2>(&mut room),
+            (Parts::Whole, _) => self.attend::<L, Uncut, 2>(&mut room),
             (_, 1) => self.attend::<L, L, 1>(&mut room),
             (_, 2) => self.attend::<L, L, 2>(&mut room),
             _ => self.attend::<L, L, 3>(&mut room),
@@ -96,7 +96,7 @@ impl Vectorized for Queries<'_> {
 
 impl Queries<'_> {
     #[inline(always)]
-    fn attend<L: Lanes, C: Lanes, const N: usize>(self, room: &mut Room) {
+    fn attend<L: Lanes, C: Cut, const N: usize>(self, room: &mut Room) {
         let Queries { parts, q, k, v, scale, first, mut out, logs } = self;
         let (keys, d) = (k.rows, k.inner);
         let Room { keys: of_keys, values: of_values, queries, weights, scores } = room;
@@ -150,7 +150,7 @@ impl Queries<'_> {
 /// Exponentials of the scores, divided by the greatest of them, cut by C in N parts as row `row` of `weights`
 /// [step][part] -> the sum of these, and the logarithm of the sum of the exponentials.
 #[inline(always)]
-fn weigh<L: Lanes, C: Lanes, const N: usize>(
+fn weigh<L: Lanes, C: Cut, const N: usize>(
     scores: &[Line],
     weights: &mut [RowsTile],
     row: usize,

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::number::{Number, wide};
 use crate::native::{
-    self, Lanes, Matrix, PanelTile, Parts, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS, Uncut,
+    self, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
+    Uncut,
 };
 
 /// Rows of a block: two of the unit's.
@@ -26,10 +27,10 @@ pub(in crate::nn) fn cut_rows<T: Number, L: Lanes>(
     tiles: &mut [RowsTile],
 ) {
     match (parts, parts.of_rows()) {
-        (Parts::Whole, _) => rows_in::<T, Uncut<L>, 2>(matrix, rows, inner, tiles),
-        (_, 1) => rows_in::<T, L, 1>(matrix, rows, inner, tiles),
-        (_, 2) => rows_in::<T, L, 2>(matrix, rows, inner, tiles),
-        _ => rows_in::<T, L, 3>(matrix, rows, inner, tiles),
+        (Parts::Whole, _) => rows_in::<T, L, Uncut, 2>(matrix, rows, inner, tiles),
+        (_, 1) => rows_in::<T, L, L, 1>(matrix, rows, inner, tiles),
+        (_, 2) => rows_in::<T, L, L, 2>(matrix, rows, inner, tiles),
+        _ => rows_in::<T, L, L, 3>(matrix, rows, inner, tiles),
     }
 }
 
@@ -43,16 +44,16 @@ pub(in crate::nn) fn cut_panels<T: Number, L: Lanes>(
     tiles: &mut [PanelTile],
 ) {
     match (parts, parts.of_panel()) {
-        (Parts::Whole, _) => panels_in::<T, Uncut<L>, 2>(matrix, columns, inner, tiles),
-        (_, 1) => panels_in::<T, L, 1>(matrix, columns, inner, tiles),
-        (_, 2) => panels_in::<T, L, 2>(matrix, columns, inner, tiles),
-        _ => panels_in::<T, L, 3>(matrix, columns, inner, tiles),
+        (Parts::Whole, _) => panels_in::<T, L, Uncut, 2>(matrix, columns, inner, tiles),
+        (_, 1) => panels_in::<T, L, L, 1>(matrix, columns, inner, tiles),
+        (_, 2) => panels_in::<T, L, L, 2>(matrix, columns, inner, tiles),
+        _ => panels_in::<T, L, L, 3>(matrix, columns, inner, tiles),
     }
 }
 
 /// `cut_rows` in N parts.
 #[inline(always)]
-fn rows_in<T: Number, L: Lanes, const N: usize>(
+fn rows_in<T: Number, L: Lanes, C: Cut, const N: usize>(
     matrix: &Matrix<T>,
     rows: &Range<usize>,
     inner: &Range<usize>,
@@ -66,12 +67,12 @@ fn rows_in<T: Number, L: Lanes, const N: usize>(
             let Some(target) = targets.next() else { return };
             let (rows, inner) = (row..rows.end, k..inner.end);
             if matrix.transposed {
-                cut::<T, L, N, _>(matrix, rows, inner, &mut squares, |square, i| &mut square[i]);
+                cut::<T, L, C, N, _>(matrix, rows, inner, &mut squares, |square, i| &mut square[i]);
                 for (tile, square) in target.iter_mut().zip(&squares) {
                     L::turn(square, tile.0.as_flattened_mut(), TILE_INPUTS / 2);
                 }
             } else {
-                cut::<T, L, N, _>(matrix, rows, inner, target, |tile, i| &mut tile.0[i]);
+                cut::<T, L, C, N, _>(matrix, rows, inner, target, |tile, i| &mut tile.0[i]);
             }
         }
     }
@@ -79,7 +80,7 @@ fn rows_in<T: Number, L: Lanes, const N: usize>(
 
 /// `cut_panels` in N parts.
 #[inline(always)]
-fn panels_in<T: Number, L: Lanes, const N: usize>(
+fn panels_in<T: Number, L: Lanes, C: Cut, const N: usize>(
     matrix: &Matrix<T>,
     columns: &Range<usize>,
     inner: &Range<usize>,
@@ -94,11 +95,13 @@ fn panels_in<T: Number, L: Lanes, const N: usize>(
                 let own = (column + half * 16).min(columns.end)..columns.end;
                 let inner = k..inner.end;
                 if matrix.transposed {
-                    cut::<T, L, N, _>(matrix, own, inner, target, |tile, i| {
+                    cut::<T, L, C, N, _>(matrix, own, inner, target, |tile, i| {
                         &mut tile.0[i].as_chunks_mut::<16>().0[half]
                     });
                 } else {
-                    cut::<T, L, N, _>(matrix, own, inner, &mut squares, |square, i| &mut square[i]);
+                    cut::<T, L, C, N, _>(matrix, own, inner, &mut squares, |square, i| {
+                        &mut square[i]
+                    });
                     for (tile, square) in target.iter_mut().zip(&squares) {
                         let half = &mut tile.0.as_flattened_mut()[half * 16..];
                         L::turn(square, half, TILE_OUTPUTS);
@@ -113,7 +116,7 @@ fn panels_in<T: Number, L: Lanes, const N: usize>(
 /// those of a row, or where the matrix is transposed those of a pair of inner places. `line` is the place of
 /// line i of a part. What is cut next is fetched meanwhile, as the CPU by itself does not along columns.
 #[inline(always)]
-fn cut<T: Number, L: Lanes, const N: usize, S>(
+fn cut<T: Number, L: Lanes, C: Cut, const N: usize, S>(
     matrix: &Matrix<T>,
     rows: Range<usize>,
     inner: Range<usize>,
@@ -132,11 +135,11 @@ fn cut<T: Number, L: Lanes, const N: usize, S>(
                 }
                 false => [0.0; 16],
             };
-            L::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
+            C::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
         } else if i < height {
             let start = (rows.start + i) * matrix.apart + inner.start;
             fetch_line(matrix.values, start + TILE_ROWS * matrix.apart);
-            L::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]))
+            C::in_pairs::<N>(&wide::<T, L, TILE_INPUTS>(&matrix.values[start..start + width]))
         } else {
             [[0; 16]; N]
         };

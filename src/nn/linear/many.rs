@@ -4,8 +4,8 @@
 use super::number::{Number, wide};
 use super::panel::{Part, ahead, line};
 use crate::native::{
-    self, Fetch, Lanes, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_ROWS, Tiles,
-    Uncut, Vectorized,
+    self, Cut, Fetch, Lanes, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_ROWS,
+    Tiles, Uncut, Vectorized,
 };
 
 /// Rows from which on it is faster than `few` is (measured): the more parts a number has, the more products it
@@ -71,10 +71,10 @@ impl Vectorized for Split<'_> {
                 let steps = tiles.chunks_exact_mut(self.parts.of_rows());
                 for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
                     match (self.parts, self.parts.of_rows()) {
-                        (Parts::Whole, _) => put::<Uncut<L>, 2>(xs, row, step),
-                        (_, 1) => put::<L, 1>(xs, row, step),
-                        (_, 2) => put::<L, 2>(xs, row, step),
-                        _ => put::<L, 3>(xs, row, step),
+                        (Parts::Whole, _) => put::<L, Uncut, 2>(xs, row, step),
+                        (_, 1) => put::<L, L, 1>(xs, row, step),
+                        (_, 2) => put::<L, L, 2>(xs, row, step),
+                        _ => put::<L, L, 3>(xs, row, step),
                     }
                 }
             }
@@ -84,9 +84,9 @@ impl Vectorized for Split<'_> {
 
 /// Puts 32 inputs, or the last of them, into row `row` of a step.
 #[inline(always)]
-fn put<L: Lanes, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
+fn put<L: Lanes, C: Cut, const N: usize>(xs: &[f32], row: usize, step: &mut [RowsTile]) {
     let inputs = wide::<f32, L, TILE_INPUTS>(xs);
-    for (tile, pairs) in step.iter_mut().zip(L::in_pairs::<N>(&inputs)) {
+    for (tile, pairs) in step.iter_mut().zip(C::in_pairs::<N>(&inputs)) {
         tile.0[row] = pairs;
     }
 }
@@ -154,16 +154,16 @@ pub(super) fn widen<T: Number, L: Lanes, const P: usize>(
     tiles: &mut [PanelTile],
 ) {
     match (parts, parts.of_panel()) {
-        (Parts::Whole, _) => widen_in::<T, Uncut<L>, P, 2>(lines, tiles),
-        (_, 1) => widen_in::<T, L, P, 1>(lines, tiles),
-        (_, 2) => widen_in::<T, L, P, 2>(lines, tiles),
-        _ => widen_in::<T, L, P, 3>(lines, tiles),
+        (Parts::Whole, _) => widen_in::<T, L, Uncut, P, 2>(lines, tiles),
+        (_, 1) => widen_in::<T, L, L, P, 1>(lines, tiles),
+        (_, 2) => widen_in::<T, L, L, P, 2>(lines, tiles),
+        _ => widen_in::<T, L, L, P, 3>(lines, tiles),
     }
 }
 
 /// `widen` in N parts.
 #[inline(always)]
-fn widen_in<T: Number, L: Lanes, const P: usize, const N: usize>(
+fn widen_in<T: Number, L: Lanes, C: Cut, const P: usize, const N: usize>(
     lines: &[[T; P]],
     tiles: &mut [PanelTile],
 ) {
@@ -177,7 +177,7 @@ fn widen_in<T: Number, L: Lanes, const P: usize, const N: usize>(
             let (first, second) = (number(k), number(k + 1));
             let lines = first.as_chunks::<16>().0.iter().zip(second.as_chunks::<16>().0);
             for (half, (first, second)) in lines.enumerate() {
-                let parts = L::interleaved::<N>(first, second);
+                let parts = C::interleaved::<N>(first, second);
                 for (tile, parts) in target.iter_mut().zip(&parts) {
                     tile.0[pair][half * 16..half * 16 + 16].copy_from_slice(parts);
                 }
