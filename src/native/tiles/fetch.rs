@@ -22,8 +22,7 @@ impl Fetch {
 
     /// All of these numbers.
     pub fn of<T>(numbers: &[T]) -> Self {
-        let lines = size_of_val(numbers).div_ceil(LINE);
-        Fetch { start: numbers.as_ptr().cast(), lines, apart: lines * LINE, rows: 1 }
+        Fetch::rows(numbers, 0..1, &(0..numbers.len()), numbers.len())
     }
 
     /// Some rows of numbers and some columns, where a row begins `apart` numbers after the one before.

@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{BLOCK, Line, by_head, line, panels, products, put, rows, tiles};
+use super::{BLOCK, Line, by_head, line, panels, product, put, rows, tiles};
 use crate::native::{
-    self, AttendBack, Fetch, Lanes, Matrix, PanelTile, Parts, Product, RowsTile, Sums,
-    TILE_OUTPUTS, Tiles, Vectorized, exp,
+    self, AttendBack, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, Tiles,
+    Vectorized, exp,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows};
 use crate::nn::one_token::dot;
@@ -145,6 +145,7 @@ impl Head<'_> {
     ) {
         let (keys, d, scale, height) = (self.k.rows, self.k.inner, self.scale, range.len());
         let lines = keys.div_ceil(TILE_OUTPUTS);
+        let panel = tiles(d, self.parts.of_panel());
         let of_block = at * lines..(at + height) * lines;
         let weights = &mut room.weights[of_block.clone()];
         let slopes = &mut room.slopes[of_block];
@@ -154,9 +155,8 @@ impl Head<'_> {
         // While the unit works on a panel, the sums of the one before are taken.
         for number in 0..=lines {
             if number < lines {
-                let panel = &room.keys[number * tiles(d, self.parts.of_panel())..]
-                    [..tiles(d, self.parts.of_panel())];
-                products(unit, self.parts, (&room.rows, height), panel, &mut sums[number % 2]);
+                let product = product(&room.rows, height, &room.keys[number * panel..][..panel]);
+                unit.add(self.parts, product, sums[number % 2].each_mut(), true);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -176,9 +176,8 @@ impl Head<'_> {
         cut_rows::<f32, L>(self.parts, &self.gradient, range, &(0..d), &mut room.rows);
         for number in 0..=lines {
             if number < lines {
-                let panel = &room.values[number * tiles(d, self.parts.of_panel())..]
-                    [..tiles(d, self.parts.of_panel())];
-                products(unit, self.parts, (&room.rows, height), panel, &mut sums[number % 2]);
+                let product = product(&room.rows, height, &room.values[number * panel..][..panel]);
+                unit.add(self.parts, product, sums[number % 2].each_mut(), true);
             }
             let Some(before) = number.checked_sub(1) else { continue };
             for row in 0..height {
@@ -192,10 +191,10 @@ impl Head<'_> {
         }
         let matrix = rows(slopes, height, keys);
         cut_rows::<f32, L>(self.parts, &matrix, &(0..height), &(0..keys), &mut room.slopes_of_rows);
-        for (number, panel) in
-            room.turned.chunks_exact(tiles(keys, self.parts.of_panel())).enumerate()
-        {
-            products(unit, self.parts, (&room.slopes_of_rows, height), panel, &mut sums[0]);
+        let turned = room.turned.chunks_exact(tiles(keys, self.parts.of_panel()));
+        for (number, panel) in turned.enumerate() {
+            let product = product(&room.slopes_of_rows, height, panel);
+            unit.add(self.parts, product, sums[0].each_mut(), true);
             for row in 0..height {
                 put(line(&sums[0], row), number, 1.0, self.of_query[range.start + row]);
             }
@@ -219,11 +218,9 @@ impl Head<'_> {
             for ((values, panels), sums) in each.zip(&mut room.sums) {
                 let matrix = rows(values, chunk.len(), keys).turned();
                 cut_rows::<f32, L>(self.parts, &matrix, &own, &(0..chunk.len()), columns);
-                let (first, second) = columns.split_at(steps);
                 let sums = sums[block * count..].iter_mut();
                 for (panel, sums) in panels.chunks_exact(steps).zip(sums) {
-                    let rows = [first, second];
-                    let product = Product { rows, height: own.len(), panel, next: Fetch::NOTHING };
+                    let product = product(columns, own.len(), panel);
                     unit.add(self.parts, product, sums.each_mut(), chunk.start == 0);
                 }
             }

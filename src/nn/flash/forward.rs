@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-use super::{BLOCK, Line, by_head, line, panels, products, put, tiles};
+use super::{BLOCK, Line, by_head, line, panels, product, put, tiles};
 use crate::native::{
     self, Attend, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
-    Tiles, Uncut, Vectorized, across, exp,
+    Tiles, Vectorized, across, exp,
 };
-use crate::nn::linear::cut::{cut_panels, cut_rows};
+use crate::nn::linear::cut::{cut_panels, cut_rows, in_parts};
 
 /// As `Passes::forward` has it. -> out [N, t, A, d], logs [N, A, t]
 pub(super) fn forward(parts: Parts, given: &Attend, out: &mut [f32], logs: &mut [f32]) {
@@ -84,12 +84,7 @@ impl Vectorized for Queries<'_> {
     fn run<L: Lanes, const P: usize>(self) {
         // Taken out, not lent: what runs inside a call of `with` is compiled for the oldest CPU.
         let mut room = ROOM.take();
-        match (self.parts, self.parts.of_rows()) {
-            (Parts::Whole, _) => self.attend::<L, Uncut, 2>(&mut room),
-            (_, 1) => self.attend::<L, L, 1>(&mut room),
-            (_, 2) => self.attend::<L, L, 2>(&mut room),
-            _ => self.attend::<L, L, 3>(&mut room),
-        }
+        in_parts!(self.parts, of_rows, L, Self::attend[L](self, &mut room));
         ROOM.set(room);
     }
 }
@@ -119,7 +114,8 @@ impl Queries<'_> {
             for number in 0..=lines {
                 if number < lines {
                     let panel = &of_keys[number * tiles(d, N)..][..tiles(d, N)];
-                    products(&unit, parts, (queries, out.len()), panel, &mut sums[number % 2]);
+                    let product = product(queries, out.len(), panel);
+                    unit.add(parts, product, sums[number % 2].each_mut(), true);
                 }
                 let Some(before) = number.checked_sub(1) else { continue };
                 for row in 0..out.len() {
@@ -138,7 +134,8 @@ impl Queries<'_> {
             }
             let height = out.len();
             for (number, panel) in of_values.chunks_exact(tiles(keys, N)).enumerate() {
-                products(&unit, parts, (weights, height), panel, &mut sums[0]);
+                let product = product(weights, height, panel);
+                unit.add(parts, product, sums[0].each_mut(), true);
                 for row in 0..height {
                     put(line(&sums[0], row), number, 1.0 / sums_of_rows[row], out[row]);
                 }

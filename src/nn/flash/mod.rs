@@ -11,11 +11,10 @@ mod tests;
 use tch::{Device, Kind, Tensor};
 
 use super::linear::cut::{BLOCK, steps};
-use super::linear::is_served;
 use super::precision;
 use crate::native::{
     self, Attend, Fetch, Matrix, PanelTile, Parts, Passes, Product, RowsTile, Sums, TILE_OUTPUTS,
-    TILE_ROWS, Tiles,
+    TILE_ROWS,
 };
 
 /// Queries, and keys, times the width of a head, from which on it is faster than libtorch's (measured).
@@ -37,7 +36,7 @@ pub(super) fn flash(
     parts: Parts,
 ) -> Option<Tensor> {
     let is_many = |xs: &Tensor| xs.size()[2] * xs.size()[3] >= WORTH;
-    if !is_many(q) || !is_many(k) || !is_served() || precision::is_mixed() {
+    if !is_many(q) || !is_many(k) || !native::has_tiles() || precision::is_mixed() {
         return None;
     }
     let given = [q, k, v];
@@ -71,18 +70,11 @@ type Line = [f32; TILE_OUTPUTS];
 // From here on there are plain loops over known sizes: they become vectors, and closures are sometimes compiled
 // for the oldest CPU.
 
-/// The products of two blocks of rows, one after the other, with a panel; so many of the rows are there.
+/// That of two blocks of rows, one after the other, with a panel; so many of the rows are there.
 #[inline(always)]
-fn products(
-    unit: &Tiles,
-    parts: Parts,
-    (rows, height): (&[RowsTile], usize),
-    panel: &[PanelTile],
-    sums: &mut [Sums; 2],
-) {
+fn product<'a>(rows: &'a [RowsTile], height: usize, panel: &'a [PanelTile]) -> Product<'a> {
     let (first, second) = rows.split_at(rows.len() / 2);
-    let product = Product { rows: [first, second], height, panel, next: Fetch::NOTHING };
-    unit.add(parts, product, sums.each_mut(), true);
+    Product { rows: [first, second], height, panel, next: Fetch::NOTHING }
 }
 
 /// Row `row` of two blocks.

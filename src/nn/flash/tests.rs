@@ -47,7 +47,7 @@ fn error(found: &Tensor, exact: &Tensor) -> f64 {
 
 #[test]
 fn results_are_those_of_the_formula() {
-    if !is_served() {
+    if !native::has_tiles() {
         return; // libtorch does it
     }
     for size in SIZES {
@@ -65,7 +65,7 @@ fn results_are_those_of_the_formula() {
 /// As libtorch has it of f64.
 #[test]
 fn gradients_are_those_of_the_formula() {
-    if !is_served() || !native::has_operators() {
+    if !native::has_tiles() || !native::has_operators() {
         return; // libtorch does it
     }
     for size in SIZES {
@@ -95,7 +95,7 @@ fn waves_like(xs: &Tensor) -> Tensor {
 /// A token's numbers are the same whatever is beside its row, and into however many tasks its head is divided.
 #[test]
 fn a_row_is_the_same_alone() {
-    if !is_served() {
+    if !native::has_tiles() {
         return;
     }
     let [q, k, v] = given([4, 2, 300, 300, 64]);

@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::number::{Number, wide};
 use crate::native::{
     self, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
-    Uncut,
 };
 
 /// Rows of a block: two of the unit's.
@@ -15,6 +14,22 @@ pub(in crate::nn) const BLOCK: usize = 2 * TILE_ROWS;
 pub(in crate::nn) const fn steps(inputs: usize) -> usize {
     inputs.div_ceil(TILE_INPUTS)
 }
+
+/// Calls what is compiled for each way to cut: `work[T, ..](..)`, a function over T, .., who cuts and into how many
+/// parts (`Parts::of_rows` or `of_panel`).
+macro_rules! in_parts {
+    ($parts:expr, $count:ident, $lanes:ident, $($work:ident)::+ [$($of:ident),*] ($($given:expr),*)) => {
+        match ($parts, $parts.$count()) {
+            ($crate::native::Parts::Whole, _) => {
+                $($work)::+::<$($of,)* $crate::native::Uncut, 2>($($given),*)
+            }
+            (_, 1) => $($work)::+::<$($of,)* $lanes, 1>($($given),*),
+            (_, 2) => $($work)::+::<$($of,)* $lanes, 2>($($given),*),
+            _ => $($work)::+::<$($of,)* $lanes, 3>($($given),*),
+        }
+    };
+}
+pub(in crate::nn) use in_parts;
 
 /// Some rows of a matrix, filled up with zeros to pairs of blocks.
 /// -> [block of 16][step][part]
@@ -26,12 +41,7 @@ pub(in crate::nn) fn cut_rows<T: Number, L: Lanes>(
     inner: &Range<usize>,
     tiles: &mut [RowsTile],
 ) {
-    match (parts, parts.of_rows()) {
-        (Parts::Whole, _) => rows_in::<T, L, Uncut, 2>(matrix, rows, inner, tiles),
-        (_, 1) => rows_in::<T, L, L, 1>(matrix, rows, inner, tiles),
-        (_, 2) => rows_in::<T, L, L, 2>(matrix, rows, inner, tiles),
-        _ => rows_in::<T, L, L, 3>(matrix, rows, inner, tiles),
-    }
+    in_parts!(parts, of_rows, L, rows_in[T, L](matrix, rows, inner, tiles));
 }
 
 /// Some rows of a matrix, which are the outputs of panels. -> [panel][step][part]
@@ -43,12 +53,7 @@ pub(in crate::nn) fn cut_panels<T: Number, L: Lanes>(
     inner: &Range<usize>,
     tiles: &mut [PanelTile],
 ) {
-    match (parts, parts.of_panel()) {
-        (Parts::Whole, _) => panels_in::<T, L, Uncut, 2>(matrix, columns, inner, tiles),
-        (_, 1) => panels_in::<T, L, L, 1>(matrix, columns, inner, tiles),
-        (_, 2) => panels_in::<T, L, L, 2>(matrix, columns, inner, tiles),
-        _ => panels_in::<T, L, L, 3>(matrix, columns, inner, tiles),
-    }
+    in_parts!(parts, of_panel, L, panels_in[T, L](matrix, columns, inner, tiles));
 }
 
 /// `cut_rows` in N parts.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::number::Number;
 use super::panel::{Part, ahead, line};
+use super::pieces::share;
 use crate::native::{self, Lanes, Vectorized};
 
 /// Rows, arranged in blocks of as many as have their sums in registers.
@@ -23,7 +24,7 @@ impl<'a> Rows<'a> {
         let most = native::panel_width() * 3 / 8;
         let count = rows.div_ceil(most);
         let blocks: Vec<Range<usize>> =
-            (0..count).map(|block| rows * block / count..rows * (block + 1) / count).collect();
+            (0..count).map(|block| share(&(0..rows), block, count)).collect();
         if rows == 1 {
             return Rows { numbers: Cow::Borrowed(xs), inputs, blocks };
         }

@@ -106,14 +106,13 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::nn::linear::is_served;
     use crate::nn::linear::tests::{largest, waves};
 
     /// Gradients of products of our own against those of libtorch, for both ways a weight is stored, with and
     /// without a bias, where some of them are not asked for, and where one of three products is left to libtorch.
     #[test]
     fn products_of_our_own_learn_like_those_of_libtorch() {
-        if !is_served() || !native::has_operators() {
+        if !native::has_tiles() || !native::has_operators() {
             return;
         }
         for (rows, inputs, outputs) in [(29, 70, 45), (301, 250, 270), (301, 70, 270)] {

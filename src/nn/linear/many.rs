@@ -1,11 +1,12 @@
 //! Products of many rows with panels, by the matrix unit of the CPU, to which numbers that bf16 does not hold are
 //! sums of several (`native::Parts`), or by its vectors.
 
+use super::cut::in_parts;
 use super::number::{Number, wide};
 use super::panel::{Part, ahead, line};
 use crate::native::{
     self, Cut, Fetch, Lanes, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_ROWS,
-    Tiles, Uncut, Vectorized,
+    Tiles, Vectorized,
 };
 
 /// Rows from which on it is faster than `few` is (measured): the more parts a number has, the more products it
@@ -24,12 +25,7 @@ const CHUNK: usize = 8;
 
 /// True where this CPU serves so many rows better here than `few` does.
 pub(super) fn is_better(parts: Parts, rows: usize) -> bool {
-    rows >= many(parts) && is_served()
-}
-
-/// True where this CPU makes products of tiles.
-pub(in crate::nn) fn is_served() -> bool {
-    native::has_tiles()
+    rows >= many(parts) && native::has_tiles()
 }
 
 /// Rows in pairs of blocks, the last of which are filled up with zeros.
@@ -70,12 +66,7 @@ impl Vectorized for Split<'_> {
             for (row, xs) in rows.chunks_exact(self.inputs).enumerate() {
                 let steps = tiles.chunks_exact_mut(self.parts.of_rows());
                 for (xs, step) in xs.chunks(TILE_INPUTS).zip(steps) {
-                    match (self.parts, self.parts.of_rows()) {
-                        (Parts::Whole, _) => put::<L, Uncut, 2>(xs, row, step),
-                        (_, 1) => put::<L, L, 1>(xs, row, step),
-                        (_, 2) => put::<L, L, 2>(xs, row, step),
-                        _ => put::<L, L, 3>(xs, row, step),
-                    }
+                    in_parts!(self.parts, of_rows, L, put[L](xs, row, step));
                 }
             }
         }
@@ -153,17 +144,12 @@ pub(super) fn widen<T: Number, L: Lanes, const P: usize>(
     lines: &[[T; P]],
     tiles: &mut [PanelTile],
 ) {
-    match (parts, parts.of_panel()) {
-        (Parts::Whole, _) => widen_in::<T, L, Uncut, P, 2>(lines, tiles),
-        (_, 1) => widen_in::<T, L, L, P, 1>(lines, tiles),
-        (_, 2) => widen_in::<T, L, L, P, 2>(lines, tiles),
-        _ => widen_in::<T, L, L, P, 3>(lines, tiles),
-    }
+    in_parts!(parts, of_panel, L, widen_in[T, L, P](lines, tiles));
 }
 
 /// `widen` in N parts.
 #[inline(always)]
-fn widen_in<T: Number, L: Lanes, C: Cut, const P: usize, const N: usize>(
+fn widen_in<T: Number, L: Lanes, const P: usize, C: Cut, const N: usize>(
     lines: &[[T; P]],
     tiles: &mut [PanelTile],
 ) {

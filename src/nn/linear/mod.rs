@@ -27,7 +27,6 @@ use super::precision::low;
 use crate::native::{self, Layout, PackedMatrix, Then};
 pub use flat::product;
 pub use joined::Joined;
-pub(super) use many::is_served;
 pub use panel::{Packing, Panels};
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::Stack;
@@ -179,7 +178,7 @@ impl Params {
                 let weight = storage.out_in(&weight);
                 // With a matrix unit oneDNN, which keeps bf16 between its products too, is faster (measured).
                 let by_engine =
-                    !many::is_served() || (packing == Packing::Bf16 && native::has_matrix_unit());
+                    !native::has_tiles() || (packing == Packing::Bf16 && native::has_matrix_unit());
                 if self.many_rows() && by_engine {
                     for_many(&weight, bias.as_ref(), packing)?
                 } else {

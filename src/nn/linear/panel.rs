@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 use super::bytes::{Bytes, Inputs, MOST_INPUTS};
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::pack;
-use super::pieces::{Piece, edges, pieces};
+use super::pieces::{Piece, edges, pieces, share};
 use super::rounded::rounded;
 use super::tiled::{self, Finish, Group, Outputs};
 use super::{Storage, cut, few, many, over_rows};
@@ -65,7 +65,7 @@ impl Packing {
     /// faster, and a step of the decoder reads half as much; on other CPUs it gains little, and packing takes
     /// longer.
     pub fn auto() -> Self {
-        if many::is_served() { Packing::F16 } else { Packing::F32 }
+        if native::has_tiles() { Packing::F16 } else { Packing::F32 }
     }
 
     /// Bytes of a weight that a draft need not read.
@@ -327,7 +327,7 @@ impl<T: Number> Outputs for Paneled<'_, T> {
     fn fetch(&self, Group { columns, inner }: &Group, part: usize, parts: usize) -> Fetch {
         let panels = columns.start / TILE_OUTPUTS..columns.end.div_ceil(TILE_OUTPUTS);
         let lines = self.weights.as_chunks::<TILE_OUTPUTS>().0;
-        Fetch::rows(lines, tiled::share(&panels, part, parts), inner, self.inputs)
+        Fetch::rows(lines, share(&panels, part, parts), inner, self.inputs)
     }
 }
 

@@ -42,6 +42,11 @@ pub(super) fn edges(size: usize, unit: usize, parts: usize) -> Vec<usize> {
     (0..=parts).map(|part| (size.div_ceil(unit) * part / parts * unit).min(size)).collect()
 }
 
+/// Part `part` of so many parts of a range, all of about one size.
+pub(super) fn share(all: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
+    all.start + all.len() * part / parts..all.start + all.len() * (part + 1) / parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

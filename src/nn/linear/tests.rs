@@ -53,7 +53,7 @@ fn panels_give_the_product_of_what_they_keep() {
                     assert_eq!(found.size(), [rows, outputs]);
                     let rounding = 1e-6 * (inputs as f64).sqrt().max(1.0) * 2.0;
                     // The matrix unit keeps 17 bits of an input, but in f32.
-                    let unit = packing != Packing::F32 && rows >= 13 && many::is_served();
+                    let unit = packing != Packing::F32 && rows >= 13 && native::has_tiles();
                     let inputs_kept = if unit { 2f64.powi(-17) } else { 0.0 };
                     let largest_sum =
                         largest(&xs.to_kind(Kind::Double).abs().matmul(&exact.abs().tr()));
@@ -259,7 +259,7 @@ fn layers_that_differ_or_rest_stay_apart() {
 /// Sizes around those of a block, a group and a chunk; both ways a matrix is stored.
 #[test]
 fn matrices_as_they_lie_give_the_product() {
-    if !many::is_served() {
+    if !native::has_tiles() {
         return;
     }
     let sizes =

@@ -7,9 +7,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps};
-use super::many::is_served;
 use super::number::Number;
-use super::pieces::{Piece, edges, pieces};
+use super::pieces::{Piece, edges, pieces, share};
 use crate::native::{
     self, Fetch, Lanes, Matrix, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS,
     TILE_OUTPUTS, Then, Tiles, Vectorized,
@@ -39,7 +38,7 @@ const WORTH_A_THREAD: usize = 1 << 18;
 /// takes as long as a product of it, and is done for rows and columns, where products are of each with each.
 pub(super) fn is_better(rows: usize, columns: usize) -> bool {
     const EACH: usize = 120;
-    rows * columns >= EACH * (rows + columns) && is_served()
+    rows * columns >= EACH * (rows + columns) && native::has_tiles()
 }
 
 /// The matrix whose rows are the outputs of a product.
@@ -75,11 +74,6 @@ impl<T: Number> Outputs for Matrix<'_, T> {
 pub(super) struct Group {
     pub columns: Range<usize>,
     pub inner: Range<usize>,
-}
-
-/// Part `part` of so many parts of a range.
-pub(super) fn share(all: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
-    all.start + all.len() * part / parts..all.start + all.len() * (part + 1) / parts
 }
 
 /// What becomes of the sums of a product.
