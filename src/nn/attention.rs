@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::cache::{KeyValue, LayerCache};
 use super::dropout::dropout as thin_out;
-use super::flash::flash;
+use super::flash::{States, flash};
 use super::linear::{Joined, Linear, Packing};
 use super::mask;
 use super::memory::Memory;
@@ -169,30 +169,150 @@ impl CrossAttention {
     ) -> Tensor {
         let q = self.query.forward(xs); // [N, t, D]
         let (n, t, d) = size3(&q);
-        let memory = cache.cross.get_or_insert_with(|| self.key_value(encoder_hidden_states));
+        let width = d / self.heads;
+        let few = width >= 64 && cache.tokens() <= width / 2;
+        if cache.cross.is_none() || (!few && matches!(cache.cross, Some(Memory::Absorbed(..)))) {
+            let absorbed = if few { self.absorbed(encoder_hidden_states, cache) } else { None };
+            cache.cross = Some(absorbed.unwrap_or_else(|| self.key_value(encoder_hidden_states)));
+        }
+        let memory = cache.cross.as_ref().expect("made above");
         let b = memory.images();
-        let rows = n / b * t;
-        let q = q.reshape([b, rows, self.heads, d / self.heads]).transpose(1, 2); // [B, A, K·t, d]
+        let q = q.reshape([b, n / b * t, self.heads, width]); // [B, K·t, A, d]
         if let Some(watched) = &mut cache.watched {
-            // [B, A, K·t, S] -> [N, A, t, S]
-            let seen = memory.probabilities(&q, self.scale).unflatten(2, [n / b, t]);
-            *watched = seen.transpose(1, 2).flatten(0, 1);
+            // [B, K·t, A, S] -> [N, A, t, S]
+            let seen = memory.probabilities(&q, self.scale).unflatten(1, [n / b, t]);
+            *watched = seen.transpose(2, 3).flatten(0, 1);
         }
         let dropout = if train { self.dropout } else { 0.0 };
         let context = memory.attend(&q, self.scale, dropout);
-        self.out.forward(&merge_heads(&context).reshape([n, t, d]))
+        self.out.forward(&context.reshape([n, t, d]))
+    }
+
+    /// What is remembered where projections are absorbed, in a search that says it has few queries for several
+    /// images: a query of A heads takes A times De products a state where one of keys takes D, and keys and
+    /// values 2·De·D to make. So it takes less up to d queries, and half of that is where it ends, for nobody
+    /// knows how many are to come. For one image there is nobody to share the weights with that a step reads.
+    fn absorbed(&self, states: &Tensor, cache: &LayerCache) -> Option<Memory> {
+        let packing = self.packing?;
+        if states.size()[0] < 2 || cache.watched.is_some() {
+            return None;
+        }
+        let images = cache.states(|| States::cut(states, self.key_value.parts()))?;
+        let weights = self.key_value.absorbed(self.heads, packing)?;
+        Some(Memory::Absorbed(images, weights))
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use std::rc::Rc;
+
     use tch::Kind;
+
+    use super::*;
+    use crate::native;
+    use crate::nn::params::Init;
+    use crate::nn::{Cache, Params, Store};
 
     pub(in crate::nn) fn waves(size: [i64; 4], step: f64) -> Tensor {
         let count = size.iter().product::<i64>();
         let numbers = Tensor::arange(count, (Kind::Double, Device::Cpu)) * step;
         numbers.sin().reshape(size).to_kind(Kind::Float) * 2.0
+    }
+
+    /// Of heads of this width, over states of 40 channels.
+    fn cross_attention(packing: Packing, width: i64) -> CrossAttention {
+        let d = 2 * width;
+        let store = Store::fresh(Device::Cpu, Kind::Float).packing(packing);
+        let p = Params::root(Rc::new(store));
+        let init = Init::Normal(0.1);
+        let layers = [("k_proj", true), ("v_proj", true)];
+        CrossAttention {
+            query: p.linear("q_proj", d, d, init).expect("a layer"),
+            packing: p.packing(),
+            key_value: p.for_many_rows().joined(&layers, 40, d, init).expect("layers"),
+            out: p.linear("out_proj", d, d, init).expect("a layer"),
+            heads: 2,
+            scale: (width as f64).powf(-0.5),
+            dropout: 0.0,
+        }
+    }
+
+    /// One step of both caches. -> how far apart the results are, and whether projections are absorbed
+    fn far_apart(
+        layer: &CrossAttention,
+        caches: &mut [Cache; 2],
+        xs: &Tensor,
+        states: &Tensor,
+    ) -> (f64, bool) {
+        let found = caches.each_mut().map(|cache| {
+            let (own, _) = cache.layer(0);
+            let token = split_heads(xs, 1);
+            own.append(token.copy(), token.copy());
+            let found = layer.forward(xs, states, own, false);
+            cache.advance(xs.size()[1]);
+            found
+        });
+        let far = (&found[0] - &found[1]).abs().max();
+        let absorbed = caches
+            .each_mut()
+            .map(|cache| matches!(cache.layer(0).0.cross, Some(Memory::Absorbed(..))));
+        assert!(!absorbed[1], "nobody said that there are few queries");
+        (f64::try_from(far).expect("a number"), absorbed[0])
+    }
+
+    /// Against keys and values that are made at once: some tokens, an image that leaves, and more tokens than
+    /// absorbing pays for.
+    #[test]
+    fn projections_are_absorbed_for_the_first_tokens_of_several_images() {
+        for (packing, bound) in [(Packing::F32, 1e-5), (Packing::Bf16, 2e-2), (Packing::Int8, 2e-2)]
+        {
+            if packing.check().is_err() {
+                continue; // a CPU that would be refused with a sentence
+            }
+            let _guard = tch::no_grad_guard();
+            let layer = cross_attention(packing, 64);
+            let is_served = native::has_tiles() && layer.key_value.absorbed(2, packing).is_some();
+            let states = waves([3, 1, 50, 40], 0.37).squeeze_dim(1);
+            let tokens = waves([3, 1, 40, 128], 0.23).squeeze_dim(1);
+            let mut caches = [(); 2].map(|()| Cache::new(1));
+            caches[0].expect_one_row_per_image();
+            let (far, absorbed) = far_apart(&layer, &mut caches, &tokens.narrow(1, 0, 2), &states);
+            assert!(far < bound, "{packing:?}: {far:e}");
+            assert_eq!(absorbed, is_served);
+            let kept = [2i64, 0];
+            caches.iter_mut().for_each(|cache| cache.keep(&kept, &kept));
+            let index = Tensor::from_slice(&kept);
+            let [states, tokens] = [&states, &tokens].map(|xs| xs.index_select(0, &index));
+            for t in 2..40 {
+                let (far, absorbed) =
+                    far_apart(&layer, &mut caches, &tokens.narrow(1, t, 1), &states);
+                assert!(far < bound, "{packing:?}, token {t}: {far:e}");
+                assert_eq!(absorbed, is_served && t < 32, "token {t}");
+            }
+        }
+    }
+
+    /// One image, several rows an image, somebody who looks on, narrow heads, many tokens at once.
+    #[test]
+    fn keys_and_values_are_made_where_absorbing_does_not_pay() {
+        let _guard = tch::no_grad_guard();
+        let absorbs = |width: i64, images: i64, tokens: i64, say: fn(&mut Cache)| {
+            let layer = cross_attention(Packing::F32, width);
+            let mut caches = [(); 2].map(|()| Cache::new(1));
+            say(&mut caches[0]);
+            let xs = waves([images, 1, tokens, 2 * width], 0.23).squeeze_dim(1);
+            let states = waves([images, 1, 50, 40], 0.37).squeeze_dim(1);
+            far_apart(&layer, &mut caches, &xs, &states).1
+        };
+        let few = Cache::expect_one_row_per_image;
+        assert_eq!(absorbs(64, 2, 32, few), native::has_tiles());
+        assert!(!absorbs(64, 1, 1, few) && !absorbs(64, 2, 33, few) && !absorbs(32, 2, 1, few));
+        assert!(!absorbs(64, 2, 1, |_| ()));
+        assert!(!absorbs(64, 2, 1, |cache| {
+            cache.expect_one_row_per_image();
+            cache.watch();
+        }));
     }
 
     #[test]

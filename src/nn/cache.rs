@@ -12,7 +12,7 @@ use std::rc::Rc;
 use tch::Tensor;
 
 use super::memory::Memory;
-use layer::{Room, write};
+use layer::{Room, Shared, write};
 use origins::Origins;
 use places::Places;
 
@@ -69,6 +69,15 @@ impl Cache {
         self.past
     }
 
+    /// Each image has one row, so that cross-attention may have few queries to answer. To be said before the first
+    /// step.
+    pub fn expect_one_row_per_image(&mut self) {
+        let states = Rc::new(RefCell::new(Shared::Wanted));
+        for layer in &mut self.layers {
+            layer.states = states.clone();
+        }
+    }
+
     /// From now on each layer keeps the probabilities of its last cross-attention.
     pub fn watch(&mut self) {
         for layer in &mut self.layers {
@@ -96,6 +105,10 @@ impl Cache {
         self.origins.write(rows as usize, self.past as usize, t as usize);
         self.places.borrow_mut().write(rows as usize, t as usize);
         self.past += t;
+        // All layers have them now.
+        if let Some(layer) = self.layers.first() {
+            layer.states.take();
+        }
     }
 
     /// Rows become copies of the rows that `rows` [N'] names; the images must stay in place.
@@ -168,6 +181,7 @@ impl Cache {
             reads_in_place: layer.reads_in_place,
             cross: layer.cross.as_ref().map(Memory::share),
             watched: None,
+            states: Rc::default(),
         };
         Cache {
             layers: self.layers.iter().map(layer).collect(),

@@ -6,7 +6,8 @@ use tch::{Device, Tensor};
 
 use super::attention::attend;
 use super::cache::KeyValue;
-use super::linear::{Packing, Stack};
+use super::flash::States;
+use super::linear::{Absorbed, Packing, Stack};
 
 /// Keys and values of B images. Their rows, of beams and of several tokens, line up as R queries an image.
 pub enum Memory {
@@ -14,6 +15,8 @@ pub enum Memory {
     Plain(KeyValue),
     /// In the form that few queries are fastest with, and as narrow as the weights. Gradients do not pass.
     Packed(Vec<Rc<Image>>),
+    /// The states themselves, and the projections that are absorbed.
+    Absorbed(Vec<Rc<States>>, Rc<Absorbed>),
 }
 
 /// Keys and values of one image.
@@ -43,6 +46,7 @@ impl Memory {
         match self {
             Memory::Plain(all) => all.key.size()[0],
             Memory::Packed(images) => images.len() as i64,
+            Memory::Absorbed(images, _) => images.len() as i64,
         }
     }
 
@@ -51,6 +55,7 @@ impl Memory {
         match self {
             Memory::Plain(all) => Memory::Plain(all.share()),
             Memory::Packed(images) => Memory::Packed(images.clone()),
+            Memory::Absorbed(images, weights) => Memory::Absorbed(images.clone(), weights.clone()),
         }
     }
 
@@ -58,38 +63,57 @@ impl Memory {
     pub fn keep(&mut self, images: &[i64], lent: bool) {
         match self {
             Memory::Plain(all) => all.keep(images, lent),
-            Memory::Packed(all) => {
-                *all = images.iter().map(|image| all[*image as usize].clone()).collect();
-            }
+            Memory::Packed(all) => *all = kept(all, images),
+            Memory::Absorbed(all, _) => *all = kept(all, images),
         }
     }
 
-    /// softmax(q kᵀ · scale) v. q [B, A, R, d] -> [B, A, R, d]
+    /// softmax(q kᵀ · scale) v. q [B, R, A, d] -> [B, R, A, d]
     pub fn attend(&self, q: &Tensor, scale: f64, dropout: f64) -> Tensor {
         match self {
-            Memory::Plain(all) => attend(q, &all.key, &all.value, None, scale, dropout),
+            Memory::Plain(all) => {
+                attend(&q.transpose(1, 2), &all.key, &all.value, None, scale, dropout)
+                    .transpose(1, 2)
+            }
             Memory::Packed(images) if images.is_empty() => q.zeros_like(),
             Memory::Packed(images) => {
                 let probabilities = self.probabilities(q, scale);
                 Stack::product(images.iter().map(|image| &image.values), &probabilities)
                     .to_kind(q.kind())
             }
+            Memory::Absorbed(images, weights) => {
+                let size = q.size();
+                let queries = weights.queries(&q.flatten(0, 1)); // [B·R, A, De]
+                let queries = queries.reshape([size[0], size[1] * size[2], -1]);
+                let context = States::attend(images, &queries, scale); // [B, R·A, De]
+                weights.values(&context.reshape([size[0] * size[1], size[2], -1])).reshape(size)
+            }
         }
     }
 
-    /// What `attend` weighs the values by: softmax(q kᵀ · scale). q [B, A, R, d] -> [B, A, R, S], f32
+    /// What `attend` weighs the values by: softmax(q kᵀ · scale). q [B, R, A, d] -> [B, R, A, S], f32
+    ///
+    /// # Panics
+    /// Where projections are absorbed: nobody looks on there.
     pub fn probabilities(&self, q: &Tensor, scale: f64) -> Tensor {
         use tch::Kind::Float;
         let scores = match self {
             Memory::Plain(all) => {
-                q.to_kind(Float).matmul(&all.key.to_kind(Float).transpose(2, 3)) * scale
+                let q = q.to_kind(Float).transpose(1, 2);
+                (q.matmul(&all.key.to_kind(Float).transpose(2, 3)) * scale).transpose(1, 2)
             }
             Memory::Packed(images) => {
                 Stack::product(images.iter().map(|image| &image.keys), &(q * scale))
             }
+            Memory::Absorbed(..) => unreachable!("keys are made for those who look on"),
         };
         scores.softmax(-1, Float)
     }
+}
+
+/// Those of `all` that `images` names.
+fn kept<T>(all: &[Rc<T>], images: &[i64]) -> Vec<Rc<T>> {
+    images.iter().map(|image| all[*image as usize].clone()).collect()
 }
 
 #[cfg(test)]
@@ -118,7 +142,7 @@ mod tests {
                 let plain = Memory::new(&kept(&key), &kept(&value), None);
                 let packed = Memory::new(&key, &value, Some(packing));
                 assert_eq!(packed.images(), b);
-                let q = waves([b, rows, heads, d], 0.19).transpose(1, 2);
+                let q = waves([b, rows, heads, d], 0.19);
                 let scale = (d as f64).powf(-0.5);
                 let near = |found: Tensor, expected: Tensor| {
                     let error = f64::try_from((found - expected).abs().max()).expect("a number");
@@ -133,7 +157,7 @@ mod tests {
     #[test]
     fn images_leave_and_change_places() {
         let (key, value) = (waves([4, 2, 5, 3], 0.3), waves([4, 2, 5, 3], 0.7));
-        let q = waves([4, 2, 2, 3], 0.9);
+        let q = waves([4, 2, 2, 3], 0.9); // [B, R, A, d]
         let all = Memory::new(&key, &value, Some(Packing::F32));
         let expected = all.attend(&q, 0.5, 0.0);
         let mut some = all.share();

@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 use super::KeyValue;
 use super::places::Places;
 use crate::native;
+use crate::nn::flash::States;
 use crate::nn::memory::Memory;
 use crate::nn::one_token::{OneToken, one_token};
 
@@ -25,6 +26,18 @@ pub struct LayerCache {
     pub cross: Option<Memory>,
     /// Where somebody looks on: the probabilities of the last cross-attention, [N, A, t, S] f32.
     pub watched: Option<Tensor>,
+    /// The states of the images, for all layers.
+    pub(super) states: Rc<RefCell<Shared>>,
+}
+
+/// The states of images as cross-attention reads them where its projections are absorbed.
+#[derive(Default)]
+pub(super) enum Shared {
+    /// There are more queries an image than that pays for.
+    #[default]
+    Unwanted,
+    Wanted,
+    Cut(Vec<Rc<States>>),
 }
 
 /// A layer's part of the block, and where the tokens lie in it.
@@ -109,6 +122,23 @@ impl LayerCache {
         drop(places);
         self.own = Some(room.filled(n, past + 1));
         Some(found)
+    }
+
+    /// Tokens of a row, those of this step too once self-attention has seen them.
+    pub fn tokens(&self) -> i64 {
+        self.own.as_ref().map_or(0, KeyValue::tokens)
+    }
+
+    /// The states that all layers read, cut by the first of them; None where nobody wants them so.
+    pub fn states(&self, cut: impl FnOnce() -> Option<Vec<Rc<States>>>) -> Option<Vec<Rc<States>>> {
+        let mut shared = self.states.borrow_mut();
+        if let Shared::Wanted = *shared {
+            *shared = Shared::Cut(cut()?);
+        }
+        match &*shared {
+            Shared::Cut(states) => Some(states.clone()),
+            _ => None,
+        }
     }
 
     /// Keeps the first `past` tokens of each row.

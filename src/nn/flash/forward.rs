@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use super::states::States;
 use super::{BLOCK, Line, by_head, line, panels, product, put, tiles};
 use crate::native::{
     self, Attend, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
@@ -23,8 +24,7 @@ pub(super) fn forward(parts: Parts, given: &Attend, out: &mut [f32], logs: &mut 
             tasks.push(Queries {
                 parts,
                 q: query.head(row, head),
-                k: key.head(row, head),
-                v: value.head(row, head),
+                seen: Seen::Plain { k: key.head(row, head), v: value.head(row, head) },
                 scale: *scale as f32,
                 first: part * share,
                 out: out.by_ref().take(logs.len()).collect(),
@@ -49,20 +49,25 @@ fn share(heads: usize, tokens: usize) -> usize {
 }
 
 /// Some queries of a head.
-struct Queries<'a> {
-    parts: Parts,
+pub(super) struct Queries<'a> {
+    pub parts: Parts,
     /// [t, d]
-    q: Matrix<'a, f32>,
-    /// [S, d]
-    k: Matrix<'a, f32>,
-    /// [S, d]
-    v: Matrix<'a, f32>,
-    scale: f32,
+    pub q: Matrix<'a, f32>,
+    pub seen: Seen<'a>,
+    pub scale: f32,
     /// The first of them.
-    first: usize,
+    pub first: usize,
     /// [d] each
-    out: Vec<&'a mut [f32]>,
-    logs: &'a mut [f32],
+    pub out: Vec<&'a mut [f32]>,
+    pub logs: &'a mut [f32],
+}
+
+/// Keys and values, [S, d] each.
+pub(super) enum Seen<'a> {
+    /// Cut by whoever attends to them.
+    Plain { k: Matrix<'a, f32>, v: Matrix<'a, f32> },
+    /// Of one image, which are the same.
+    Cut(&'a States),
 }
 
 /// What a thread needs, kept for the next head.
@@ -92,13 +97,22 @@ impl Vectorized for Queries<'_> {
 impl Queries<'_> {
     #[inline(always)]
     fn attend<L: Lanes, C: Cut, const N: usize>(self, room: &mut Room) {
-        let Queries { parts, q, k, v, scale, first, mut out, logs } = self;
-        let (keys, d) = (k.rows, k.inner);
+        let Queries { parts, q, seen, scale, first, mut out, logs } = self;
         let Room { keys: of_keys, values: of_values, queries, weights, scores } = room;
-        of_keys.resize(panels(keys, d, N), PanelTile::ZERO);
-        cut_panels::<f32, L>(parts, &k, &(0..keys), &(0..d), of_keys);
-        of_values.resize(panels(d, keys, N), PanelTile::ZERO);
-        cut_panels::<f32, L>(parts, &v.turned(), &(0..d), &(0..keys), of_values);
+        let (keys, d) = match seen {
+            Seen::Plain { k, .. } => (k.rows, k.inner),
+            Seen::Cut(states) => states.size(),
+        };
+        let [of_keys, of_values] = match seen {
+            Seen::Plain { k, v } => {
+                of_keys.resize(panels(keys, d, N), PanelTile::ZERO);
+                cut_panels::<f32, L>(parts, &k, &(0..keys), &(0..d), of_keys);
+                of_values.resize(panels(d, keys, N), PanelTile::ZERO);
+                cut_panels::<f32, L>(parts, &v.turned(), &(0..d), &(0..keys), of_values);
+                [of_keys.as_slice(), of_values.as_slice()]
+            }
+            Seen::Cut(states) => states.tiles(),
+        };
         queries.resize(2 * tiles(d, N), RowsTile::ZERO);
         weights.resize(2 * tiles(keys, N), RowsTile::ZERO);
         let lines = keys.div_ceil(TILE_OUTPUTS);

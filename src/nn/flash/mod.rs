@@ -5,10 +5,13 @@
 
 mod backward;
 mod forward;
+mod states;
 #[cfg(test)]
 mod tests;
 
 use tch::{Device, Kind, Tensor};
+
+pub(super) use states::States;
 
 use super::linear::cut::{BLOCK, steps};
 use super::precision;

@@ -45,6 +45,36 @@ fn error(found: &Tensor, exact: &Tensor) -> f64 {
     f64::try_from((found.to_kind(Kind::Double) - exact).abs().max()).unwrap()
 }
 
+/// Images one by one and together, more queries than a task has, and sizes that fill no tile.
+#[test]
+fn states_are_attended_to_as_their_own_keys_and_values() {
+    if !native::has_tiles() {
+        assert!(
+            States::cut(&Tensor::ones([1, 2, 3], (Kind::Float, Device::Cpu)), Parts::F32).is_none()
+        );
+        return;
+    }
+    for [images, rows, tokens, d] in [[1, 1, 1, 1], [2, 12, 197, 96], [3, 37, 45, 33]] {
+        let all = waves([images, 1, tokens, d], 0.317);
+        let q = waves([images, 1, rows, d], 0.223);
+        let exact = [&q, &all, &all].map(|xs| xs.to_kind(Kind::Double));
+        let exact = plain(exact.each_ref()).squeeze_dim(1);
+        // As a projection may leave them: not side by side.
+        let states = all.squeeze_dim(1).transpose(1, 2).contiguous().transpose(1, 2);
+        for (parts, bound) in [(Parts::F32, 2e-6), (Parts::F16, 3e-5), (Parts::Single, 3e-2)] {
+            let cut = States::cut(&states, parts.here()).unwrap();
+            let found = States::attend(&cut, &q.squeeze_dim(1), SCALE);
+            let far = error(&found, &exact);
+            assert!(far < bound, "{images}x{rows}x{tokens}x{d}, {parts:?}: {far:e}");
+            let last = q.squeeze_dim(1).narrow(0, images - 1, 1);
+            let alone = States::attend(&cut[cut.len() - 1..], &last, SCALE);
+            assert_eq!(alone, found.narrow(0, images - 1, 1));
+        }
+    }
+    let learning = Tensor::ones([1, 2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    assert!(States::cut(&learning, Parts::F32.here()).is_none());
+}
+
 #[test]
 fn results_are_those_of_the_formula() {
     if !native::has_tiles() {

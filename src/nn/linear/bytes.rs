@@ -7,12 +7,13 @@
 #![allow(clippy::needless_range_loop)] // plain loops over fixed sizes become vectors
 
 use super::cut::fetch_line;
-use super::number::{Aligned, nearest, wide};
+use super::digits::{Inputs, Rows};
+use super::number::Aligned;
 use super::panel::parts_for;
 use super::pieces::{Piece, edges, pieces};
 use super::tiled::{Finish, Line, copy_line};
 use crate::native::{
-    self, ByteProducts, Lanes, QUAD_INPUTS, Quad, TILE_OUTPUTS, Vectorized, WholeSums, across,
+    self, ByteProducts, Lanes, QUAD_INPUTS, Quad, TILE_OUTPUTS, Vectorized, WholeSums,
 };
 
 /// Digits of a row whose sums are in registers at a time.
@@ -23,9 +24,6 @@ const FEW: usize = 48;
 
 /// Rows of a task at most, so that their digits stay in the cache of a core.
 const TASK_ROWS: usize = 192;
-
-/// Numbers below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 15;
 
 /// Inputs up to which no sum of products is too large for 32 bits.
 pub(super) const MOST_INPUTS: usize = 1 << 16;
@@ -40,22 +38,6 @@ pub(super) struct Bytes {
     /// [out]
     scales: Vec<f32>,
     inputs: usize,
-}
-
-/// What an input is rounded to.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Inputs {
-    Bits16,
-    Bits8,
-}
-
-impl Inputs {
-    const fn digits(self) -> usize {
-        match self {
-            Inputs::Bits16 => 2,
-            Inputs::Bits8 => 1,
-        }
-    }
 }
 
 impl Bytes {
@@ -102,6 +84,13 @@ impl Bytes {
         native::parallel(tasks.collect(), native::vectorize);
     }
 
+    /// The numbers of an output, four inputs at a time (the last followed by zeros), and their scale.
+    pub(super) fn weights(&self, output: usize) -> (impl Iterator<Item = &[i8]>, f32) {
+        let place = output % TILE_OUTPUTS * QUAD_INPUTS;
+        let quads = self.panel(output / TILE_OUTPUTS).iter();
+        (quads.map(move |quad| &quad[place..place + QUAD_INPUTS]), self.scales[output])
+    }
+
     fn panel(&self, panel: usize) -> &[Quad] {
         let quads = self.inputs.div_ceil(QUAD_INPUTS);
         &self.quads.as_chunks().0[panel * quads..][..quads]
@@ -128,107 +117,6 @@ impl Vectorized for Turn<'_> {
             }
         }
     }
-}
-
-/// Rows of whole numbers, in digits.
-struct Rows {
-    /// [row][digit, the upper first][quad]
-    digits: Vec<[u8; QUAD_INPUTS]>,
-    /// What a whole number stands for.
-    scales: Vec<f32>,
-    /// The upper digit of 0.
-    zeros: Vec<i32>,
-    /// Of a row.
-    count: usize,
-    quads: usize,
-}
-
-impl Rows {
-    /// xs [M, in]
-    fn new(inputs: Inputs, xs: &[f32], width: usize) -> Self {
-        let (rows, quads) = (xs.len() / width, width.div_ceil(QUAD_INPUTS));
-        let count = inputs.digits();
-        let mut digits = vec![[0; QUAD_INPUTS]; rows * count * quads];
-        let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
-        let share = (WORTH_A_THREAD / width).max(1);
-        let tasks = xs.chunks(share * width).zip(digits.chunks_mut(share * count * quads));
-        let places = scales.chunks_mut(share).zip(zeros.chunks_mut(share));
-        let tasks = tasks.zip(places).map(|((xs, digits), (scales, zeros))| Round {
-            inputs,
-            xs,
-            width,
-            digits: digits.as_flattened_mut(),
-            scales,
-            zeros,
-        });
-        native::parallel(tasks.collect(), native::vectorize);
-        Rows { digits, scales, zeros, count, quads }
-    }
-}
-
-/// Rounds some rows.
-struct Round<'a> {
-    inputs: Inputs,
-    xs: &'a [f32],
-    width: usize,
-    digits: &'a mut [u8],
-    scales: &'a mut [f32],
-    zeros: &'a mut [i32],
-}
-
-impl Vectorized for Round<'_> {
-    #[inline(always)]
-    fn run<L: Lanes, const P: usize>(self) {
-        let own = self.width.next_multiple_of(QUAD_INPUTS) * self.inputs.digits();
-        let rows = self.xs.chunks_exact(self.width).zip(self.digits.chunks_exact_mut(own));
-        for ((xs, digits), (scale, zero)) in
-            rows.zip(self.scales.iter_mut().zip(self.zeros.iter_mut()))
-        {
-            let (least, most, nothing) = range::<L, P>(xs);
-            match self.inputs {
-                Inputs::Bits8 => {
-                    *scale = positive((most - least) / 255.0);
-                    let first = nearest(-least / *scale);
-                    *zero = first;
-                    for (x, digit) in xs.iter().zip(digits) {
-                        *digit = nearest(x / *scale).wrapping_add(first).clamp(0, 255) as u8;
-                    }
-                }
-                Inputs::Bits16 => {
-                    *scale = positive(most.max(-least) / 32767.0);
-                    *zero = 128;
-                    let (upper, lower) = digits.split_at_mut(own / 2);
-                    for ((x, upper), lower) in xs.iter().zip(upper).zip(lower) {
-                        let number = nearest(x / *scale).wrapping_add(32768);
-                        *upper = (number >> 8) as u8;
-                        *lower = number as u8;
-                    }
-                }
-            }
-            *scale += nothing;
-        }
-    }
-}
-
-/// The least and the largest of some numbers and 0, and 0, or NaN where one of them is not finite.
-#[inline(always)]
-fn range<L: Lanes, const P: usize>(xs: &[f32]) -> (f32, f32, f32) {
-    let (mut least, mut most, mut nothing) = ([0f32; P], [0f32; P], [0f32; P]);
-    for xs in xs.chunks(P) {
-        let xs = wide::<f32, L, P>(xs);
-        for i in 0..P {
-            least[i] = if xs[i] < least[i] { xs[i] } else { least[i] };
-            most[i] = if xs[i] > most[i] { xs[i] } else { most[i] };
-            nothing[i] += xs[i] * 0.0;
-        }
-    }
-    (across(least, f32::min), across(most, f32::max), across(nothing, |a, b| a + b))
-}
-
-/// A scale that can be divided by.
-#[inline(always)]
-fn positive(scale: f32) -> f32 {
-    if scale > f32::MIN_POSITIVE && scale.is_finite() { scale } else { 1.0 }
 }
 
 /// Some rows and columns of the result.

@@ -8,6 +8,22 @@ use super::panel::{Part, ahead, line};
 use super::pieces::share;
 use crate::native::{self, Lanes, Vectorized};
 
+/// Rows of inputs, of which there may be others between them.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<'a> {
+    pub numbers: &'a [f32],
+    pub first: usize,
+    /// From a row to the next one, in rows.
+    pub apart: usize,
+    pub inputs: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.numbers[(self.first + row * self.apart) * self.inputs..][..self.inputs]
+    }
+}
+
 /// Rows, arranged in blocks of as many as have their sums in registers.
 pub(super) struct Rows<'a> {
     /// [rows of the block] of each input, block by block.
@@ -17,23 +33,22 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// xs [rows, in]
-    pub(super) fn new(xs: &'a [f32], inputs: usize) -> Self {
-        let rows = xs.len() / inputs;
+    pub(super) fn new(xs: Lines<'a>, rows: usize) -> Self {
+        let inputs = xs.inputs;
         // Two vectors of sums a row, with AVX-512 in 32 registers and elsewhere in 16.
         let most = native::panel_width() * 3 / 8;
         let count = rows.div_ceil(most);
         let blocks: Vec<Range<usize>> =
             (0..count).map(|block| share(&(0..rows), block, count)).collect();
         if rows == 1 {
-            return Rows { numbers: Cow::Borrowed(xs), inputs, blocks };
+            return Rows { numbers: Cow::Borrowed(xs.row(0)), inputs, blocks };
         }
-        let mut numbers = vec![0f32; xs.len()];
+        let mut numbers = vec![0f32; rows * inputs];
         for block in &blocks {
             let target = &mut numbers[block.start * inputs..block.end * inputs];
             for (place, row) in block.clone().enumerate() {
                 let own = target[place..].iter_mut().step_by(block.len());
-                for (number, x) in own.zip(&xs[row * inputs..][..inputs]) {
+                for (number, x) in own.zip(xs.row(row)) {
                     *number = *x;
                 }
             }

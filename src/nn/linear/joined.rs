@@ -1,8 +1,11 @@
 //! Dense layers over the same input.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
+
 use tch::{Kind, Tensor};
 
-use super::{Linear, Storage, Weights, product};
+use super::{Absorbed, Linear, Storage, Weights, product};
 use crate::native::{self, Parts, Then};
 use crate::nn::precision::{self, low};
 
@@ -11,12 +14,18 @@ pub struct Joined {
     pub(super) layers: Vec<Linear>,
     /// How many results they give together.
     pub(super) parts: i64,
+    /// Once somebody asked for that.
+    pub(super) absorbed: OnceCell<Option<Rc<Absorbed>>>,
 }
 
 impl Joined {
     /// A layer that gives `parts` results at once, [.., parts·out].
     pub fn one(layer: Linear, parts: i64) -> Self {
-        Joined { layers: vec![layer], parts }
+        Joined::new(vec![layer], parts)
+    }
+
+    pub(super) fn new(layers: Vec<Linear>, parts: i64) -> Self {
+        Joined { layers, parts, absorbed: OnceCell::new() }
     }
 
     /// What products of its results with each other take, on a CPU: as many bits as those of the weights do.

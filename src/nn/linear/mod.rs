@@ -3,8 +3,10 @@
 //! While a model is trained, a layer is its variables. A store that packs (`Store::packing`) gives layers
 //! for inference alone: each matrix is packed as soon as it is read, and its variable is let go.
 
+mod absorbed;
 mod bytes;
 pub(super) mod cut;
+mod digits;
 mod few;
 mod flat;
 mod joined;
@@ -17,6 +19,7 @@ mod rounded;
 mod scales;
 mod stack;
 mod tiled;
+mod unpack;
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
@@ -25,6 +28,7 @@ use super::activation::Activation;
 use super::params::{Init, Params, ZEROS};
 use super::precision::low;
 use crate::native::{self, Layout, PackedMatrix, Then};
+pub use absorbed::Absorbed;
 pub use flat::product;
 pub use joined::Joined;
 pub use panel::{Packing, Panels};
@@ -128,7 +132,7 @@ impl Params {
         if self.packing().is_none() || (self.packing() == Some(Packing::F32) && self.many_rows()) {
             let layers =
                 read.into_iter().map(|(weight, bias)| self.packed(weight, Storage::OutIn, bias));
-            return Ok(Joined { layers: layers.collect::<Result<_>>()?, parts });
+            return Ok(Joined::new(layers.collect::<Result<_>>()?, parts));
         }
         let weights: Vec<&Tensor> = read.iter().map(|(weight, _)| weight).collect();
         let weight = Tensor::cat(&weights, 0);
@@ -269,6 +273,15 @@ impl Linear {
             Weights::Plain(weight, storage) => storage.out_in(weight).size()[1],
             Weights::Panels(panels) => panels.inputs(),
             Weights::Operator { inputs, .. } => *inputs,
+        }
+    }
+
+    /// The weights as they are kept, [out, in] in f32; None where libtorch keeps them in a form of its own.
+    fn matrix(&self) -> Option<Tensor> {
+        match &self.weights {
+            Weights::Plain(weight, storage) => Some(storage.out_in(weight)),
+            Weights::Panels(panels) => Some(panels.matrix()),
+            Weights::Operator { .. } => None,
         }
     }
 

@@ -13,13 +13,14 @@ use std::cell::OnceCell;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::bytes::{Bytes, Inputs, MOST_INPUTS};
+use super::bytes::{Bytes, MOST_INPUTS};
+use super::digits::Inputs;
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::pack;
 use super::pieces::{Piece, edges, pieces, share};
 use super::rounded::rounded;
 use super::tiled::{self, Finish, Group, Outputs};
-use super::{Storage, cut, few, many, over_rows};
+use super::{Storage, cut, few, many, over_rows, unpack};
 use crate::native::{
     self, ByteProducts, Fetch, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then,
 };
@@ -204,6 +205,18 @@ impl Panels {
         self.parts
     }
 
+    /// What is kept, [out, in] in f32.
+    pub(super) fn matrix(&self) -> Tensor {
+        let size = [self.inputs, self.outputs];
+        match &self.data {
+            Data::F32(weights) => unpack::panels(weights, None, size),
+            Data::Bf16(weights) => unpack::panels(weights, None, size),
+            Data::F16(weights) => unpack::panels(weights, None, size),
+            Data::Int8(weights, scales) => unpack::panels(weights, Some(scales), size),
+            Data::Bytes(bytes) => unpack::bytes(bytes, size),
+        }
+    }
+
     pub fn inputs(&self) -> i64 {
         self.inputs as i64
     }
@@ -289,7 +302,8 @@ impl Panels {
             let rows = many::Rows::new(self.parts, xs, inputs);
             native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
         } else {
-            let rows = few::Rows::new(xs, inputs);
+            let lines = few::Lines { numbers: xs, first: 0, apart: 1, inputs };
+            let rows = few::Rows::new(lines, xs.len() / inputs);
             native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));
         }
     }

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::few::{Few, Rows};
+use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::{panels, write};
 use super::panel::{Packing, Part, parts_for};
@@ -58,7 +58,7 @@ impl Stack {
     }
 
     /// Each head's rows times the transpose of its matrix, image by image.
-    /// xs [B, A, R, in] -> [B, A, R, out], f32
+    /// xs [B, R, A, in] -> [B, R, A, out], f32
     pub fn product<'a>(
         stacks: impl ExactSizeIterator<Item = &'a Stack> + Clone,
         xs: &Tensor,
@@ -71,7 +71,7 @@ impl Stack {
             return out;
         }
         let xs = xs.to_kind(Kind::Float).contiguous();
-        let rows = size[2] as usize;
+        let rows = size[1] as usize;
         let done = native::with_floats([&xs, &out], |[xs, out]| {
             let all = stacks.clone();
             match all.clone().next().map(|first| &first.data) {
@@ -121,14 +121,19 @@ fn spread<'a, T: Number + 'a>(
     let mut heads = Vec::new();
     let (mut xs, mut out) = (xs, out);
     for stack in stacks {
+        let Stack { heads: count, inputs, outputs, .. } = *stack;
+        let (own, rest) = xs.split_at(rows * count * inputs);
+        let (places, others) = std::mem::take(&mut out).split_at_mut(rows * count * outputs);
+        (xs, out) = (rest, others);
+        let first = heads.len();
         let numbers = numbers(&stack.data);
-        for weights in numbers.chunks_exact(numbers.len() / stack.heads) {
-            let (own, rest) = xs.split_at(rows * stack.inputs);
-            let (place, places) = std::mem::take(&mut out).split_at_mut(rows * stack.outputs);
-            (xs, out) = (rest, places);
-            let rows = place.chunks_exact_mut(stack.outputs).collect();
-            let inputs = stack.inputs;
-            heads.push((Part { weights, scales: None, bias: None, inputs, rows }, own));
+        for (head, weights) in numbers.chunks_exact(numbers.len() / count).enumerate() {
+            let rows = Vec::with_capacity(rows);
+            let part = Part { weights, scales: None, bias: None, inputs, rows };
+            heads.push((part, Lines { numbers: own, first: head, apart: count, inputs }));
+        }
+        for (number, place) in places.chunks_exact_mut(outputs).enumerate() {
+            heads[first + number % count].0.rows.push(place);
         }
     }
     let bytes: usize = heads.iter().map(|(part, _)| size_of_val(part.weights)).sum();
@@ -140,7 +145,7 @@ fn spread<'a, T: Number + 'a>(
     }
     native::parallel(shares, |heads| {
         for (part, xs) in heads {
-            let rows = Rows::new(xs, part.inputs);
+            let rows = Rows::new(xs, part.rows.len());
             native::vectorize(Few { part, rows: &rows });
         }
     });

@@ -36,6 +36,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// No image will have several rows.
+    pub(super) fn expect_one_row_per_image(&mut self) {
+        self.cache.expect_one_row_per_image();
+    }
+
     /// From now on cross-attention is kept; see `attentions`.
     pub(super) fn watch(&mut self) {
         self.cache.watch();

@@ -37,6 +37,9 @@ pub(super) struct Next {
 pub(super) fn run(run: &Run, mut session: Session) -> Result<Vec<Vec<Generated>>> {
     let per_image = run.config.num_return_sequences;
     let mut rows = Rows::new(per_image as usize, run);
+    if per_image == 1 {
+        session.expect_one_row_per_image();
+    }
     let mut logits = session.next_logits(); // [B, V]
     session.repeat(per_image);
     logits = logits.repeat_interleave_self_int(per_image, 0, None);

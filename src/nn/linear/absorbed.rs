@@ -1,0 +1,161 @@
+//! Cross-attention to the states themselves: the projection of the keys is absorbed into the queries, and that of
+//! the values into the result (DeepSeek-AI 2024, DeepSeek-V2, section 2.1.2).
+//!
+//! A head's score of a state s is q·(W_K s) = (W_Kᵀ q)·s, and what it makes of the states Σ p·(W_V s) = W_V Σ p·s.
+//! The bias of the keys adds the same to all scores of a query, which changes no probability.
+
+use std::rc::Rc;
+
+use tch::Tensor;
+
+use super::{Joined, Packing, Stack};
+
+/// The projections of keys and values of A heads.
+pub struct Absorbed {
+    /// W_Kᵀ, [De, d] a head
+    key: Stack,
+    /// W_V, [d, De] a head
+    value: Stack,
+    /// [A·d]
+    bias: Option<Tensor>,
+}
+
+impl Joined {
+    /// The same layers, of keys and values, to be absorbed; made at the first call. None where their weights are
+    /// kept in a form of libtorch's own.
+    pub fn absorbed(&self, heads: i64, packing: Packing) -> Option<Rc<Absorbed>> {
+        let made = self.absorbed.get_or_init(|| Absorbed::of(self, heads, packing).map(Rc::new));
+        made.clone()
+    }
+}
+
+impl Absorbed {
+    fn of(layers: &Joined, heads: i64, packing: Packing) -> Option<Self> {
+        let halves = |xs: &Tensor| xs.chunk(2, 0);
+        let last = layers.layers.last()?;
+        let (key, value, bias) = match layers.layers.as_slice() {
+            [both] => {
+                let [key, value] = halves(&both.matrix()?).try_into().ok()?;
+                let bias = last.bias.as_ref().and_then(|bias| halves(bias).pop());
+                (key, value, bias)
+            }
+            [key, value] => {
+                let bias = last.bias.as_ref().map(Tensor::shallow_clone);
+                (key.matrix()?, value.matrix()?, bias)
+            }
+            _ => return None,
+        };
+        let by_head = |xs: &Tensor| xs.unflatten(0, [heads, -1]).unsqueeze(0); // [1, A, d, De]
+        let key = Stack::pack(&by_head(&key).transpose(-2, -1), packing).pop()?;
+        let value = Stack::pack(&by_head(&value), packing).pop()?;
+        Some(Absorbed { key, value, bias })
+    }
+
+    /// What attends to states: q [N, A, d] -> [N, A, De], f32
+    pub fn queries(&self, q: &Tensor) -> Tensor {
+        Stack::product([&self.key].into_iter(), &q.unsqueeze(0)).squeeze_dim(0)
+    }
+
+    /// What is made of the states that were attended to: context [N, A, De] -> [N, A·d], f32
+    pub fn values(&self, context: &Tensor) -> Tensor {
+        let values = Stack::product([&self.value].into_iter(), &context.unsqueeze(0));
+        let values = values.squeeze_dim(0).flatten(1, 2);
+        match &self.bias {
+            Some(bias) => values + bias,
+            None => values,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::super::tests::{kept, largest, waves};
+    use super::super::{Linear, Panels, Storage, Weights};
+    use super::*;
+    use crate::nn::params::Init;
+    use crate::nn::{Params, Store};
+
+    const HEADS: i64 = 3;
+    const SIZE: i64 = 8;
+    const WIDTH: i64 = 37;
+
+    /// W [2·A·d, De] as each packing keeps it, in one layer and in two.
+    fn joined(weight: &Tensor, bias: Option<&Tensor>, packing: Packing) -> [Joined; 2] {
+        let layer = |weights: Weights, bias: Option<Tensor>| Linear { weights, bias };
+        let packed = |weight: &Tensor| Weights::Panels(Panels::pack(weight, packing).for_many());
+        let one = layer(packed(weight), bias.map(Tensor::shallow_clone));
+        let weights = weight.chunk(2, 0);
+        let biases = bias.map(|bias| bias.chunk(2, 0));
+        let half = |i: usize| {
+            let bias = biases.as_ref().map(|biases| biases[i].shallow_clone());
+            layer(Weights::Plain(kept(&weights[i], packing), Storage::OutIn), bias)
+        };
+        [Joined::one(one, 2), Joined::new(vec![half(0), half(1)], 2)]
+    }
+
+    #[test]
+    fn queries_and_values_are_those_of_the_projections() {
+        let weight = waves(&[2 * HEADS * SIZE, WIDTH], 0.37);
+        let bias = waves(&[2 * HEADS * SIZE], 0.7);
+        let (q, context) = (waves(&[5, HEADS, SIZE], 0.3), waves(&[5, HEADS, WIDTH], 0.2));
+        for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
+            let [key, value]: [Tensor; 2] = kept(&weight, packing)
+                .unflatten(0, [2, HEADS, SIZE])
+                .unbind(0)
+                .try_into()
+                .expect("two"); // [A, d, De]
+            let queries = Tensor::einsum("nad,ade->nae", &[&q, &key], None::<i64>);
+            let values = Tensor::einsum("nae,ade->nad", &[&context, &value], None::<i64>);
+            for bias in [None, Some(&bias)] {
+                let values = match bias {
+                    None => values.flatten(1, 2),
+                    Some(bias) => values.flatten(1, 2) + bias.narrow(0, HEADS * SIZE, HEADS * SIZE),
+                };
+                for layers in joined(&weight, bias, packing) {
+                    let absorbed = layers.absorbed(HEADS, packing).expect("weights of our own");
+                    // What has a scale is kept in f16 here.
+                    let bound = if packing == Packing::Int8 { 5e-3 } else { 1e-5 };
+                    assert!(largest(&(absorbed.queries(&q) - &queries)) < bound, "{packing:?}");
+                    assert!(largest(&(absorbed.values(&context) - &values)) < bound, "{packing:?}");
+                }
+            }
+        }
+    }
+
+    /// Of one panel and several, and of widths that fill none.
+    #[test]
+    fn packed_matrices_are_told_as_they_are_kept() {
+        for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
+            for (inputs, outputs) in [(1, 1), (7, 31), (64, 96), (301, 200)] {
+                let weight = waves(&[outputs, inputs], 0.37);
+                let found = Panels::pack(&weight, packing).matrix();
+                assert_eq!(found.size(), weight.size());
+                let error = largest(&(found - kept(&weight, packing)));
+                let bound = if packing == Packing::Int8 { 1e-6 } else { 0.0 };
+                assert!(error <= bound, "{packing:?} {inputs}x{outputs}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_are_absorbed_as_they_are() {
+        let store = Store::fresh(Device::Cpu, Kind::Float);
+        let p = Params::root(std::rc::Rc::new(store));
+        let layers = [("k_proj", true), ("v_proj", true)];
+        let layers =
+            p.joined(&layers, WIDTH, HEADS * SIZE, Init::Normal(0.1)).expect("drawn layers");
+        let absorbed = layers.absorbed(HEADS, Packing::F32).expect("plain weights");
+        let q = waves(&[1, HEADS, SIZE], 0.3);
+        let states = waves(&[4, WIDTH], 0.9);
+        let [key, _]: [Tensor; 2] = layers.forward(&states);
+        let by_keys = (q.flatten(1, 2) * key).unflatten(1, [HEADS, SIZE]).sum_dim_intlist(
+            [2i64].as_slice(),
+            false,
+            Kind::Float,
+        ); // [S, A]
+        let scores = states.matmul(&absorbed.queries(&q).squeeze_dim(0).tr());
+        assert!(largest(&(scores - by_keys)) < 1e-5, "drawn biases are zero");
+    }
+}
