@@ -197,23 +197,19 @@ impl Task<'_> {
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;
                 let (scale, zero, upper) = (rows.scales[row], rows.zeros[row], &sums[digit]);
+                // One loop for both: without the second sums the compiler makes no vectors of it.
+                let (factor, lower) = match rows.count {
+                    1 => (1.0, &WholeSums::ZERO),
+                    _ => (256.0, &sums[digit + 1]),
+                };
                 let mut line = Line([0.0; TILE_OUTPUTS]);
-                let Line(line) = &mut line;
                 for i in 0..TILE_OUTPUTS {
-                    line[i] = (upper.0[i] - zero * of_weights.0[i]) as f32;
+                    let upper = (upper.0[i] - zero * of_weights.0[i]) as f32;
+                    line.0[i] = L::fused(upper, factor, lower.0[i] as f32) * scale;
                 }
-                if rows.count > 1 {
-                    let lower = &sums[digit + 1];
-                    for i in 0..TILE_OUTPUTS {
-                        line[i] = L::fused(line[i], 256.0, lower.0[i] as f32);
-                    }
-                }
-                for i in 0..TILE_OUTPUTS {
-                    line[i] *= scale;
-                }
-                lines.finish::<L>(line);
+                lines.finish::<L>(&mut line.0);
                 let from = columns.start - piece.columns.start;
-                copy_line(&line[..columns.len()], &mut place[from..][..columns.len()]);
+                copy_line(&line.0[..columns.len()], &mut place[from..][..columns.len()]);
             }
         }
     }
