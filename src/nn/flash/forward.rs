@@ -133,11 +133,12 @@ impl Queries<'_> {
                 }
                 let Some(before) = number.checked_sub(1) else { continue };
                 for row in 0..out.len() {
-                    let line = line(&sums[before % 2], row);
-                    let scores = &mut scores[row * lines + before];
+                    // In place the compiler would do it one by one, for the two might overlap.
+                    let mut line = *line(&sums[before % 2], row);
                     for i in 0..TILE_OUTPUTS {
-                        scores[i] = line[i] * scale;
+                        line[i] *= scale;
                     }
+                    scores[row * lines + before] = line;
                 }
             }
             for row in 0..out.len() {

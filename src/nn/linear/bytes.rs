@@ -196,16 +196,17 @@ impl Task<'_> {
             let of_weights = &bytes.sums[panel];
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;
-                let (scale, zero, upper) = (rows.scales[row], rows.zeros[row], &sums[digit]);
-                // One loop for both: without the second sums the compiler makes no vectors of it.
+                let (scale, zero) = (rows.scales[row], rows.zeros[row]);
+                // Copies, and one loop for both: of others the compiler makes no vectors.
                 let (factor, lower) = match rows.count {
-                    1 => (1.0, &WholeSums::ZERO),
-                    _ => (256.0, &sums[digit + 1]),
+                    1 => (1.0, [0; TILE_OUTPUTS]),
+                    _ => (256.0, sums[digit + 1].0),
                 };
+                let (upper, of_weights) = (sums[digit].0, of_weights.0);
                 let mut line = Line([0.0; TILE_OUTPUTS]);
                 for i in 0..TILE_OUTPUTS {
-                    let upper = (upper.0[i] - zero * of_weights.0[i]) as f32;
-                    line.0[i] = L::fused(upper, factor, lower.0[i] as f32) * scale;
+                    let upper = (upper[i] - zero * of_weights[i]) as f32;
+                    line.0[i] = L::fused(upper, factor, lower[i] as f32) * scale;
                 }
                 lines.finish::<L>(&mut line.0);
                 let from = columns.start - piece.columns.start;
