@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::attention::attend;
 use super::cache::KeyValue;
 use super::flash::States;
-use super::linear::{Absorbed, Packing, Stack};
+use super::linear::{Absorbed, Packing, Stack, attend_packed};
 
 /// Keys and values of B images. Their rows, of beams and of several tokens, line up as R queries an image.
 pub enum Memory {
@@ -77,9 +77,8 @@ impl Memory {
             }
             Memory::Packed(images) if images.is_empty() => q.zeros_like(),
             Memory::Packed(images) => {
-                let probabilities = self.probabilities(q, scale);
-                Stack::product(images.iter().map(|image| &image.values), &probabilities)
-                    .to_kind(q.kind())
+                let images = images.iter().map(|image| [&image.keys, &image.values]);
+                attend_packed(images, q, scale).to_kind(q.kind())
             }
             Memory::Absorbed(images, weights) => {
                 let size = q.size();

@@ -8,19 +8,18 @@ use super::panel::{Part, ahead, line};
 use super::pieces::share;
 use crate::native::{self, Lanes, Vectorized};
 
-/// Rows of inputs, of which there may be others between them.
+/// Rows of inputs, between which there may be other numbers.
 #[derive(Clone, Copy)]
 pub(super) struct Lines<'a> {
     pub numbers: &'a [f32],
-    pub first: usize,
-    /// From a row to the next one, in rows.
+    /// From where a row begins to the next one.
     pub apart: usize,
     pub inputs: usize,
 }
 
 impl<'a> Lines<'a> {
     fn row(&self, row: usize) -> &'a [f32] {
-        &self.numbers[(self.first + row * self.apart) * self.inputs..][..self.inputs]
+        &self.numbers[row * self.apart..][..self.inputs]
     }
 }
 

@@ -33,7 +33,7 @@ pub use flat::product;
 pub use joined::Joined;
 pub use panel::{Packing, Panels};
 pub use scales::{int8_scales, whole_numbers};
-pub use stack::Stack;
+pub use stack::{Stack, attend as attend_packed};
 
 /// y = x·Wᵀ + b.
 pub struct Linear {

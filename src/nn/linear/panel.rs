@@ -302,7 +302,7 @@ impl Panels {
             let rows = many::Rows::new(self.parts, xs, inputs);
             native::parallel(tasks, |part| native::vectorize(many::Many { part, rows: &rows }));
         } else {
-            let lines = few::Lines { numbers: xs, first: 0, apart: 1, inputs };
+            let lines = few::Lines { numbers: xs, apart: inputs, inputs };
             let rows = few::Rows::new(lines, xs.len() / inputs);
             native::parallel(tasks, |part| native::vectorize(few::Few { part, rows: &rows }));
         }
