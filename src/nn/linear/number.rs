@@ -7,7 +7,7 @@ use crate::native::{Lanes, Parts};
 
 /// A number that a panel is made of.
 pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
-    /// What the matrix unit takes it as.
+    /// What a product of several rows takes it, and the inputs, as.
     const PARTS: Parts;
 
     /// So many zeros. Their memory is zero as the system gives it: nobody writes them.
@@ -77,7 +77,8 @@ impl Number for f32 {
 }
 
 impl Number for Bf16 {
-    const PARTS: Parts = Parts::Bf16;
+    /// Inputs are no more than the weights.
+    const PARTS: Parts = Parts::Single;
 
     fn zeros(len: usize) -> Vec<Bf16> {
         vec![0u16; len].into_iter().map(Bf16).collect() // in place

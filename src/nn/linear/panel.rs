@@ -121,7 +121,7 @@ pub(super) fn parts_for(bytes: usize) -> usize {
 }
 
 impl Data {
-    /// What a product takes of the weights, and 17 bits or more of the inputs.
+    /// What a product of several rows takes of the weights and of the inputs.
     fn parts(&self) -> Parts {
         match self {
             Data::F32(_) => f32::PARTS,
@@ -191,7 +191,7 @@ impl Panels {
         })
     }
 
-    /// For many rows: where bf16 holds the weights, the matrix unit takes no more of the inputs either.
+    /// For many rows: where bf16 holds whole numbers, the matrix unit takes no more of the inputs either.
     pub(super) fn for_many(self) -> Self {
         let parts = match self.data.parts() {
             Parts::Bf16 => Parts::Single.here(),
