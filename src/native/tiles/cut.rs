@@ -4,6 +4,12 @@ use super::{pair, parts};
 
 /// One way to cut, into N parts. Each kind of vector unit has one that is what the default says.
 pub trait Cut {
+    /// The inputs of a step, of which a number at place `place` of 16 has parts.
+    #[inline(always)]
+    fn pair(place: usize) -> [usize; 2] {
+        [2 * place, 2 * place + 1]
+    }
+
     /// The parts of 32 inputs of a row (`parts`), two inputs to a number.
     #[inline(always)]
     fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
@@ -31,16 +37,21 @@ pub trait Cut {
     }
 }
 
-/// Not at all: f32 as they are. Two tiles a step hold those of even and of odd inputs (`Parts::Whole`).
+/// Not at all: f32 as they are. Of two tiles a step each holds those of half of its inputs (`Parts::Whole`).
 pub struct Uncut;
 
 impl Cut for Uncut {
     #[inline(always)]
+    fn pair(place: usize) -> [usize; 2] {
+        [place, 16 + place]
+    }
+
+    #[inline(always)]
     fn in_pairs<const N: usize>(inputs: &[f32; 32]) -> [[u32; 16]; N] {
         let mut found = [[0; 16]; N];
-        for (j, pair) in inputs.as_chunks::<2>().0.iter().enumerate() {
-            for (tile, x) in found.iter_mut().zip(pair) {
-                tile[j] = x.to_bits();
+        for (tile, half) in found.iter_mut().zip(inputs.as_chunks::<16>().0) {
+            for (place, x) in tile.iter_mut().zip(half) {
+                *place = x.to_bits();
             }
         }
         found

@@ -41,8 +41,7 @@ pub enum Parts {
     F16,
     /// Three each, which hold f32. Six products: what is left out is below f32's own rounding.
     F32,
-    /// None: f32 as they are, of the inputs with even numbers in one tile and of the others in the next. One
-    /// product each.
+    /// None: f32 as they are, of half of the inputs in one tile and of the others in the next. One product each.
     Whole,
 }
 
@@ -132,6 +131,19 @@ impl RowsTile {
 
 impl PanelTile {
     pub const ZERO: PanelTile = PanelTile([[0; TILE_OUTPUTS]; TILE_INPUTS / 2]);
+
+    /// Lines of a panel as tiles of whole numbers of f32 (`Parts::Whole`), where they lie; None unless they are of
+    /// whole steps and lie as tiles do.
+    pub fn of_lines(lines: &[[f32; TILE_OUTPUTS]]) -> Option<&[PanelTile]> {
+        const LINES: usize = TILE_INPUTS / 2;
+        let start = lines.as_ptr().cast::<PanelTile>();
+        if !lines.len().is_multiple_of(TILE_INPUTS) || !start.is_aligned() {
+            return None;
+        }
+        // SAFETY: a tile is so many lines of numbers of 32 bits, any bits of which are such numbers; they are
+        // aligned, and live as long.
+        Some(unsafe { std::slice::from_raw_parts(start, lines.len() / LINES) })
+    }
 }
 
 impl Sums {

@@ -140,7 +140,8 @@ fn cut<T: Number, L: Lanes, C: Cut, const N: usize, S>(
                 }
                 false => [0.0; 16],
             };
-            C::interleaved::<N>(&numbers(i * 2), &numbers(i * 2 + 1))
+            let [first, second] = C::pair(i);
+            C::interleaved::<N>(&numbers(first), &numbers(second))
         } else if i < height {
             let start = (rows.start + i) * matrix.apart + inner.start;
             fetch_line(matrix.values, start + TILE_ROWS * matrix.apart);

@@ -107,8 +107,14 @@ impl<T: Number> Vectorized for Many<'_, T> {
                 };
                 let mut next = Fetch::of(next);
                 let steps = lines.len().div_ceil(TILE_INPUTS);
-                let wide = &mut wide[..steps * of_panel];
-                widen::<T, L, P>(parts, lines, wide);
+                let wide = match T::as_tiles::<P>(lines).filter(|_| parts == Parts::Whole) {
+                    Some(tiles) => tiles,
+                    None => {
+                        let wide = &mut wide[..steps * of_panel];
+                        widen::<T, L, P>(parts, lines, wide);
+                        wide
+                    }
+                };
                 let pairs = blocks.chunks_exact(2).zip(sums.as_chunks_mut::<2>().0);
                 for (pair, (blocks, sums)) in pairs.enumerate() {
                     let of =
@@ -155,12 +161,15 @@ fn widen_in<T: Number, L: Lanes, const P: usize, C: Cut, const N: usize>(
 ) {
     for (step, target) in tiles.as_chunks_mut::<N>().0.iter_mut().enumerate() {
         for pair in 0..TILE_INPUTS / 2 {
-            let k = step * TILE_INPUTS + pair * 2;
-            let number = |k| match k < lines.len() {
-                true => line::<T, L, P>(lines, k, ahead::<T, P>(k)),
-                false => [0.0; P],
+            let number = |input| {
+                let k = step * TILE_INPUTS + input;
+                match k < lines.len() {
+                    true => line::<T, L, P>(lines, k, ahead::<T, P>(k)),
+                    false => [0.0; P],
+                }
             };
-            let (first, second) = (number(k), number(k + 1));
+            let [first, second] = C::pair(pair);
+            let (first, second) = (number(first), number(second));
             let lines = first.as_chunks::<16>().0.iter().zip(second.as_chunks::<16>().0);
             for (half, (first, second)) in lines.enumerate() {
                 let parts = C::interleaved::<N>(first, second);

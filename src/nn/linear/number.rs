@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::{Lanes, Parts};
+use crate::native::{Lanes, PanelTile, Parts, TILE_OUTPUTS};
 
 /// A number that a panel is made of.
 pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
@@ -15,6 +15,12 @@ pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
 
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
+
+    /// Lines of a panel as tiles of `Parts::Whole`, if they lie in memory so.
+    #[inline(always)]
+    fn as_tiles<const P: usize>(_: &[[Self; P]]) -> Option<&[PanelTile]> {
+        None
+    }
 
     /// The nearest such numbers, ties to even. Whole numbers: |x| <= 127
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Self; P];
@@ -68,6 +74,14 @@ impl Number for f32 {
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[f32; P]) -> [f32; P] {
         *line
+    }
+
+    #[inline(always)]
+    fn as_tiles<const P: usize>(lines: &[[f32; P]]) -> Option<&[PanelTile]> {
+        if P != TILE_OUTPUTS {
+            return None;
+        }
+        PanelTile::of_lines(lines.as_flattened().as_chunks().0)
     }
 
     #[inline(always)]
