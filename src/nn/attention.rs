@@ -197,9 +197,10 @@ impl CrossAttention {
         if states.size()[0] < 2 || cache.watched.is_some() {
             return None;
         }
-        let images = cache.states(|| States::cut(states, self.key_value.parts()))?;
-        let weights = self.key_value.absorbed(self.heads, packing)?;
-        Some(Memory::Absorbed(images, weights))
+        let weights = || self.key_value.absorbed(self.heads, packing);
+        let cut = || weights().and_then(|_| States::cut(states, self.key_value.parts()));
+        let images = cache.states(cut)?;
+        Some(Memory::Absorbed(images, weights()?))
     }
 }
 
