@@ -34,7 +34,8 @@ pub trait Decoder {
     ///
     /// `input_ids` [N, t] are the tokens after the `cache.past()` earlier ones; N is a multiple of B,
     /// image-major. `encoder_hidden_states` [B, S, De] of the images that are still at work, the same at
-    /// each call: the cache has their keys and values, but makes them later where that pays. It grows by t. -> [N, t, D]
+    /// each call: the cache has their keys and values, but makes them later where that pays. It grows by t.
+    /// -> [N, t, D]
     fn forward(
         &self,
         input_ids: &Tensor,

@@ -38,6 +38,10 @@ pub struct CrossAttention {
     pub dropout: f64,
 }
 
+/// Width of a head from which on projections are absorbed (measured): with narrower ones there are too few tokens
+/// before keys and values cost less.
+const WIDE: i64 = 64;
+
 /// Scaled dot product attention.
 /// q [N, A, t, d], k and v [N, A, S, d], bias added to the scaled scores, broadcast to [N, A, t, S]
 /// -> [N, A, t, d]
@@ -170,7 +174,7 @@ impl CrossAttention {
         let q = self.query.forward(xs); // [N, t, D]
         let (n, t, d) = size3(&q);
         let width = d / self.heads;
-        let few = width >= 64 && cache.tokens() <= width / 2;
+        let few = width >= WIDE && cache.tokens() <= width / 2;
         if cache.cross.is_none() || (!few && matches!(cache.cross, Some(Memory::Absorbed(..)))) {
             let absorbed = if few { self.absorbed(encoder_hidden_states, cache) } else { None };
             cache.cross = Some(absorbed.unwrap_or_else(|| self.key_value(encoder_hidden_states)));

@@ -75,17 +75,17 @@ impl Memory {
                 attend(&q.transpose(1, 2), &all.key, &all.value, None, scale, dropout)
                     .transpose(1, 2)
             }
-            Memory::Packed(images) if images.is_empty() => q.zeros_like(),
             Memory::Packed(images) => {
                 let images = images.iter().map(|image| [&image.keys, &image.values]);
                 attend_packed(images, q, scale).to_kind(q.kind())
             }
             Memory::Absorbed(images, weights) => {
                 let size = q.size();
-                let queries = weights.queries(&q.flatten(0, 1)); // [B·R, A, De]
-                let queries = queries.reshape([size[0], size[1] * size[2], -1]);
+                let (b, rows, heads) = (size[0], size[1], size[2]);
+                let together = [1, b * rows, heads, -1];
+                let queries = weights.queries(&q.reshape(together)).reshape([b, rows * heads, -1]);
                 let context = States::attend(images, &queries, scale); // [B, R·A, De]
-                weights.values(&context.reshape([size[0] * size[1], size[2], -1])).reshape(size)
+                weights.values(&context.reshape(together)).reshape(size)
             }
         }
     }

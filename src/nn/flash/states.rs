@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::forward::{Queries, Seen};
 use super::panels;
-use crate::native::{self, Heads, Lanes, Matrix, PanelTile, Parts, Vectorized};
+use crate::native::{self, Heads, Lanes, Matrix, PanelTile, Parts, TILE_ROWS, Vectorized};
 use crate::nn::linear::cut::cut_panels;
 
 /// The states of an image, [S, D].
@@ -20,8 +20,8 @@ pub struct States {
     width: usize,
 }
 
-/// Queries of an image that a task has at most: two of its blocks of rows have half of them each.
-const QUERIES: usize = 16;
+/// Queries of an image that a task has at most: as many as most models have heads.
+const QUERIES: usize = TILE_ROWS;
 
 impl States {
     /// The states of each image, in so many parts; None unless they are f32 on a CPU that makes products of tiles,

@@ -16,7 +16,7 @@ pub struct Absorbed {
     key: Stack,
     /// W_V, [d, De] a head
     value: Stack,
-    /// [A·d]
+    /// [A, d]
     bias: Option<Tensor>,
 }
 
@@ -48,18 +48,18 @@ impl Absorbed {
         let by_head = |xs: &Tensor| xs.unflatten(0, [heads, -1]).unsqueeze(0); // [1, A, d, De]
         let key = Stack::pack(&by_head(&key).transpose(-2, -1), packing).pop()?;
         let value = Stack::pack(&by_head(&value), packing).pop()?;
+        let bias = bias.map(|bias| bias.unflatten(0, [heads, -1]));
         Some(Absorbed { key, value, bias })
     }
 
-    /// What attends to states: q [N, A, d] -> [N, A, De], f32
+    /// What attends to states: q [1, N, A, d] -> [1, N, A, De], f32
     pub fn queries(&self, q: &Tensor) -> Tensor {
-        Stack::product([&self.key].into_iter(), &q.unsqueeze(0)).squeeze_dim(0)
+        Stack::product([&self.key].into_iter(), q)
     }
 
-    /// What is made of the states that were attended to: context [N, A, De] -> [N, A·d], f32
+    /// What is made of the states that were attended to: context [1, N, A, De] -> [1, N, A, d], f32
     pub fn values(&self, context: &Tensor) -> Tensor {
-        let values = Stack::product([&self.value].into_iter(), &context.unsqueeze(0));
-        let values = values.squeeze_dim(0).flatten(1, 2);
+        let values = Stack::product([&self.value].into_iter(), context);
         match &self.bias {
             Some(bias) => values + bias,
             None => values,
@@ -99,19 +99,20 @@ mod tests {
     fn queries_and_values_are_those_of_the_projections() {
         let weight = waves(&[2 * HEADS * SIZE, WIDTH], 0.37);
         let bias = waves(&[2 * HEADS * SIZE], 0.7);
-        let (q, context) = (waves(&[5, HEADS, SIZE], 0.3), waves(&[5, HEADS, WIDTH], 0.2));
+        let q = waves(&[1, 5, HEADS, SIZE], 0.3);
+        let context = waves(&[1, 5, HEADS, WIDTH], 0.2);
         for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
             let [key, value]: [Tensor; 2] = kept(&weight, packing)
                 .unflatten(0, [2, HEADS, SIZE])
                 .unbind(0)
                 .try_into()
                 .expect("two"); // [A, d, De]
-            let queries = Tensor::einsum("nad,ade->nae", &[&q, &key], None::<i64>);
-            let values = Tensor::einsum("nae,ade->nad", &[&context, &value], None::<i64>);
+            let queries = Tensor::einsum("bnad,ade->bnae", &[&q, &key], None::<i64>);
+            let values = Tensor::einsum("bnae,ade->bnad", &[&context, &value], None::<i64>);
             for bias in [None, Some(&bias)] {
                 let values = match bias {
-                    None => values.flatten(1, 2),
-                    Some(bias) => values.flatten(1, 2) + bias.narrow(0, HEADS * SIZE, HEADS * SIZE),
+                    None => values.shallow_clone(),
+                    Some(bias) => &values + bias.unflatten(0, [2, HEADS, SIZE]).get(1),
                 };
                 for layers in joined(&weight, bias, packing) {
                     let absorbed = layers.absorbed(HEADS, packing).expect("weights of our own");
@@ -147,15 +148,15 @@ mod tests {
         let layers =
             p.joined(&layers, WIDTH, HEADS * SIZE, Init::Normal(0.1)).expect("drawn layers");
         let absorbed = layers.absorbed(HEADS, Packing::F32).expect("plain weights");
-        let q = waves(&[1, HEADS, SIZE], 0.3);
+        let q = waves(&[1, 1, HEADS, SIZE], 0.3);
         let states = waves(&[4, WIDTH], 0.9);
         let [key, _]: [Tensor; 2] = layers.forward(&states);
-        let by_keys = (q.flatten(1, 2) * key).unflatten(1, [HEADS, SIZE]).sum_dim_intlist(
+        let by_keys = (q.flatten(0, 3) * key).unflatten(1, [HEADS, SIZE]).sum_dim_intlist(
             [2i64].as_slice(),
             false,
             Kind::Float,
         ); // [S, A]
-        let scores = states.matmul(&absorbed.queries(&q).squeeze_dim(0).tr());
+        let scores = states.matmul(&absorbed.queries(&q).flatten(0, 2).tr());
         assert!(largest(&(scores - by_keys)) < 1e-5, "drawn biases are zero");
     }
 }

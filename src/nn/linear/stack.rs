@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
+use super::over_rows;
 use super::pack::{panels, write};
 use super::panel::{Packing, Part, parts_for};
 use crate::native::{self, Heads, Lanes, Matrix, Vectorized, across, exp};
@@ -64,27 +65,21 @@ impl Stack {
         stacks: impl ExactSizeIterator<Item = &'a Stack> + Clone,
         xs: &Tensor,
     ) -> Tensor {
-        let size = xs.size();
-        let outputs = stacks.clone().next().map_or(0, |first| first.outputs as i64);
-        debug_assert_eq!(size[0], stacks.len() as i64);
-        let out = Tensor::empty([size[0], size[1], size[2], outputs], (Kind::Float, xs.device()));
-        if out.numel() == 0 {
-            return out;
-        }
-        let xs = xs.to_kind(Kind::Float).contiguous();
-        let rows = size[1] as usize;
-        let done = native::with_floats([&xs, &out], |[xs, out]| {
-            let all = stacks.clone();
-            match all.clone().next().map(|first| &first.data) {
-                Some(Data::F32(_)) => spread(all, Data::f32, rows, xs, out),
-                Some(Data::Bf16(_)) => spread(all, Data::bf16, rows, xs, out),
-                Some(Data::F16(_)) => spread(all, Data::f16, rows, xs, out),
-                None => {}
-            }
-        });
-        done.expect("contiguous f32 on the CPU");
-        out
+        let rows = xs.size()[1] as usize;
+        let Some(first) = stacks.clone().next() else { return xs.zeros_like() };
+        debug_assert_eq!(xs.size()[0], stacks.len() as i64);
+        over(xs, first.outputs, |xs, out| match first.data {
+            Data::F32(_) => spread(stacks, Data::f32, rows, xs, out),
+            Data::Bf16(_) => spread(stacks, Data::bf16, rows, xs, out),
+            Data::F16(_) => spread(stacks, Data::f16, rows, xs, out),
+        })
     }
+}
+
+/// Lends `work` the numbers of xs and the places of the results. xs [.., in] -> [.., out], f32
+fn over(xs: &Tensor, outputs: usize, work: impl FnOnce(&[f32], &mut [f32])) -> Tensor {
+    let done = over_rows(&xs.to_kind(Kind::Float), outputs, None, |xs, out, _| work(xs, out));
+    done.expect("f32 on the CPU")
 }
 
 /// softmax(q kᵀ · scale) v for the rows of B images. keys, of [S, d], and values, of [d, S], a stack an image;
@@ -94,25 +89,14 @@ pub fn attend<'a>(
     q: &Tensor,
     scale: f64,
 ) -> Tensor {
-    let size = q.size();
-    debug_assert_eq!(size[0], images.len() as i64);
-    let out = Tensor::empty(&size, (Kind::Float, q.device()));
-    if out.numel() == 0 {
-        return out;
-    }
-    let (q, scale) = (q.to_kind(Kind::Float).contiguous(), scale as f32);
-    let rows = size[1] as usize;
-    let done = native::with_floats([&q, &out], |[q, out]| {
-        let all = images.clone();
-        match all.clone().next().map(|[keys, _]| &keys.data) {
-            Some(Data::F32(_)) => attend_to(all, Data::f32, rows, q, scale, out),
-            Some(Data::Bf16(_)) => attend_to(all, Data::bf16, rows, q, scale, out),
-            Some(Data::F16(_)) => attend_to(all, Data::f16, rows, q, scale, out),
-            None => {}
-        }
-    });
-    done.expect("contiguous f32 on the CPU");
-    out
+    let (rows, scale) = (q.size()[1] as usize, scale as f32);
+    let Some([keys, _]) = images.clone().next() else { return q.zeros_like() };
+    debug_assert_eq!(q.size()[0], images.len() as i64);
+    over(q, keys.inputs, |q, out| match keys.data {
+        Data::F32(_) => attend_to(images, Data::f32, rows, q, scale, out),
+        Data::Bf16(_) => attend_to(images, Data::bf16, rows, q, scale, out),
+        Data::F16(_) => attend_to(images, Data::f16, rows, q, scale, out),
+    })
 }
 
 /// Divides the heads of all images among the threads.
@@ -124,24 +108,21 @@ fn attend_to<'a, T: Number + 'a>(
     scale: f32,
     out: &mut [f32],
 ) {
-    let (mut heads, mut bytes) = (Vec::new(), 0);
-    let (mut q, mut out) = (q, out);
-    for [keys, values] in images {
-        let Stack { heads: count, inputs: d, outputs: tokens, .. } = *keys;
-        let (own, rest) = q.split_at(rows * count * d);
-        let (places, others) = std::mem::take(&mut out).split_at_mut(own.len());
-        (q, out) = (rest, others);
-        let first = heads.len();
-        for (head, (keys, values)) in keys.each(numbers).zip(values.each(numbers)).enumerate() {
-            bytes += size_of_val(keys) + size_of_val(values);
-            let q = Lines { numbers: &own[head * d..], apart: count * d, inputs: d };
-            let out = Vec::with_capacity(rows);
-            heads.push(Queries { keys, values, q, tokens, scale, out });
-        }
-        for (number, place) in places.chunks_exact_mut(d).enumerate() {
-            heads[first + number % count].out.push(place);
-        }
-    }
+    let mut images = images.peekable();
+    let Some([first, _]) = images.peek() else { return };
+    let tokens = first.outputs;
+    let rows = by_head(rows, first.heads, q, out, [first.inputs; 2]);
+    let matrices = images.flat_map(|[keys, values]| keys.each(numbers).zip(values.each(numbers)));
+    let heads = matrices.zip(rows).map(|((keys, values), (q, out))| Queries {
+        keys,
+        values,
+        q,
+        tokens,
+        scale,
+        out,
+    });
+    let heads: Vec<_> = heads.collect();
+    let bytes = heads.iter().map(|head| size_of_val(head.keys) + size_of_val(head.values)).sum();
     in_shares(heads, bytes, Queries::attend);
 }
 
@@ -185,26 +166,40 @@ fn spread<'a, T: Number + 'a>(
     xs: &[f32],
     out: &mut [f32],
 ) {
-    let mut heads = Vec::new();
-    let (mut xs, mut out) = (xs, out);
-    for stack in stacks {
-        let Stack { heads: count, inputs, outputs, .. } = *stack;
-        let (own, rest) = xs.split_at(rows * count * inputs);
-        let (places, others) = std::mem::take(&mut out).split_at_mut(rows * count * outputs);
-        (xs, out) = (rest, others);
-        let first = heads.len();
-        for (head, weights) in stack.each(numbers).enumerate() {
-            let rows = Vec::with_capacity(rows);
-            let part = Part { weights, scales: None, bias: None, inputs, rows };
-            let numbers = &own[head * inputs..];
-            heads.push((part, Lines { numbers, apart: count * inputs, inputs }));
-        }
-        for (number, place) in places.chunks_exact_mut(outputs).enumerate() {
-            heads[first + number % count].0.rows.push(place);
-        }
-    }
+    let mut stacks = stacks.peekable();
+    let Some(first) = stacks.peek() else { return };
+    let inputs = first.inputs;
+    let rows = by_head(rows, first.heads, xs, out, [inputs, first.outputs]);
+    let matrices = stacks.flat_map(|stack| stack.each(numbers));
+    let heads = matrices.zip(rows).map(|(weights, (xs, rows))| {
+        (Part { weights, scales: None, bias: None, inputs, rows }, xs)
+    });
+    let heads: Vec<_> = heads.collect();
     let bytes = heads.iter().map(|(part, _)| size_of_val(part.weights)).sum();
     in_shares(heads, bytes, |(part, xs)| multiply(part, xs));
+}
+
+/// What each head of each image reads and writes: R rows. xs [B, R, A, in], out [B, R, A, out] -> [B·A]
+fn by_head<'a>(
+    rows: usize,
+    heads: usize,
+    xs: &'a [f32],
+    out: &'a mut [f32],
+    [inputs, outputs]: [usize; 2],
+) -> Vec<(Lines<'a>, Vec<&'a mut [f32]>)> {
+    let mut found = Vec::with_capacity(xs.len() / (rows * inputs).max(1));
+    let images = xs.chunks_exact(rows * heads * inputs);
+    for (xs, out) in images.zip(out.chunks_exact_mut(rows * heads * outputs)) {
+        let first = found.len();
+        for head in 0..heads {
+            let xs = Lines { numbers: &xs[head * inputs..], apart: heads * inputs, inputs };
+            found.push((xs, Vec::with_capacity(rows)));
+        }
+        for (number, place) in out.chunks_exact_mut(outputs).enumerate() {
+            found[first + number % heads].1.push(place);
+        }
+    }
+    found
 }
 
 /// Does `work` for each head, several of them in a task: so many bytes of matrices are read.
