@@ -27,7 +27,7 @@ use tch::{Device, Kind, Tensor};
 pub use attention::{Attend, AttendBack, Heads, Passes, attention};
 pub use bytes::{ByteProducts, QUAD_INPUTS, Quad, WholeSums};
 pub use dense::{Dense, Matrix, Multiply};
-pub use exp::exp;
+pub use exp::{exp, exp_near};
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
 pub use half::{f32_to_half, half_to_f32};
@@ -168,6 +168,11 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// Rows of `numbers` that begin so far apart.
+    pub fn new(numbers: &'a [f32], stride: usize) -> Self {
+        Rows { numbers, stride }
+    }
+
     /// The row and what lies behind it.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &'a [f32] {

@@ -165,10 +165,10 @@ impl Layer {
     ) -> Tensor {
         let p = self.dropout;
         let own = self.self_attn.decode(xs, cache, past, train);
-        let xs = self.self_attn_layer_norm.forward(&(xs + dropout(&own, p, train)));
+        let xs = self.self_attn_layer_norm.of_sum(xs, &dropout(&own, p, train));
         let cross = self.encoder_attn.forward(&xs, states, cache, train);
-        let xs = self.encoder_attn_layer_norm.forward(&(xs + dropout(&cross, p, train)));
+        let xs = self.encoder_attn_layer_norm.of_sum(&xs, &dropout(&cross, p, train));
         let fed = self.feed_forward.forward(&xs, train);
-        self.final_layer_norm.forward(&(xs + dropout(&fed, p, train)))
+        self.final_layer_norm.of_sum(&xs, &dropout(&fed, p, train))
     }
 }

@@ -73,11 +73,11 @@ impl Layer {
     ) -> Tensor {
         let p = self.hidden_dropout;
         let own = self.attention.decode(xs, cache, past, train);
-        let xs = self.attention_norm.forward(&(dropout(&own, p, train) + xs));
+        let xs = self.attention_norm.of_sum(xs, &dropout(&own, p, train));
         let cross = self.crossattention.forward(&xs, states, cache, train);
-        let xs = self.cross_norm.forward(&(dropout(&cross, p, train) + &xs));
+        let xs = self.cross_norm.of_sum(&xs, &dropout(&cross, p, train));
         let fed = self.feed_forward.forward(&xs, train);
-        self.output_norm.forward(&(dropout(&fed, p, train) + &xs))
+        self.output_norm.of_sum(&xs, &dropout(&fed, p, train))
     }
 }
 

@@ -225,11 +225,10 @@ impl Layer {
     ) -> Tensor {
         let p = self.resid_pdrop;
         let own = self.attn.decode(&self.ln_1.forward(xs), cache, past, train);
-        let xs = xs + dropout(&own, p, train);
-        let cross =
-            self.crossattention.forward(&self.ln_cross_attn.forward(&xs), states, cache, train);
-        let xs = xs + dropout(&cross, p, train);
-        let fed = self.mlp.forward(&self.ln_2.forward(&xs), train);
+        let [xs, normed] = self.ln_cross_attn.with_sum(xs, &dropout(&own, p, train));
+        let cross = self.crossattention.forward(&normed, states, cache, train);
+        let [xs, normed] = self.ln_2.with_sum(&xs, &dropout(&cross, p, train));
+        let fed = self.mlp.forward(&normed, train);
         xs + dropout(&fed, p, train)
     }
 }

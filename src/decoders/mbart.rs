@@ -82,11 +82,10 @@ impl Layer {
     ) -> Tensor {
         let p = self.dropout;
         let own = self.self_attn.decode(&self.self_attn_layer_norm.forward(xs), cache, past, train);
-        let xs = xs + dropout(&own, p, train);
-        let normed = self.encoder_attn_layer_norm.forward(&xs);
+        let [xs, normed] = self.encoder_attn_layer_norm.with_sum(xs, &dropout(&own, p, train));
         let cross = self.encoder_attn.forward(&normed, states, cache, train);
-        let xs = xs + dropout(&cross, p, train);
-        let fed = self.feed_forward.forward(&self.final_layer_norm.forward(&xs), train);
+        let [xs, normed] = self.final_layer_norm.with_sum(&xs, &dropout(&cross, p, train));
+        let fed = self.feed_forward.forward(&normed, train);
         xs + dropout(&fed, p, train)
     }
 }

@@ -244,11 +244,10 @@ impl Layer {
         train: bool,
     ) -> Tensor {
         let own = self.attention.decode(&self.attention_norm.forward(xs), cache, past, train);
-        let xs = xs + dropout(&own, self.dropout.0, train);
-        let normed = self.cross_norm.forward(&xs);
+        let [xs, normed] = self.cross_norm.with_sum(xs, &dropout(&own, self.dropout.0, train));
         let cross = self.crossattention.forward(&normed, states, cache, train);
-        let xs = xs + dropout(&cross, self.dropout.0, train);
-        let fed = self.feed_forward.forward(&self.inner_norm.forward(&xs), train);
+        let [xs, normed] = self.inner_norm.with_sum(&xs, &dropout(&cross, self.dropout.0, train));
+        let fed = self.feed_forward.forward(&normed, train);
         xs + dropout(&fed, self.dropout.1, train)
     }
 }

@@ -283,11 +283,11 @@ impl Layer {
     ) -> Tensor {
         let p = self.dropout;
         let own = self.self_attn.forward(xs, cache, past, train);
-        let xs = self.self_attn_layer_norm.forward(&(xs + dropout(&own, p, train)));
+        let xs = self.self_attn_layer_norm.of_sum(xs, &dropout(&own, p, train));
         let cross = self.cross_attn.forward(&xs, states, cache, train);
-        let xs = self.cross_attn_layer_norm.forward(&(dropout(&cross, p, train) + xs));
+        let xs = self.cross_attn_layer_norm.of_sum(&xs, &dropout(&cross, p, train));
         let fed = self.feed_forward.forward(&xs, train);
-        self.feed_forward_layer_norm.forward(&(dropout(&fed, p, train) + xs))
+        self.feed_forward_layer_norm.of_sum(&xs, &dropout(&fed, p, train))
     }
 }
 

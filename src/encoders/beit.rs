@@ -321,8 +321,9 @@ impl Layer {
         if let Some((lambda, _)) = &self.lambdas {
             attended = lambda * attended;
         }
-        let xs = xs + drop_path(&attended, self.drop_path_rate, train);
-        let fed = self.mlp.forward(&self.layernorm_after.forward(&xs), train);
+        let attended = drop_path(&attended, self.drop_path_rate, train);
+        let [xs, normed] = self.layernorm_after.with_sum(xs, &attended);
+        let fed = self.mlp.forward(&normed, train);
         let mut fed = dropout(&fed, self.hidden_dropout, train);
         if let Some((_, lambda)) = &self.lambdas {
             fed = lambda * fed;

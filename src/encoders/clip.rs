@@ -290,7 +290,8 @@ impl Layer {
 
     /// [B, S, D] -> [B, S, D]
     pub(super) fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
-        let xs = xs + self.attention.encode(&self.layer_norm1.forward(xs), None, train);
-        &xs + self.mlp.forward(&self.layer_norm2.forward(&xs), train)
+        let attended = self.attention.encode(&self.layer_norm1.forward(xs), None, train);
+        let [xs, normed] = self.layer_norm2.with_sum(xs, &attended);
+        xs + self.mlp.forward(&normed, train)
     }
 }

@@ -332,8 +332,9 @@ impl Block {
         windows.apply(xs, &bias, train, attention, |xs, attend| {
             let attended = attend(&self.layernorm_before.forward(xs));
             let attended = dropout(&attended, self.dropouts.attended, train);
-            let xs = xs + drop_path(&attended, self.dropouts.path, train);
-            let fed = feed(&self.mlp, &self.layernorm_after.forward(&xs), train);
+            let attended = drop_path(&attended, self.dropouts.path, train);
+            let [xs, normed] = self.layernorm_after.with_sum(xs, &attended);
+            let fed = feed(&self.mlp, &normed, train);
             xs + dropout(&fed, self.dropouts.hidden, train)
         })
     }

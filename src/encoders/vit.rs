@@ -317,8 +317,9 @@ impl Layer {
     /// [B, S, D] -> [B, S, D]
     pub(super) fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
         let attended = self.attention.encode(&self.layernorm_before.forward(xs), None, train);
-        let xs = xs + dropout(&attended, self.hidden_dropout, train);
-        let fed = self.mlp.forward(&self.layernorm_after.forward(&xs), train);
+        let attended = dropout(&attended, self.hidden_dropout, train);
+        let [xs, normed] = self.layernorm_after.with_sum(xs, &attended);
+        let fed = self.mlp.forward(&normed, train);
         xs + dropout(&fed, self.hidden_dropout, train)
     }
 }

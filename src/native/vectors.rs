@@ -182,8 +182,7 @@ mod x86 {
         unsafe {
             let mut bits = _mm512_castps_si512(*x);
             if N < 3 {
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+                bits = _mm512_add_epi32(bits, _mm512_set1_epi32(0x8000));
             }
             let part = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
             *x = _mm512_sub_ps(*x, _mm512_castsi512_ps(part));

@@ -8,6 +8,7 @@ use super::flash::{States, flash};
 use super::linear::{Joined, Linear, Packing};
 use super::mask;
 use super::memory::Memory;
+use super::one_token::New;
 use super::position::Relative;
 use super::precision::{full, low};
 
@@ -116,15 +117,27 @@ impl Attention {
     /// Each of t new tokens sees the past and itself; the layer's cache grows.
     /// [N, t, D] -> [N, t, D]
     pub fn decode(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
-        let [mut q, mut k, mut v] = self.project(xs);
+        let reads = !train && self.relative.is_none() && xs.size()[1] == 1;
+        let joined = if reads { self.qkv.at_once(xs) } else { None };
+        if let Some(all) = &joined {
+            let new = New::Joined { all, heads: self.heads };
+            if let Some(context) = cache.attend_one(&new, self.scale) {
+                return self.out.forward(&context);
+            }
+        }
+        let parts = match &joined {
+            Some(all) => Joined::apart(all),
+            None => self.qkv.forward::<3>(xs),
+        };
+        let [mut q, mut k, mut v] = parts.map(|xs| split_heads(&xs, self.heads));
         if let Some(Relative::Rotary(rotary)) = &self.relative {
             q = rotary.turn(&q, past);
             k = rotary.turn(&k, past);
             v = if rotary.value { rotary.turn(&v, past) } else { v };
         }
-        if !matches!(self.relative, Some(Relative::Key(_))) {
-            let found = if train { None } else { cache.attend_one(&q, &k, &v, self.scale) };
-            if let Some(context) = found {
+        if joined.is_none() && !train && !matches!(self.relative, Some(Relative::Key(_))) {
+            let new = New::Apart { q: &q, key: &k, value: &v };
+            if let Some(context) = cache.attend_one(&new, self.scale) {
                 return self.out.forward(&context);
             }
         }
@@ -137,14 +150,9 @@ impl Attention {
                 let bias = mask.iter().fold(bias, |bias, mask| bias + mask);
                 attend(&q, &all.key, &all.value, Some(&bias), self.scale, dropout)
             }
-            _ => attend_causally(&q, all, past, self.scale, dropout),
+            _ => attend_causally(&q, &all, past, self.scale, dropout),
         };
         self.out.forward(&merge_heads(&context))
-    }
-
-    /// Query, key and value. [N, t, D] -> three of [N, A, t, d]
-    fn project(&self, xs: &Tensor) -> [Tensor; 3] {
-        self.qkv.forward::<3>(xs).map(|xs| split_heads(&xs, self.heads))
     }
 
     fn probability(&self, train: bool) -> f64 {

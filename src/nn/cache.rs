@@ -12,7 +12,7 @@ use std::rc::Rc;
 use tch::Tensor;
 
 use super::memory::Memory;
-use layer::{Room, Shared, write};
+use layer::{Own, Room, Shared, write};
 use origins::Origins;
 use places::Places;
 
@@ -137,8 +137,7 @@ impl Cache {
             }
             _ => {
                 for layer in &mut self.layers {
-                    layer.loosen();
-                    layer.own = layer.own.as_ref().map(|own| own.select(&index));
+                    layer.select(&index);
                 }
                 self.block = None;
                 self.origins.select(rows, self.past as usize, false);
@@ -174,9 +173,8 @@ impl Cache {
         self.block = None;
         self.layers.iter_mut().for_each(LayerCache::loosen);
         self.lent = true;
-        let fork = |kv: &Option<KeyValue>| kv.as_ref().map(KeyValue::share);
         let layer = |layer: &LayerCache| LayerCache {
-            own: fork(&layer.own),
+            own: layer.kept().map(Own::Apart),
             room: None,
             reads_in_place: layer.reads_in_place,
             cross: layer.cross.as_ref().map(Memory::share),
@@ -206,8 +204,7 @@ impl Cache {
         if !self.places.borrow().are_own() {
             self.layers.iter_mut().for_each(LayerCache::loosen);
         }
-        let all: Vec<&KeyValue> =
-            self.layers.iter().filter_map(|layer| layer.own.as_ref()).collect();
+        let all: Vec<KeyValue> = self.layers.iter().filter_map(LayerCache::kept).collect();
         let Some(first) = all.first() else { return };
         let size = first.key.size(); // [N, A, T, d]
         let fits = |xs: &Tensor| xs.size() == size && !xs.requires_grad();
@@ -238,7 +235,7 @@ impl Cache {
                 all: KeyValue { key: part(0), value: part(1) },
                 places: self.places.clone(),
             };
-            layer.own = Some(room.filled(n, self.past));
+            layer.own = Some(Own::InRoom { rows: n, tokens: self.past });
             layer.room = Some(room);
         }
     }

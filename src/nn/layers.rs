@@ -1,4 +1,4 @@
-//! Layer norm, embeddings, feed-forward, patches.
+//! Embeddings, feed-forward, patches.
 
 use anyhow::{Result, ensure};
 use tch::Tensor;
@@ -7,37 +7,13 @@ use super::activation::Activation;
 use super::dropout::dropout;
 use super::linear::Linear;
 use super::lookup;
-use super::params::{Init, ONES, Params, ZEROS};
+use super::params::{Init, Params, ZEROS};
 use super::precision;
 
-/// Layer normalisation over the last axis (Ba et al. 2016), biased variance.
-pub struct LayerNorm {
-    pub weight: Tensor,
-    pub bias: Tensor,
-    pub eps: f64,
-}
-
 impl Params {
-    /// Keys `name.weight` and `name.bias`, both [d].
-    pub fn layer_norm(&self, name: &str, d: i64, eps: f64) -> Result<LayerNorm> {
-        let p = self / name;
-        let (weight, bias) = (p.var("weight", &[d], ONES)?, p.var("bias", &[d], ZEROS)?);
-        p.mark_norm(&["weight", "bias"]);
-        Ok(LayerNorm { weight, bias, eps })
-    }
-
     /// Key `name.weight` [rows, d].
     pub fn embedding(&self, name: &str, rows: i64, d: i64, init: Init) -> Result<Embedding> {
         Ok(Embedding::new((self / name).var("weight", &[rows, d], init)?, None))
-    }
-}
-
-impl LayerNorm {
-    /// [.., D] -> [.., D]
-    pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let size = [self.weight.size()[0]];
-        let xs = precision::full(xs);
-        xs.layer_norm(size, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
 

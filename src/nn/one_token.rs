@@ -7,12 +7,42 @@ use tch::{Device, Kind, Tensor};
 
 use crate::native::{self, Lanes, Rows, Vectorized, across, exp};
 
+/// Query, key and value of one new token of N rows.
+pub enum New<'a> {
+    /// [N, A, 1, d] each
+    Apart { q: &'a Tensor, key: &'a Tensor, value: &'a Tensor },
+    /// As one product gives them, beside each other. [N, 1, 3·A·d]
+    Joined { all: &'a Tensor, heads: i64 },
+}
+
+impl New<'_> {
+    /// N, A, t and d.
+    fn size(&self) -> [i64; 4] {
+        match self {
+            New::Apart { q, .. } => q.size4().map_or([0; 4], |(n, heads, t, d)| [n, heads, t, d]),
+            New::Joined { all, heads } => {
+                let (n, t, width) = all.size3().unwrap_or_default();
+                [n, *heads, t, width / (3 * heads)]
+            }
+        }
+    }
+
+    /// Lends query, key and value, each as N rows of [A·d]; None (and no call) unless all are f32 on the CPU.
+    fn with<R>(&self, f: impl FnOnce([Rows; 3]) -> R) -> Option<R> {
+        match self {
+            New::Apart { q, key, value } => native::with_rows([q, key, value], f),
+            New::Joined { all, .. } => native::with_floats([*all], |[all]| {
+                let stride = all.len() / self.size()[0].max(1) as usize;
+                let part = |part: usize| Rows::new(&all[part * stride / 3..], stride);
+                f([part(0), part(1), part(2)])
+            }),
+        }
+    }
+}
+
 /// A step of one token for N rows.
 pub(super) struct OneToken<'a> {
-    /// [N, A, 1, d] each
-    pub(super) q: &'a Tensor,
-    pub(super) key: &'a Tensor,
-    pub(super) value: &'a Tensor,
+    pub(super) new: &'a New<'a>,
     pub(super) scale: f64,
     /// [N', C, A, d] each, with `past` tokens of each row that is in use.
     pub(super) keys: &'a Tensor,
@@ -31,8 +61,7 @@ const ALONE: usize = 1 << 15;
 ///
 /// None (and nothing written) unless all is f32 on the CPU.
 pub(super) fn one_token(step: &OneToken, places: &[Vec<u32>]) -> Option<Tensor> {
-    let size = step.q.size();
-    let (n, heads, t, d) = (size[0] as usize, size[1] as usize, size[2], size[3] as usize);
+    let [n, heads, t, d] = step.new.size().map(|size| size as usize);
     let past = usize::try_from(step.past).ok()?;
     if t != 1 || places.len() != n || n == 0 || places.iter().any(|row| row.len() != past) {
         return None;
@@ -47,7 +76,7 @@ pub(super) fn one_token(step: &OneToken, places: &[Vec<u32>]) -> Option<Tensor> 
     let alone = n * (past + 1) * width <= ALONE;
     let parts = if alone { 1 } else { parts(n / rows, heads) };
     let out = Tensor::empty([n as i64, 1, width as i64], (Kind::Float, Device::Cpu));
-    native::with_rows([step.q, step.key, step.value], |[q, key, value]| {
+    step.new.with(|[q, key, value]| {
         native::with_floats([step.keys, step.values, &out], |[keys, values, out]| {
             for row in 0..n {
                 let at = (row * capacity + past) * width;
@@ -68,7 +97,7 @@ pub(super) fn one_token(step: &OneToken, places: &[Vec<u32>]) -> Option<Tensor> 
             }
         })
     })??;
-    if parts == 1 {
+    if parts == 1 || rows == 1 {
         return Some(out);
     }
     let size = [(n / rows), parts, rows, width / parts].map(|size| size as i64);
@@ -214,22 +243,20 @@ mod tests {
             };
             let expected =
                 attend(&q, &gathered(&keys, &key), &gathered(&values, &value), None, 0.3, 0.0);
-            let step = OneToken {
-                q: &q,
-                key: &key,
-                value: &value,
-                scale: 0.3,
-                keys: &keys,
-                values: &values,
-                past: past as i64,
-                rows_per_image: per_image,
-            };
-            let found = one_token(&step, &places).unwrap();
-            let error = (found - expected.transpose(1, 2).flatten(2, 3)).abs().max();
-            let error = f64::try_from(error).unwrap();
-            assert!(error < 2e-6, "{n} x {past}: {error}");
-            let written = keys.narrow(0, 0, rows).select(1, past as i64);
-            assert_eq!(written, key.squeeze_dim(2));
+            let expected = expected.transpose(1, 2).flatten(2, 3);
+            let apart = New::Apart { q: &q, key: &key, value: &value };
+            let all = &joined.flatten(2, 3);
+            for new in [&apart, &New::Joined { all, heads: wide }] {
+                let (keys, values) = (&keys.copy(), &values.copy());
+                let (past, rows_per_image) = (past as i64, per_image);
+                let step = OneToken { new, scale: 0.3, keys, values, past, rows_per_image };
+                let found = one_token(&step, &places).unwrap();
+                let error = f64::try_from((found - &expected).abs().max()).unwrap();
+                assert!(error < 2e-6, "{n} x {past}: {error}");
+                let written = |all: &Tensor| all.narrow(0, 0, rows).select(1, past);
+                assert_eq!(written(keys), key.squeeze_dim(2));
+                assert_eq!(written(values), value.squeeze_dim(2));
+            }
         }
     }
 
@@ -238,10 +265,9 @@ mod tests {
         let block = waves([2, 3, 1, 4], 0.3);
         let new = waves([2, 1, 1, 4], 0.7);
         let asked = |past: i64, places: &[Vec<u32>], new: &Tensor| {
-            let (key, value, q) = (new, new, new);
+            let new = &New::Apart { q: new, key: new, value: new };
             let (keys, values) = (&block.copy(), &block.copy());
-            let step =
-                OneToken { q, key, value, scale: 1.0, keys, values, past, rows_per_image: 1 };
+            let step = OneToken { new, scale: 1.0, keys, values, past, rows_per_image: 1 };
             one_token(&step, places).is_some()
         };
         assert!(asked(2, &[vec![0, 1], vec![1, 0]], &new));
@@ -257,16 +283,8 @@ mod tests {
         let (q, value) = (new.copy(), new.copy());
         let _ = new.fill_(f64::NAN);
         let (keys, values) = (&block.copy(), &block);
-        let step = OneToken {
-            q: &q,
-            key: &new,
-            value: &value,
-            scale: 1.0,
-            keys,
-            values,
-            past: 1,
-            rows_per_image: 1,
-        };
+        let new = &New::Apart { q: &q, key: &new, value: &value };
+        let step = OneToken { new, scale: 1.0, keys, values, past: 1, rows_per_image: 1 };
         let found = one_token(&step, &[vec![0]]).unwrap();
         assert!(bool::try_from(found.isnan().all()).unwrap());
     }

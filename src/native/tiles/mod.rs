@@ -150,11 +150,11 @@ impl Sums {
     pub const ZERO: Sums = Sums([[0.0; TILE_OUTPUTS]; TILE_ROWS]);
 }
 
-/// The bits of the bf16 nearest to x (ties to even), as f32. Not for NaN, which may become infinite.
+/// The bits of the bf16 nearest to x (ties away from 0, which takes one addition), as f32. Not for NaN, which may
+/// become another number.
 #[inline(always)]
 fn bf16(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000
+    x.to_bits().wrapping_add(0x8000) & 0xffff_0000
 }
 
 /// x as the sum of N bf16, the largest first, each in the upper half of its bits. Three hold every x, and

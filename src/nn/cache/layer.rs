@@ -10,15 +10,14 @@ use super::places::Places;
 use crate::native;
 use crate::nn::flash::States;
 use crate::nn::memory::Memory;
-use crate::nn::one_token::{OneToken, one_token};
+use crate::nn::one_token::{New, OneToken, one_token};
 
 /// What one decoder layer remembers.
 #[derive(Default)]
 pub struct LayerCache {
     /// One entry a row; grows with every token.
-    pub(super) own: Option<KeyValue>,
-    /// The layer's part of the block, [N', C, A, d] each; `own` are T tokens of its first rows, if all rows'
-    /// tokens lie at their own places.
+    pub(super) own: Option<Own>,
+    /// The layer's part of the block, [N', C, A, d] each.
     pub(super) room: Option<Room>,
     /// Attention reads the tokens where they lie: `attend_one`.
     pub(super) reads_in_place: bool,
@@ -28,6 +27,14 @@ pub struct LayerCache {
     pub watched: Option<Tensor>,
     /// The states of the images, for all layers.
     pub(super) states: Rc<RefCell<Shared>>,
+}
+
+/// The tokens of a layer's rows.
+pub(super) enum Own {
+    /// [N, A, T, d] each.
+    Apart(KeyValue),
+    /// So many tokens of the first rows of the room, if all rows' tokens lie at their own places.
+    InRoom { rows: i64, tokens: i64 },
 }
 
 /// The states of images as cross-attention reads them where its projections are absorbed.
@@ -71,45 +78,52 @@ impl Room {
 impl LayerCache {
     /// Appends the keys and values of t new tokens, [N, A, t, d] each, and gives all of them,
     /// [N, A, T, d].
-    pub fn append(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
+    pub fn append(&mut self, key: Tensor, value: Tensor) -> KeyValue {
         if self.is_scattered() {
             self.loosen();
         }
-        let all = match (self.own.take(), &self.room) {
-            (None, _) => KeyValue { key, value },
-            (Some(past), Some(room)) if past.tokens() + key.size()[2] <= room.tokens() => {
-                let n = past.rows();
-                write(&room.all.key.narrow(0, 0, n), past.tokens(), &key);
-                write(&room.all.value.narrow(0, 0, n), past.tokens(), &value);
-                room.filled(n, past.tokens() + key.size()[2])
-            }
-            (Some(past), _) => {
-                self.room = None;
-                KeyValue {
-                    key: Tensor::cat(&[past.key, key], 2),
-                    value: Tensor::cat(&[past.value, value], 2),
-                }
-            }
+        let (past, t) = (self.tokens(), key.size()[2]);
+        if let (Some(rows), Some(room)) = (self.rows(), &self.room)
+            && past + t <= room.tokens()
+        {
+            write(&room.all.key.narrow(0, 0, rows), past, &key);
+            write(&room.all.value.narrow(0, 0, rows), past, &value);
+            self.own = Some(Own::InRoom { rows, tokens: past + t });
+            return room.filled(rows, past + t);
+        }
+        let all = match self.kept() {
+            None => KeyValue { key, value },
+            Some(past) => KeyValue {
+                key: Tensor::cat(&[past.key, key], 2),
+                value: Tensor::cat(&[past.value, value], 2),
+            },
         };
-        self.own.insert(all)
+        self.room = None;
+        self.own = Some(Own::Apart(all.share()));
+        all
+    }
+
+    /// The tokens of each row, unless they are scattered. [N, A, T, d]
+    pub(super) fn kept(&self) -> Option<KeyValue> {
+        match (self.own.as_ref()?, &self.room) {
+            (Own::Apart(all), _) => Some(all.share()),
+            (Own::InRoom { rows, tokens }, Some(room)) => Some(room.filled(*rows, *tokens)),
+            (Own::InRoom { .. }, None) => None,
+        }
     }
 
     /// Attention of one new token a row to those so far and itself, read where they lie; the token is
-    /// remembered as by `append`. q, key and value [N, A, 1, d] -> [N, 1, A·d]
+    /// remembered as by `append`. -> [N, 1, A·d]
     ///
     /// None (and nothing remembered) if there is no room yet, several tokens are new, gradients are wanted, or
     /// the numbers are other ones than f32 on a CPU. Whoever asks does so at every step.
-    pub fn attend_one(
-        &mut self,
-        q: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        scale: f64,
-    ) -> Option<Tensor> {
-        let is_served = |xs: &Tensor| native::is_f32_on_cpu(xs) && !xs.requires_grad();
-        self.reads_in_place = [q, key, value].into_iter().all(is_served);
-        let (own, room) = (self.own.as_ref()?, self.room.as_ref()?);
-        let (n, past) = (own.rows(), own.tokens());
+    pub fn attend_one(&mut self, new: &New, scale: f64) -> Option<Tensor> {
+        let is_served = |xs: &&Tensor| native::is_f32_on_cpu(xs) && !xs.requires_grad();
+        self.reads_in_place = match new {
+            New::Apart { q, key, value } => [*q, *key, *value].iter().all(is_served),
+            New::Joined { all, .. } => is_served(all),
+        };
+        let (n, past, room) = (self.rows()?, self.tokens(), self.room.as_ref()?);
         let images = self.cross.as_ref().map_or(n, Memory::images);
         let places = room.places.borrow();
         if past + 1 > room.tokens() || !self.reads_in_place {
@@ -117,16 +131,20 @@ impl LayerCache {
         }
         let (keys, values) = (&room.all.key, &room.all.value);
         let rows_per_image = (n / images.max(1)).max(1) as usize;
-        let token = OneToken { q, key, value, scale, keys, values, past, rows_per_image };
+        let token = OneToken { new, scale, keys, values, past, rows_per_image };
         let found = one_token(&token, places.rows())?;
         drop(places);
-        self.own = Some(room.filled(n, past + 1));
+        self.own = Some(Own::InRoom { rows: n, tokens: past + 1 });
         Some(found)
     }
 
     /// Tokens of a row, those of this step too once self-attention has seen them.
     pub fn tokens(&self) -> i64 {
-        self.own.as_ref().map_or(0, KeyValue::tokens)
+        match &self.own {
+            None => 0,
+            Some(Own::Apart(all)) => all.tokens(),
+            Some(Own::InRoom { tokens, .. }) => *tokens,
+        }
     }
 
     /// The states that all layers read, cut by the first of them; None where nobody wants them so.
@@ -143,24 +161,35 @@ impl LayerCache {
 
     /// Keeps the first `past` tokens of each row.
     pub(super) fn rewind(&mut self, past: i64) {
-        if let Some(own) = &mut self.own {
-            *own =
-                KeyValue { key: own.key.narrow(2, 0, past), value: own.value.narrow(2, 0, past) };
+        match &mut self.own {
+            None => {}
+            Some(Own::Apart(all)) => {
+                let first = |xs: &Tensor| xs.narrow(2, 0, past);
+                *all = KeyValue { key: first(&all.key), value: first(&all.value) };
+            }
+            Some(Own::InRoom { tokens, .. }) => *tokens = past,
         }
     }
 
     pub(super) fn rows(&self) -> Option<i64> {
-        self.own.as_ref().map(KeyValue::rows)
+        Some(match self.own.as_ref()? {
+            Own::Apart(all) => all.rows(),
+            Own::InRoom { rows, .. } => *rows,
+        })
     }
 
     pub(super) fn place(&self) -> Option<(i64, Device)> {
-        self.own.as_ref().map(|own| (own.rows(), own.key.device()))
+        let device = match (self.own.as_ref()?, &self.room) {
+            (Own::Apart(all), _) => all.key.device(),
+            (Own::InRoom { .. }, room) => room.as_ref()?.all.key.device(),
+        };
+        Some((self.rows()?, device))
     }
 
     /// True if the next token has no place in the block.
     pub(super) fn lacks_room(&self) -> bool {
-        let Some(own) = &self.own else { return false };
-        self.room.as_ref().is_none_or(|room| room.tokens() <= own.tokens())
+        let is_full = |room: &Room| room.tokens() <= self.tokens();
+        self.own.is_some() && self.room.as_ref().is_none_or(is_full)
     }
 
     /// True if rows have tokens at places of others.
@@ -170,10 +199,18 @@ impl LayerCache {
 
     /// Its tokens are read where they are, or brought together first, and written elsewhere.
     pub(super) fn loosen(&mut self) {
-        if self.is_scattered() {
-            self.own = self.room.as_ref().map(Room::gathered);
-        }
+        let all = match self.is_scattered() {
+            true => self.room.as_ref().map(Room::gathered),
+            false => self.kept(),
+        };
+        self.own = all.map(Own::Apart);
         self.room = None;
+    }
+
+    /// The rows that `rows` names, apart.
+    pub(super) fn select(&mut self, rows: &Tensor) {
+        self.loosen();
+        self.own = self.kept().map(|all| Own::Apart(all.select(rows)));
     }
 }
 

@@ -5,6 +5,7 @@ use tch::{Device, Kind};
 
 use super::*;
 use crate::nn::attention::attend;
+use crate::nn::one_token::New;
 
 const HEADS: i64 = 2;
 const SIZE: i64 = 3;
@@ -48,7 +49,8 @@ fn step(
         }
         if in_place {
             let scale = 3e-8;
-            if let Some(found) = layer.attend_one(&q, &key, &value, scale) {
+            let new = New::Apart { q: &q, key: &key, value: &value };
+            if let Some(found) = layer.attend_one(&new, scale) {
                 assert_eq!(t, 1);
                 let all = attend(&q, &expected[0], &expected[1], None, scale, 0.0);
                 let all = all.transpose(1, 2).flatten(2, 3);
@@ -66,7 +68,7 @@ fn step(
 fn compare(cache: &Cache, plain: &Plain) {
     for (layer, expected) in cache.layers.iter().zip(&plain.layers) {
         let scattered = layer.room.as_ref().filter(|_| layer.is_scattered()).map(Room::gathered);
-        let own = scattered.as_ref().or(layer.own.as_ref()).expect("tokens");
+        let own = scattered.or_else(|| layer.kept()).expect("tokens");
         assert_eq!([&own.key, &own.value], [&expected[0], &expected[1]]);
         let Some(Memory::Plain(cross)) = &layer.cross else { panic!("plain images") };
         let images = Tensor::from_slice(&plain.images).reshape([-1, 1, 1, 1]);
@@ -192,7 +194,7 @@ fn a_step_writes_where_room_is_and_moves_nothing() {
     for _ in 0..200 {
         step(&mut cache, &mut plain, (2, 1), false, &mut random);
         cache.reorder(&[0, 1]);
-        places.extend(cache.layers[0].own.as_ref().map(|own| own.key.data_ptr() as usize));
+        places.extend(cache.layers[0].kept().map(|own| own.key.data_ptr() as usize));
     }
     // The first token alone, then rooms that double: 33, 66, 132, 264 tokens.
     assert!(places.len() <= 5, "{}", places.len());
@@ -234,7 +236,8 @@ fn others_are_not_read_in_place() {
     let mut step = |rows: i64| {
         let xs = Tensor::ones([rows, HEADS, 1, SIZE], (Kind::Double, Device::Cpu));
         let (layer, _) = cache.layer(0);
-        assert!(layer.attend_one(&xs, &xs, &xs, 1.0).is_none());
+        let new = New::Apart { q: &xs, key: &xs, value: &xs };
+        assert!(layer.attend_one(&new, 1.0).is_none());
         layer.append(xs.copy(), xs);
         cache.advance(1);
         cache.reorder(&[1, 0]);

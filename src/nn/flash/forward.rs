@@ -6,7 +6,7 @@ use super::states::States;
 use super::{BLOCK, Line, by_head, line, panels, product, put, tiles};
 use crate::native::{
     self, Attend, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
-    Tiles, Vectorized, across, exp,
+    Tiles, Vectorized, across, exp, exp_near,
 };
 use crate::nn::linear::cut::{cut_panels, cut_rows, in_parts};
 
@@ -178,7 +178,7 @@ fn weigh<L: Lanes, C: Cut, const N: usize>(
     for (scores, step) in scores.iter().zip(weights.as_chunks_mut::<N>().0) {
         let mut line = [0f32; TILE_OUTPUTS];
         for i in 0..TILE_OUTPUTS {
-            line[i] = exp::<L>(scores[i] - most);
+            line[i] = if N == 1 { exp_near::<L> } else { exp::<L> }(scores[i] - most);
             sums[i] += line[i];
         }
         let pairs = C::in_pairs::<N>(&line);

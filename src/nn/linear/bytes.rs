@@ -6,6 +6,8 @@
 
 #![allow(clippy::needless_range_loop)] // plain loops over fixed sizes become vectors
 
+use std::cell::RefCell;
+
 use super::cut::fetch_line;
 use super::digits::{Inputs, Rows};
 use super::number::Aligned;
@@ -27,6 +29,11 @@ const TASK_ROWS: usize = 192;
 
 /// Inputs up to which no sum of products is too large for 32 bits.
 pub(super) const MOST_INPUTS: usize = 1 << 16;
+
+thread_local! {
+    /// What the inputs become: kept, as it is as large for the next product.
+    static DIGITS: RefCell<Vec<[u8; QUAD_INPUTS]>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A matrix [out, in] of whole numbers of 8 bits.
 pub(super) struct Bytes {
@@ -68,7 +75,8 @@ impl Bytes {
 
     /// x·Wᵀ, finished. xs [M, in] -> out [M, out]
     pub(super) fn product(&self, inputs: Inputs, xs: &[f32], out: &mut [f32], finish: Finish) {
-        let rows = Rows::new(inputs, xs, self.inputs);
+        let mut digits = DIGITS.take();
+        let rows = Rows::new(inputs, xs, self.inputs, &mut digits);
         let (count, outputs) = (rows.scales.len(), self.scales.len());
         let finish = Finish { scales: Some(&self.scales), ..finish };
         let threads = tch::get_num_threads().max(1) as usize;
@@ -82,6 +90,7 @@ impl Bytes {
         let tasks = pieces(out, &down, &across);
         let tasks = tasks.into_iter().map(|piece| Task { bytes: self, rows: &rows, finish, piece });
         native::parallel(tasks.collect(), native::vectorize);
+        DIGITS.set(digits);
     }
 
     /// The numbers of an output, four inputs at a time (the last followed by zeros), and their scale.
@@ -122,7 +131,7 @@ impl Vectorized for Turn<'_> {
 /// Some rows and columns of the result.
 struct Task<'a> {
     bytes: &'a Bytes,
-    rows: &'a Rows,
+    rows: &'a Rows<'a>,
     finish: Finish<'a>,
     piece: Piece<'a>,
 }
@@ -192,7 +201,7 @@ impl Task<'_> {
         for (panel, sums) in (panel..).zip(sums.chunks_exact(H).take(N)) {
             let start = panel * TILE_OUTPUTS;
             let columns = start..(start + TILE_OUTPUTS).min(piece.columns.end);
-            let lines = finish.lines(columns.clone());
+            let lines = finish.lines(columns.clone(), rows.count == 1);
             let of_weights = &bytes.sums[panel];
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;

@@ -23,9 +23,9 @@ impl Inputs {
 }
 
 /// Rows of whole numbers, in digits.
-pub(super) struct Rows {
+pub(super) struct Rows<'a> {
     /// [row][digit, the upper first][quad]
-    pub digits: Vec<[u8; QUAD_INPUTS]>,
+    pub digits: &'a [[u8; QUAD_INPUTS]],
     /// What a whole number stands for.
     pub scales: Vec<f32>,
     /// The upper digit of 0.
@@ -35,12 +35,19 @@ pub(super) struct Rows {
     pub quads: usize,
 }
 
-impl Rows {
-    /// xs [M, in]
-    pub(super) fn new(inputs: Inputs, xs: &[f32], width: usize) -> Self {
+impl<'a> Rows<'a> {
+    /// xs [M, in]; `room` for the digits, which grows if need be.
+    pub(super) fn new(
+        inputs: Inputs,
+        xs: &[f32],
+        width: usize,
+        room: &'a mut Vec<[u8; QUAD_INPUTS]>,
+    ) -> Self {
         let (rows, quads) = (xs.len() / width, width.div_ceil(QUAD_INPUTS));
         let count = inputs.digits();
-        let mut digits = vec![[0; QUAD_INPUTS]; rows * count * quads];
+        // What is left there of another product meets weights of 0, behind the end of a row.
+        room.resize(room.len().max(rows * count * quads), [0; QUAD_INPUTS]);
+        let digits = &mut room[..rows * count * quads];
         let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
         let share = (WORTH_A_THREAD / width).max(1);
         let tasks = xs.chunks(share * width).zip(digits.chunks_mut(share * count * quads));

@@ -53,14 +53,28 @@ impl Joined {
     /// [.., in] -> N of [.., out]
     pub fn forward<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
         debug_assert_eq!(self.parts, N as i64);
-        let parts = match self.layers.as_slice() {
-            [one] => one.forward(xs).chunk(N as i64, -1),
-            each => together(each, xs).unwrap_or_else(|| {
-                let xs = low(xs);
-                each.iter().map(|layer| layer.forward(&xs)).collect()
-            }),
-        };
+        if let Some(all) = self.at_once(xs) {
+            return Joined::apart(&all);
+        }
+        let each = &self.layers;
+        let parts = together(each, xs).unwrap_or_else(|| {
+            let xs = low(xs);
+            each.iter().map(|layer| layer.forward(&xs)).collect()
+        });
         parts.try_into().expect("as many results as layers were joined")
+    }
+
+    /// The results beside each other, if one product gives them. [.., in] -> [.., parts·out]
+    pub fn at_once(&self, xs: &Tensor) -> Option<Tensor> {
+        match self.layers.as_slice() {
+            [one] => Some(one.forward(xs)),
+            _ => None,
+        }
+    }
+
+    /// Those apart. [.., N·out] -> N of [.., out]
+    pub fn apart<const N: usize>(all: &Tensor) -> [Tensor; N] {
+        all.chunk(N as i64, -1).try_into().expect("as many results as layers were joined")
     }
 }
 

@@ -227,14 +227,21 @@ fn over_rows(
     if out.numel() == 0 {
         return Some(out);
     }
-    let xs = xs.contiguous();
-    match bias.map(Tensor::contiguous) {
-        None => native::with_floats([&xs, &out], |[xs, out]| product(xs, out, None)),
-        Some(bias) => native::with_floats([&xs, &out, &bias], |[xs, out, bias]| {
+    let contiguous = |xs: &Tensor| (!xs.is_contiguous()).then(|| xs.contiguous());
+    let (others, of_bias) = (contiguous(xs), bias.and_then(contiguous));
+    let xs = others.as_ref().unwrap_or(xs);
+    match of_bias.as_ref().or(bias) {
+        None => native::with_floats([xs, &out], |[xs, out]| product(xs, out, None)),
+        Some(bias) => native::with_floats([xs, &out, bias], |[xs, out, bias]| {
             product(xs, out, Some(bias));
         }),
     }?;
     Some(out)
+}
+
+/// The numbers as f32 where they are not: most often they are, and a step asks many times.
+fn other_kind(xs: &Tensor) -> Option<Tensor> {
+    (xs.kind() != Kind::Float).then(|| xs.to_kind(Kind::Float))
 }
 
 /// W [out, in] for many rows in a narrower type.

@@ -20,7 +20,7 @@ use super::pack::pack;
 use super::pieces::{Piece, edges, pieces, share};
 use super::rounded::rounded;
 use super::tiled::{self, Finish, Group, Outputs};
-use super::{Storage, cut, few, many, over_rows, unpack};
+use super::{Storage, cut, few, many, other_kind, over_rows, unpack};
 use crate::native::{
     self, ByteProducts, Fetch, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then,
 };
@@ -233,9 +233,9 @@ impl Panels {
     /// The same, and then `then`.
     pub(super) fn then(&self, xs: &Tensor, bias: Option<&Tensor>, then: Then) -> Tensor {
         let panels = if is_draft() { self.rounded() } else { self };
-        let bias = bias.map(|bias| bias.to_kind(Kind::Float));
-        let xs = xs.to_kind(Kind::Float);
-        let done = over_rows(&xs, self.outputs, bias.as_ref(), |xs, out, bias| {
+        let (others, of_bias) = (other_kind(xs), bias.and_then(other_kind));
+        let (xs, bias) = (others.as_ref().unwrap_or(xs), of_bias.as_ref().or(bias));
+        let done = over_rows(xs, self.outputs, bias, |xs, out, bias| {
             panels.product(xs, out, Finish { scales: None, bias, then });
         });
         let done = done.expect("f32 on the CPU");

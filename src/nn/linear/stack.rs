@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Bf16, F16, Number};
-use super::over_rows;
 use super::pack::{panels, write};
 use super::panel::{Packing, Part, parts_for};
+use super::{other_kind, over_rows};
 use crate::native::{self, Heads, Lanes, Matrix, Vectorized, across, exp};
 
 /// A matrix [out, in] for each of A heads.
@@ -78,7 +78,9 @@ impl Stack {
 
 /// Lends `work` the numbers of xs and the places of the results. xs [.., in] -> [.., out], f32
 fn over(xs: &Tensor, outputs: usize, work: impl FnOnce(&[f32], &mut [f32])) -> Tensor {
-    let done = over_rows(&xs.to_kind(Kind::Float), outputs, None, |xs, out, _| work(xs, out));
+    let others = other_kind(xs);
+    let xs = others.as_ref().unwrap_or(xs);
+    let done = over_rows(xs, outputs, None, |xs, out, _| work(xs, out));
     done.expect("f32 on the CPU")
 }
 

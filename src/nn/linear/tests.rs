@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::joined::together;
 use super::*;
+use crate::native::Parts;
 use crate::nn::Store;
 use crate::nn::draft::Draft;
 use crate::nn::precision::Autocast;
@@ -334,7 +335,8 @@ fn engines_give_the_product_of_what_they_keep() {
     }
 }
 
-/// GELU in the product is GELU of the product, for few rows, more and many.
+/// GELU in the product is GELU of the product, for few rows, more and many; within 10⁻⁴ where the next product
+/// rounds it to 9 bits or fewer.
 #[test]
 fn an_activation_in_the_product_is_that_of_its_results() {
     let (weight, bias) = (waves(&[70, 300], 0.37) * 0.5, waves(&[70], 1.3));
@@ -342,13 +344,16 @@ fn an_activation_in_the_product_is_that_of_its_results() {
         for many in [false, true] {
             let panels = Panels::pack(&weight, packing);
             let panels = if many { panels.for_many() } else { panels };
+            let rounds = panels.parts() == Parts::Single || (many && packing == Packing::Int8);
             let layer =
                 Linear { weights: Weights::Panels(panels), bias: Some(bias.shallow_clone()) };
             for rows in [2, 60, 200] {
                 let xs = waves(&[rows, 300], 0.11);
                 for activation in [Activation::Gelu, Activation::GeluNew, Activation::Relu] {
                     let expected = activation.forward(&layer.forward(&xs));
-                    assert_eq!(layer.activated(&xs, activation), expected, "{packing:?} {rows}");
+                    let far = largest(&(layer.activated(&xs, activation) - expected));
+                    let bound = if rounds { 1e-4 } else { 0.0 };
+                    assert!(far <= bound, "{packing:?}, {rows} rows, {activation:?}: {far:e}");
                 }
             }
         }

@@ -194,7 +194,7 @@ impl<B: Outputs> Task<'_, B> {
             let panels = panels.chunks_exact(steps(inner.len()) * self.parts.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
                 let width = TILE_OUTPUTS.min(columns.end - column);
-                let lines = self.finish.lines(column..column + width);
+                let lines = self.finish.lines(column..column + width, self.parts == Parts::Single);
                 let own = column - self.piece.columns.start;
                 if !is_first {
                     for (sums, row) in sums_of(&mut sums).zip(out.iter()) {
@@ -226,16 +226,18 @@ pub(super) struct Lines {
     scales: Line,
     bias: Line,
     then: Then,
+    near: bool,
 }
 
 impl Finish<'_> {
-    /// Of some columns.
+    /// Of some columns; `near` where the product takes 9 bits or fewer of the inputs, as that of the results will.
     #[inline(always)]
-    pub(super) fn lines(&self, columns: Range<usize>) -> Lines {
+    pub(super) fn lines(&self, columns: Range<usize>, near: bool) -> Lines {
         let mut lines = Lines {
             scales: Line([1.0; TILE_OUTPUTS]),
             bias: Line([0.0; TILE_OUTPUTS]),
             then: self.then,
+            near,
         };
         if let Some(scales) = self.scales {
             copy_line(&scales[columns.clone()], &mut lines.scales.0[..columns.len()]);
@@ -253,7 +255,7 @@ impl Lines {
         for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales.0).zip(&self.bias.0) {
             *sum = L::fused(*sum, *scale, *bias);
         }
-        gelu::each::<L>(sums, self.then);
+        gelu::each::<L>(sums, self.then, self.near);
     }
 }
 
