@@ -30,7 +30,7 @@ pub use dense::{Dense, Matrix, Multiply};
 pub use exp::{exp, exp_near};
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
-pub use half::{f32_to_half, half_to_f32};
+pub use half::{PairedBf16, f32_to_half, half_to_f32};
 pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;

@@ -107,7 +107,7 @@ impl<T: Number> Vectorized for Many<'_, T> {
                 };
                 let mut next = Fetch::of(next);
                 let steps = lines.len().div_ceil(TILE_INPUTS);
-                let wide = match T::as_tiles::<P>(lines).filter(|_| parts == Parts::Whole) {
+                let wide = match T::as_tiles::<P>(parts, lines) {
                     Some(tiles) => tiles,
                     None => {
                         let wide = &mut wide[..steps * of_panel];

@@ -14,6 +14,7 @@ mod many;
 mod number;
 mod pack;
 mod panel;
+mod paneled;
 mod pieces;
 mod rounded;
 mod scales;
@@ -186,8 +187,11 @@ impl Params {
                 if self.many_rows() && by_engine {
                     for_many(&weight, bias.as_ref(), packing)?
                 } else {
-                    let panels = Panels::pack_in_pieces(&weight, packing, || self.give_back());
-                    Weights::Panels(if self.many_rows() { panels.for_many() } else { panels })
+                    let between = || self.give_back();
+                    Weights::Panels(match self.many_rows() {
+                        true => Panels::pack_for_many(&weight, packing, between),
+                        false => Panels::pack_in_pieces(&weight, packing, between),
+                    })
                 }
             }
         };

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::{Lanes, PanelTile, Parts, TILE_OUTPUTS};
+use crate::native::{Lanes, PairedBf16, PanelTile, Parts, TILE_OUTPUTS};
 
 /// A number that a panel is made of.
 pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
@@ -16,9 +16,19 @@ pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
     /// A line of a panel as f32.
     fn widen<L: Lanes, const P: usize>(line: &[Self; P]) -> [f32; P];
 
-    /// Lines of a panel as tiles of `Parts::Whole`, if they lie in memory so.
+    /// Line `k` of a panel as f32.
     #[inline(always)]
-    fn as_tiles<const P: usize>(_: &[[Self; P]]) -> Option<&[PanelTile]> {
+    fn line<L: Lanes, const P: usize>(lines: &[[Self; P]], k: usize) -> [f32; P] {
+        Self::widen::<L, P>(&lines[k])
+    }
+
+    /// Arranges the lines of a whole panel as `line` reads them.
+    #[inline(always)]
+    fn arrange<const P: usize>(_: &mut [[Self; P]]) {}
+
+    /// Lines of a panel, from the beginning of a step on, as tiles of these parts, if they lie in memory so.
+    #[inline(always)]
+    fn as_tiles<const P: usize>(_: Parts, _: &[[Self; P]]) -> Option<&[PanelTile]> {
         None
     }
 
@@ -77,8 +87,8 @@ impl Number for f32 {
     }
 
     #[inline(always)]
-    fn as_tiles<const P: usize>(lines: &[[f32; P]]) -> Option<&[PanelTile]> {
-        if P != TILE_OUTPUTS {
+    fn as_tiles<const P: usize>(parts: Parts, lines: &[[f32; P]]) -> Option<&[PanelTile]> {
+        if P != TILE_OUTPUTS || parts != Parts::Whole {
             return None;
         }
         PanelTile::of_lines(lines.as_flattened().as_chunks().0)
@@ -114,6 +124,59 @@ impl Number for Bf16 {
             narrow[j] = Bf16::round(line[j]);
         }
         narrow
+    }
+}
+
+/// As products of many rows take them (`Parts::Single`), in panels of an even number of lines.
+impl Number for PairedBf16 {
+    const PARTS: Parts = Bf16::PARTS;
+
+    fn zeros(len: usize) -> Vec<PairedBf16> {
+        vec![0u16; len].into_iter().map(PairedBf16).collect() // in place
+    }
+
+    #[inline(always)]
+    fn widen<L: Lanes, const P: usize>(line: &[PairedBf16; P]) -> [f32; P] {
+        let mut alone = [Bf16(0); P];
+        for j in 0..P {
+            alone[j] = Bf16(line[j].0);
+        }
+        Bf16::widen::<L, P>(&alone)
+    }
+
+    #[inline(always)]
+    fn line<L: Lanes, const P: usize>(lines: &[[PairedBf16; P]], k: usize) -> [f32; P] {
+        let pair = lines[k / 2 * 2..].first_chunk().expect("lines in pairs");
+        L::apart(pair)[k % 2]
+    }
+
+    #[inline(always)]
+    fn arrange<const P: usize>(lines: &mut [[PairedBf16; P]]) {
+        for pair in lines.as_chunks_mut::<2>().0 {
+            let [first, second] = *pair;
+            for (j, place) in pair.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate()
+            {
+                *place = [first[j], second[j]];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn as_tiles<const P: usize>(parts: Parts, lines: &[[PairedBf16; P]]) -> Option<&[PanelTile]> {
+        if P != TILE_OUTPUTS || parts != Parts::Single {
+            return None;
+        }
+        PanelTile::of_lines(lines.as_flattened().as_chunks().0)
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [PairedBf16; P] {
+        let alone = Bf16::narrow::<L, P>(line);
+        let mut line = [PairedBf16(0); P];
+        for j in 0..P {
+            line[j] = PairedBf16(alone[j].0);
+        }
+        line
     }
 }
 
@@ -174,7 +237,7 @@ impl Number for i8 {
 impl Bf16 {
     /// To the nearest, ties to even.
     #[inline(always)]
-    pub(super) fn round(x: f32) -> Self {
+    fn round(x: f32) -> Self {
         let bits = x.to_bits();
         let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let no_number = bits >> 16 | 0x40;

@@ -105,6 +105,7 @@ impl<T: Number> Pack<'_, T> {
                 let line = wide::<f32, L, P>(&values[start..start + count]);
                 *target = narrow::<T, L, P>(line, &scales, divide);
             }
+            T::arrange(target.as_chunks_mut::<P>().0);
         }
     }
 
@@ -142,6 +143,7 @@ impl<T: Number> Pack<'_, T> {
                     *target = narrow::<T, L, P>(numbers, &scales, divide);
                 }
             }
+            T::arrange(target.as_chunks_mut::<P>().0);
         }
     }
 }

@@ -17,13 +17,12 @@ use super::bytes::{Bytes, MOST_INPUTS};
 use super::digits::Inputs;
 use super::number::{Aligned, Bf16, F16, Number};
 use super::pack::pack;
-use super::pieces::{Piece, edges, pieces, share};
+use super::paneled::Paneled;
+use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
-use super::tiled::{self, Finish, Group, Outputs};
-use super::{Storage, cut, few, many, other_kind, over_rows, unpack};
-use crate::native::{
-    self, ByteProducts, Fetch, Lanes, Matrix, PanelTile, Parts, TILE_OUTPUTS, Then,
-};
+use super::tiled::{self, Finish};
+use super::{Storage, few, many, other_kind, over_rows, unpack};
+use crate::native::{self, ByteProducts, Lanes, Matrix, PairedBf16, Parts, TILE_INPUTS, Then};
 use crate::nn::draft::is_draft;
 use crate::nn::gelu::gelu;
 
@@ -42,6 +41,8 @@ pub struct Panels {
 enum Data {
     F32(Aligned<f32>),
     Bf16(Aligned<Bf16>),
+    /// The same for many rows.
+    PairedBf16(Aligned<PairedBf16>),
     F16(Aligned<F16>),
     /// A weight is the whole number times the scale of its output.
     Int8(Aligned<i8>, Vec<f32>),
@@ -125,7 +126,7 @@ impl Data {
     fn parts(&self) -> Parts {
         match self {
             Data::F32(_) => f32::PARTS,
-            Data::Bf16(_) => Bf16::PARTS,
+            Data::Bf16(_) | Data::PairedBf16(_) => Bf16::PARTS,
             Data::F16(_) => F16::PARTS,
             Data::Int8(..) | Data::Bytes(_) => i8::PARTS,
         }
@@ -150,6 +151,15 @@ impl Panels {
 
     /// The same, with `between` called whenever a piece of W has been read and will not be soon again.
     pub fn pack_in_pieces(weight: &Tensor, packing: Packing, between: impl Fn()) -> Self {
+        Panels::packed(weight, packing, false, between)
+    }
+
+    /// The same for more rows than a step of a decoder has.
+    pub(super) fn pack_for_many(weight: &Tensor, packing: Packing, between: impl Fn()) -> Self {
+        Panels::packed(weight, packing, true, between).for_many()
+    }
+
+    fn packed(weight: &Tensor, packing: Packing, many: bool, between: impl Fn()) -> Self {
         let (outputs, inputs) = weight.size2().expect("a matrix");
         let (outputs, inputs) = (outputs as usize, inputs as usize);
         let (stored, storage) = Storage::of(weight);
@@ -159,6 +169,14 @@ impl Panels {
             let matrix = Matrix::dense(values, outputs, inputs, transposed);
             match packing {
                 Packing::F32 => Data::F32(pack(matrix, None, between)),
+                // Whole steps are read where they lie.
+                Packing::Bf16
+                    if many
+                        && inputs.is_multiple_of(TILE_INPUTS)
+                        && Parts::Single.here() == Parts::Single =>
+                {
+                    Data::PairedBf16(pack(matrix, None, between))
+                }
                 Packing::Bf16 => Data::Bf16(pack(matrix, None, between)),
                 Packing::F16 => Data::F16(pack(matrix, None, between)),
                 Packing::Int8 => {
@@ -183,6 +201,7 @@ impl Panels {
             Data::Int8(..) | Data::Bytes(_) => return self,
             Data::F32(weights) => &|| rounded(weights, inputs, outputs),
             Data::Bf16(weights) => &|| rounded(weights, inputs, outputs),
+            Data::PairedBf16(weights) => &|| rounded(weights, inputs, outputs),
             Data::F16(weights) => &|| rounded(weights, inputs, outputs),
         };
         self.rounded.get_or_init(|| {
@@ -211,6 +230,7 @@ impl Panels {
         match &self.data {
             Data::F32(weights) => unpack::panels(weights, None, size),
             Data::Bf16(weights) => unpack::panels(weights, None, size),
+            Data::PairedBf16(weights) => unpack::panels(weights, None, size),
             Data::F16(weights) => unpack::panels(weights, None, size),
             Data::Int8(weights, scales) => unpack::panels(weights, Some(scales), size),
             Data::Bytes(bytes) => unpack::bytes(bytes, size),
@@ -258,6 +278,7 @@ impl Panels {
         match &self.data {
             Data::F32(weights) => self.by_rows(weights, xs, out, finish),
             Data::Bf16(weights) => self.by_rows(weights, xs, out, finish),
+            Data::PairedBf16(weights) => self.by_rows(weights, xs, out, finish),
             Data::F16(weights) => self.by_rows(weights, xs, out, finish),
             Data::Int8(weights, scales) => {
                 self.by_rows(weights, xs, out, Finish { scales: Some(scales), ..finish });
@@ -309,42 +330,6 @@ impl Panels {
     }
 }
 
-/// Panels as what products of many rows read.
-#[derive(Clone, Copy)]
-struct Paneled<'a, T> {
-    weights: &'a [T],
-    inputs: usize,
-    outputs: usize,
-}
-
-impl<T: Number> Outputs for Paneled<'_, T> {
-    fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    #[inline(always)]
-    fn cut<L: Lanes>(
-        &self,
-        parts: Parts,
-        Group { columns, inner }: &Group,
-        tiles: &mut [PanelTile],
-    ) {
-        let panels = self.weights.as_chunks::<TILE_OUTPUTS>().0.chunks_exact(self.inputs);
-        let own = panels.skip(columns.start / TILE_OUTPUTS);
-        let tiles = tiles.chunks_exact_mut(cut::steps(inner.len()) * parts.of_panel());
-        for (lines, tiles) in own.take(columns.len().div_ceil(TILE_OUTPUTS)).zip(tiles) {
-            many::widen::<T, L, TILE_OUTPUTS>(parts, &lines[inner.clone()], tiles);
-        }
-    }
-
-    #[inline(always)]
-    fn fetch(&self, Group { columns, inner }: &Group, part: usize, parts: usize) -> Fetch {
-        let panels = columns.start / TILE_OUTPUTS..columns.end.div_ceil(TILE_OUTPUTS);
-        let lines = self.weights.as_chunks::<TILE_OUTPUTS>().0;
-        Fetch::rows(lines, share(&panels, part, parts), inner, self.inputs)
-    }
-}
-
 /// The panels of one thread, and the places of its results.
 pub(super) struct Part<'a, T> {
     pub weights: &'a [T],
@@ -392,5 +377,5 @@ pub(super) fn line<T: Number, L: Lanes, const P: usize>(
     next: usize,
 ) -> [f32; P] {
     native::prefetch(lines, next);
-    T::widen::<L, P>(&lines[k])
+    T::line::<L, P>(lines, k)
 }

@@ -43,15 +43,15 @@ impl<T: Number> Vectorized for Round<'_, T> {
         let scales = self.scales.as_chunks_mut::<P>().0;
         for ((lines, targets), scales) in lines.zip(targets).zip(scales) {
             let mut largest = [0f32; P];
-            for line in lines {
-                raise(&mut largest, &T::widen::<L, P>(line));
+            for k in 0..lines.len() {
+                raise(&mut largest, &T::line::<L, P>(lines, k));
             }
             for j in 0..P {
                 scales[j] = scale(largest[j]);
             }
             // What was read lies in the cache of the core by now.
-            for (line, target) in lines.iter().zip(targets) {
-                *target = narrow::<i8, L, P>(T::widen::<L, P>(line), scales, true);
+            for (k, target) in targets.iter_mut().enumerate() {
+                *target = narrow::<i8, L, P>(T::line::<L, P>(lines, k), scales, true);
             }
         }
     }

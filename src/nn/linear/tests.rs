@@ -363,3 +363,23 @@ fn an_activation_in_the_product_is_that_of_its_results() {
     let expected = Activation::Gelu.forward(&plain.forward(&xs));
     assert_eq!(plain.activated(&xs, Activation::Gelu), expected);
 }
+
+/// bf16 for many rows lies in another order, and is the same weights: in products of few, more and many rows.
+#[test]
+fn paired_lines_are_the_same_weights() {
+    if Packing::Bf16.check().is_err() {
+        return; // a CPU that would be refused with a sentence
+    }
+    for inputs in [96, 100] {
+        let weight = waves(&[70, inputs], 0.37) * 0.5;
+        for stored in [weight.shallow_clone(), weight.tr().contiguous().tr()] {
+            let plain = Panels::pack(&stored, Packing::Bf16).for_many();
+            let paired = Panels::pack_for_many(&stored, Packing::Bf16, || ());
+            assert_eq!(paired.matrix(), plain.matrix());
+            for rows in [1, 2, 5, 40, 200] {
+                let xs = waves(&[rows, inputs], 0.11);
+                assert_eq!(paired.forward(&xs, None), plain.forward(&xs, None), "{rows}x{inputs}");
+            }
+        }
+    }
+}

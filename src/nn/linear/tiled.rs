@@ -45,6 +45,11 @@ pub(super) fn is_better(rows: usize, columns: usize) -> bool {
 pub(super) trait Outputs: Copy + Send {
     fn outputs(&self) -> usize;
 
+    /// Some outputs, if they lie in memory as products take them. -> [panel] of [step][part]
+    fn lying(&self, _: Parts, _: &Group) -> Option<Vec<&[PanelTile]>> {
+        None
+    }
+
     /// Some outputs. -> [panel][step][part]
     fn cut<L: Lanes>(&self, parts: Parts, group: &Group, tiles: &mut [PanelTile]);
 
@@ -148,8 +153,8 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
         rows.resize(rows.len().max(blocks * most * self.parts.of_rows()), RowsTile::ZERO);
         panels.resize(panels.len().max(group * most * self.parts.of_panel()), PanelTile::ZERO);
         // Chunks of about one size: each costs a pass over the results.
-        let steps = steps(self.a.inner);
-        let chunk = steps.div_ceil(steps.div_ceil(most)) * TILE_INPUTS;
+        let all = steps(self.a.inner);
+        let chunk = all.div_ceil(all.div_ceil(most)) * TILE_INPUTS;
         let unit = Tiles::open();
         for first in (0..self.a.inner).step_by(chunk) {
             let inner = first..(first + chunk).min(self.a.inner);
@@ -165,7 +170,11 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
                     let inner = inner.end..(inner.end + chunk).min(self.a.inner);
                     Group { columns: columns(self.piece.columns.start), inner }
                 };
-                self.b.cut::<L>(self.parts, &own, &mut panels);
+                let b = self.b;
+                let panels = b.lying(self.parts, &own).unwrap_or_else(|| {
+                    b.cut::<L>(self.parts, &own, &mut panels);
+                    panels.chunks_exact(steps(own.inner.len()) * self.parts.of_panel()).collect()
+                });
                 self.add::<L>(&unit, &own, &next, (&rows, &panels));
             }
         }
@@ -181,7 +190,7 @@ impl<B: Outputs> Task<'_, B> {
         unit: &Tiles,
         Group { columns, inner }: &Group,
         next: &Group,
-        (rows, panels): (&[RowsTile], &[PanelTile]),
+        (rows, panels): (&[RowsTile], &[&[PanelTile]]),
     ) {
         let (is_first, is_last) = (inner.start == 0, inner.end == self.a.inner);
         let rows = rows.chunks_exact(steps(inner.len()) * self.parts.of_rows());
@@ -191,7 +200,6 @@ impl<B: Outputs> Task<'_, B> {
         let products = blocks.len() / 2 * columns.len().div_ceil(TILE_OUTPUTS);
         let mut number = 0;
         for (block, out) in blocks.as_chunks::<2>().0.iter().zip(self.piece.out.chunks_mut(BLOCK)) {
-            let panels = panels.chunks_exact(steps(inner.len()) * self.parts.of_panel());
             for (column, panel) in columns.clone().step_by(TILE_OUTPUTS).zip(panels) {
                 let width = TILE_OUTPUTS.min(columns.end - column);
                 let lines = self.finish.lines(column..column + width, self.parts == Parts::Single);

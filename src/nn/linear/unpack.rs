@@ -63,9 +63,9 @@ impl<T: Number> Vectorized for Widen<'_, T> {
         let inputs = lines.len();
         let panels = weights.as_chunks::<P>().0.chunks_exact(inputs.max(1));
         for (panel, numbers) in panels.enumerate() {
-            for (numbers, line) in numbers.iter().zip(&mut lines) {
+            for (k, line) in lines.iter_mut().enumerate() {
                 let Some(place) = line.get_mut(panel * P..) else { return };
-                let wide = T::widen::<L, P>(numbers);
+                let wide = T::line::<L, P>(numbers, k);
                 let count = place.len().min(P);
                 place[..count].copy_from_slice(&wide[..count]);
                 let scales = scales.into_iter().flat_map(|scales| &scales[panel * P..]);
