@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::half::{LARGEST, PairedBf16, f32_to_half, half_to_f32};
+use super::half::{LARGEST, f32_to_half, half_to_f32};
 use super::tiles::Cut;
 use super::turn;
 
@@ -19,18 +19,6 @@ pub trait Lanes: Cut {
 
     /// f32 -> the nearest binary16, ties to even; what is too large becomes the largest finite number.
     fn to_halves<const P: usize>(line: [f32; P]) -> [u16; P];
-
-    /// Two lines of bf16 as f32.
-    #[inline(always)]
-    fn apart<const P: usize>(pair: &[[PairedBf16; P]; 2]) -> [[f32; P]; 2] {
-        let mut apart = [[0f32; P]; 2];
-        for (i, both) in pair.as_flattened().as_chunks::<2>().0.iter().enumerate() {
-            for (line, x) in apart.iter_mut().zip(both) {
-                line[i] = f32::from_bits(u32::from(x.0) << 16);
-            }
-        }
-        apart
-    }
 
     /// Columns of a square become rows, each `apart` numbers after the one before.
     #[inline(always)]
@@ -165,11 +153,11 @@ mod x86 {
         _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
         _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
         _mm512_max_ps, _mm512_min_ps, _mm512_or_si512, _mm512_permutex2var_epi16,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32, _mm512_storeu_ps,
         _mm512_storeu_si512, _mm512_sub_ps,
     };
 
-    use super::{Cut, LARGEST, Lanes, PairedBf16, Vectorized, turn};
+    use super::{Cut, LARGEST, Lanes, Vectorized, turn};
 
     struct Avx512;
     struct Avx2;
@@ -244,26 +232,6 @@ mod x86 {
                 wide[i * 16..][..16].copy_from_slice(&found);
             }
             wide
-        }
-
-        #[inline(always)]
-        fn apart<const P: usize>(pair: &[[PairedBf16; P]; 2]) -> [[f32; P]; 2] {
-            let pairs = pair.as_flattened().as_chunks::<32>().0;
-            let mut apart = [[0f32; P]; 2];
-            for (i, pairs) in pairs.iter().enumerate() {
-                // SAFETY: as above; what is read is as long as a vector. The first is the lower half of 32 bits.
-                let found: [[f32; 16]; 2] = unsafe {
-                    let both = _mm512_loadu_si512(pairs.as_ptr().cast());
-                    let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-                    let (first, second) =
-                        (_mm512_slli_epi32::<16>(both), _mm512_and_si512(both, upper));
-                    std::mem::transmute([first, second])
-                };
-                for (line, found) in apart.iter_mut().zip(&found) {
-                    line[i * 16..][..16].copy_from_slice(found);
-                }
-            }
-            apart
         }
 
         #[inline(always)]

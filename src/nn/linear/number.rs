@@ -146,8 +146,12 @@ impl Number for PairedBf16 {
 
     #[inline(always)]
     fn line<L: Lanes, const P: usize>(lines: &[[PairedBf16; P]], k: usize) -> [f32; P] {
-        let pair = lines[k / 2 * 2..].first_chunk().expect("lines in pairs");
-        L::apart(pair)[k % 2]
+        let mut wide = [0f32; P];
+        let pairs = lines[k / 2 * 2..][..2].as_flattened().as_chunks::<2>().0;
+        for (wide, both) in wide.iter_mut().zip(pairs) {
+            *wide = f32::from_bits(u32::from(both[k % 2].0) << 16);
+        }
+        wide
     }
 
     #[inline(always)]
