@@ -171,10 +171,14 @@ impl<B: Outputs> Vectorized for Task<'_, B> {
                     Group { columns: columns(self.piece.columns.start), inner }
                 };
                 let b = self.b;
-                let panels = b.lying(self.parts, &own).unwrap_or_else(|| {
-                    b.cut::<L>(self.parts, &own, &mut panels);
-                    panels.chunks_exact(steps(own.inner.len()) * self.parts.of_panel()).collect()
-                });
+                let panels = match b.lying(self.parts, &own) {
+                    Some(panels) => panels,
+                    None => {
+                        b.cut::<L>(self.parts, &own, &mut panels);
+                        let of_panel = steps(own.inner.len()) * self.parts.of_panel();
+                        panels.chunks_exact(of_panel).collect()
+                    }
+                };
                 self.add::<L>(&unit, &own, &next, (&rows, &panels));
             }
         }
