@@ -30,13 +30,13 @@ pub use dense::{Dense, Matrix, Multiply};
 pub use exp::{exp, exp_near};
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
-pub use half::{PairedBf16, f32_to_half, half_to_f32};
+pub use half::{f32_to_half, half_to_f32};
 pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use threads::parallel;
 pub use tiles::{
-    Cut, Fetch, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS, TILE_ROWS,
-    Tiles, Uncut, has_matrix_unit, has_tiles, pair, parts,
+    Cut, Fetch, PairedBf16, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS,
+    TILE_ROWS, Tiles, Uncut, has_matrix_unit, has_tiles, pair, parts,
 };
 pub use vectors::{
     AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,

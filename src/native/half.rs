@@ -1,9 +1,4 @@
-//! Numbers of 16 bits; IEEE 754 binary16 without the CPU's own instructions.
-
-/// bfloat16, the upper half of an f32, of two lines that lie side by side, number by number.
-#[derive(Clone, Copy, Default)]
-#[repr(transparent)]
-pub struct PairedBf16(pub u16);
+//! IEEE 754 binary16 without the CPU's own instructions.
 
 /// The largest finite binary16.
 pub(super) const LARGEST: f32 = 65504.0;

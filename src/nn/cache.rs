@@ -120,7 +120,7 @@ impl Cache {
         let index = Tensor::from_slice(rows).to_device(device);
         self.counted = self.counted.as_ref().map(|counted| counted.index_select(0, &index));
         let n = rows.len() as i64;
-        let whole = !self.layers.iter().any(|layer| layer.room.is_none());
+        let whole = self.layers.iter().all(|layer| layer.room().is_some());
         match &self.block {
             Some(block) if n <= block.size()[2] && whole && self.reads_in_place() => {
                 self.places.borrow_mut().select(rows);
@@ -175,7 +175,6 @@ impl Cache {
         self.lent = true;
         let layer = |layer: &LayerCache| LayerCache {
             own: layer.kept().map(Own::Apart),
-            room: None,
             reads_in_place: layer.reads_in_place,
             cross: layer.cross.as_ref().map(Memory::share),
             watched: None,
@@ -231,12 +230,12 @@ impl Cache {
         let Some(block) = &self.block else { return };
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let part = |which| block.get(i as i64).get(which);
-            let room = Room {
+            layer.own = Some(Own::InRoom(Room {
                 all: KeyValue { key: part(0), value: part(1) },
                 places: self.places.clone(),
-            };
-            layer.own = Some(Own::InRoom { rows: n, tokens: self.past });
-            layer.room = Some(room);
+                rows: n,
+                tokens: self.past,
+            }));
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn each<L: Lanes>(numbers: &mut [f32], form: Then, near: bool) {
 }
 
 /// Numbers that are worth a thread's while.
-const PIECE: usize = 1 << 14;
+pub(super) const PIECE: usize = 1 << 14;
 
 struct Piece<'a> {
     xs: &'a [f32],

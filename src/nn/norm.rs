@@ -5,6 +5,7 @@
 use anyhow::Result;
 use tch::Tensor;
 
+use super::gelu::PIECE;
 use super::linear::Packing;
 use super::params::{ONES, Params, ZEROS};
 use super::precision;
@@ -31,13 +32,10 @@ impl Params {
     }
 }
 
-/// Numbers that are worth a thread's while.
-const PIECE: usize = 1 << 14;
-
 impl LayerNorm {
     /// [.., D] -> [.., D]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        if let Some([_, normed]) = self.in_one(xs, None, false) {
+        if let Some(normed) = self.in_one(xs, None, None) {
             return normed;
         }
         let size = [self.weight.size()[0]];
@@ -47,24 +45,26 @@ impl LayerNorm {
 
     /// Of xs + update. [.., D] each -> [.., D]
     pub fn of_sum(&self, xs: &Tensor, update: &Tensor) -> Tensor {
-        match self.in_one(xs, Some(update), false) {
-            Some([_, normed]) => normed,
-            None => self.forward(&(xs + update)),
-        }
+        self.in_one(xs, Some(update), None).unwrap_or_else(|| self.forward(&(xs + update)))
     }
 
     /// xs + update, and that normed. [.., D] each -> two of [.., D]
     pub fn with_sum(&self, xs: &Tensor, update: &Tensor) -> [Tensor; 2] {
-        self.in_one(xs, Some(update), true).unwrap_or_else(|| {
-            let sum = xs + update;
-            let normed = self.forward(&sum);
-            [sum, normed]
-        })
+        if self.in_one_pass {
+            let sum = xs.empty_like();
+            if let Some(normed) = self.in_one(xs, Some(update), Some(&sum)) {
+                return [sum, normed];
+            }
+        }
+        let sum = xs + update;
+        let normed = self.forward(&sum);
+        [sum, normed]
     }
 
-    /// xs + update, if it is asked for, and its norm, in one pass; None where libtorch has to do it: in f32, and
-    /// unless all is contiguous f32 on the CPU, of one size, and nobody asks for gradients.
-    fn in_one(&self, xs: &Tensor, update: Option<&Tensor>, sums: bool) -> Option<[Tensor; 2]> {
+    /// The norm of xs, or of xs + update, which is written to `sum` too if there is one, in one pass; None where
+    /// libtorch has to do it: in f32, and unless all is contiguous f32 on the CPU, of one size, and nobody asks for
+    /// gradients.
+    fn in_one(&self, xs: &Tensor, update: Option<&Tensor>, sum: Option<&Tensor>) -> Option<Tensor> {
         let LayerNorm { weight, bias, .. } = self;
         let asks = |xs: &Tensor| xs.requires_grad();
         if !self.in_one_pass || asks(xs) || asks(weight) || asks(bias) || update.is_some_and(asks) {
@@ -76,27 +76,28 @@ impl LayerNorm {
             return None;
         }
         let normed = xs.empty_like();
-        let sum = if sums { xs.empty_like() } else { normed.shallow_clone() };
         let eps = self.eps as f32;
-        match update {
-            None => native::with_floats([xs, &normed, weight, bias], |[xs, out, weight, bias]| {
-                Rows { xs, update: None, sum: None, out, weight, bias, eps }.spread();
-            }),
-            Some(update) if sums => native::with_floats(
-                [xs, update, &sum, &normed, weight, bias],
+        match (update, sum) {
+            (None, _) => {
+                native::with_floats([xs, &normed, weight, bias], |[xs, out, weight, bias]| {
+                    Rows { xs, update: None, sum: None, out, weight, bias, eps }.spread();
+                })
+            }
+            (Some(update), Some(sum)) => native::with_floats(
+                [xs, update, sum, &normed, weight, bias],
                 |[xs, update, sum, out, weight, bias]| {
                     let (update, sum) = (Some(&*update), Some(sum));
                     Rows { xs, update, sum, out, weight, bias, eps }.spread();
                 },
             ),
-            Some(update) => native::with_floats(
+            (Some(update), None) => native::with_floats(
                 [xs, update, &normed, weight, bias],
                 |[xs, update, out, weight, bias]| {
                     Rows { xs, update: Some(update), sum: None, out, weight, bias, eps }.spread();
                 },
             ),
         }?;
-        Some([sum, normed])
+        Some(normed)
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
                     [xs, &norm.weight, &norm.bias].map(|xs| xs.to_kind(Kind::Double));
                 xs.layer_norm([d], Some(&weight), Some(&bias), norm.eps, true)
             };
-            assert!(norm.in_one(&xs, None, false).is_some());
+            assert!(norm.in_one(&xs, None, None).is_some());
             let sum = &xs + &update;
             assert!(far(&norm.forward(&xs), &exact(&xs)) < 4e-6, "{rows}x{d}");
             assert!(far(&norm.of_sum(&xs, &update), &exact(&sum)) < 4e-6, "{rows}x{d}");
@@ -221,11 +222,11 @@ mod tests {
     fn others_are_left_to_libtorch() {
         let (xs, norm) = (waves(&[4, 6], 0.37), norm(6));
         let in_f32 = LayerNorm { in_one_pass: false, ..self::norm(6) };
-        assert!(in_f32.in_one(&xs, None, false).is_none());
-        let own = |xs: &Tensor| norm.in_one(xs, None, false);
+        assert!(in_f32.in_one(&xs, None, None).is_none());
+        let own = |xs: &Tensor| norm.in_one(xs, None, None);
         assert!(own(&xs.to_kind(Kind::Double)).is_none());
         assert!(own(&waves(&[6, 4], 0.37).tr()).is_none());
-        assert!(norm.in_one(&xs, Some(&xs.narrow(0, 0, 1)), true).is_none());
+        assert!(norm.in_one(&xs, Some(&xs.narrow(0, 0, 1)), None).is_none());
         let [sum, normed] = norm.with_sum(&xs, &xs.narrow(0, 0, 1));
         assert_eq!(sum, &xs + &xs.narrow(0, 0, 1));
         assert_eq!(normed, norm.forward(&sum));

@@ -12,15 +12,16 @@
 mod amx;
 mod cut;
 mod fetch;
+mod lying;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
 use std::marker::PhantomData;
 
-use super::half::PairedBf16;
 use super::vectors::{has_bf16, panel_width};
 pub use cut::{Cut, Uncut};
 pub use fetch::Fetch;
+pub use lying::PairedBf16;
 
 /// Rows of a block.
 pub const TILE_ROWS: usize = 16;
@@ -132,29 +133,7 @@ impl RowsTile {
 
 impl PanelTile {
     pub const ZERO: PanelTile = PanelTile([[0; TILE_OUTPUTS]; TILE_INPUTS / 2]);
-
-    /// Lines of a panel as tiles, where they lie: of f32, which are those of `Parts::Whole`, or of paired bf16, which are those of `Parts::Single`. None unless they are of whole steps and lie as
-    /// tiles do.
-    pub fn of_lines<T: Bits>(lines: &[[T; TILE_OUTPUTS]]) -> Option<&[PanelTile]> {
-        let start = lines.as_ptr().cast::<PanelTile>();
-        if !lines.len().is_multiple_of(TILE_INPUTS) || !start.is_aligned() {
-            return None;
-        }
-        // SAFETY: a step of either is one or two whole tiles, and any bits are a tile; they are aligned, and live
-        // as long.
-        Some(unsafe { std::slice::from_raw_parts(start, size_of_val(lines) / size_of::<Self>()) })
-    }
 }
-
-/// Numbers of which a tile can be made as they are.
-///
-/// # Safety
-/// They are 16 or 32 bits, all of which belong to the number.
-pub unsafe trait Bits: Copy {}
-
-// SAFETY: they are.
-unsafe impl Bits for f32 {}
-unsafe impl Bits for PairedBf16 {}
 
 impl Sums {
     pub const ZERO: Sums = Sums([[0.0; TILE_OUTPUTS]; TILE_ROWS]);

@@ -17,8 +17,6 @@ use crate::nn::one_token::{New, OneToken, one_token};
 pub struct LayerCache {
     /// One entry a row; grows with every token.
     pub(super) own: Option<Own>,
-    /// The layer's part of the block, [N', C, A, d] each.
-    pub(super) room: Option<Room>,
     /// Attention reads the tokens where they lie: `attend_one`.
     pub(super) reads_in_place: bool,
     /// One entry an image, computed at the first call; its beams share it.
@@ -33,8 +31,7 @@ pub struct LayerCache {
 pub(super) enum Own {
     /// [N, A, T, d] each.
     Apart(KeyValue),
-    /// So many tokens of the first rows of the room, if all rows' tokens lie at their own places.
-    InRoom { rows: i64, tokens: i64 },
+    InRoom(Room),
 }
 
 /// The states of images as cross-attention reads them where its projections are absorbed.
@@ -49,24 +46,33 @@ pub(super) enum Shared {
 
 /// A layer's part of the block, and where the tokens lie in it.
 pub(super) struct Room {
+    /// [N', C, A, d] each.
     pub(super) all: KeyValue,
     pub(super) places: Rc<RefCell<Places>>,
+    /// Of the first so many rows so many tokens are in use, if all tokens lie at their rows' own places.
+    pub(super) rows: i64,
+    pub(super) tokens: i64,
 }
 
 impl Room {
     /// Tokens that it can hold of each row.
-    fn tokens(&self) -> i64 {
+    fn capacity(&self) -> i64 {
         self.all.key.size()[1]
     }
 
-    /// The first `t` tokens of the first `n` rows, wherever they belong. [N, A, T, d]
-    pub(super) fn filled(&self, n: i64, t: i64) -> KeyValue {
-        let filled = |xs: &Tensor| xs.narrow(0, 0, n).narrow(1, 0, t).transpose(1, 2);
+    fn is_scattered(&self) -> bool {
+        !self.places.borrow().are_own()
+    }
+
+    /// The tokens of the rows in use where they lie, wherever they belong. [N, A, T, d]
+    fn filled(&self) -> KeyValue {
+        let filled =
+            |xs: &Tensor| xs.narrow(0, 0, self.rows).narrow(1, 0, self.tokens).transpose(1, 2);
         KeyValue { key: filled(&self.all.key), value: filled(&self.all.value) }
     }
 
-    /// The tokens of all rows in use, brought together. [N, A, T, d]
-    pub(super) fn gathered(&self) -> KeyValue {
+    /// The same, brought together. [N, A, T, d]
+    fn gathered(&self) -> KeyValue {
         let (rows, tokens) = self.places.borrow().index();
         let index = [Some(rows), Some(tokens)]
             .map(|index| index.map(|index| index.to_device(self.all.key.device())));
@@ -82,14 +88,14 @@ impl LayerCache {
         if self.is_scattered() {
             self.loosen();
         }
-        let (past, t) = (self.tokens(), key.size()[2]);
-        if let (Some(rows), Some(room)) = (self.rows(), &self.room)
-            && past + t <= room.tokens()
+        let t = key.size()[2];
+        if let Some(Own::InRoom(room)) = &mut self.own
+            && room.tokens + t <= room.capacity()
         {
-            write(&room.all.key.narrow(0, 0, rows), past, &key);
-            write(&room.all.value.narrow(0, 0, rows), past, &value);
-            self.own = Some(Own::InRoom { rows, tokens: past + t });
-            return room.filled(rows, past + t);
+            write(&room.all.key.narrow(0, 0, room.rows), room.tokens, &key);
+            write(&room.all.value.narrow(0, 0, room.rows), room.tokens, &value);
+            room.tokens += t;
+            return room.filled();
         }
         let all = match self.kept() {
             None => KeyValue { key, value },
@@ -98,18 +104,17 @@ impl LayerCache {
                 value: Tensor::cat(&[past.value, value], 2),
             },
         };
-        self.room = None;
         self.own = Some(Own::Apart(all.share()));
         all
     }
 
-    /// The tokens of each row, unless they are scattered. [N, A, T, d]
+    /// The tokens of each row, which are brought together if they are scattered. [N, A, T, d]
     pub(super) fn kept(&self) -> Option<KeyValue> {
-        match (self.own.as_ref()?, &self.room) {
-            (Own::Apart(all), _) => Some(all.share()),
-            (Own::InRoom { rows, tokens }, Some(room)) => Some(room.filled(*rows, *tokens)),
-            (Own::InRoom { .. }, None) => None,
-        }
+        Some(match self.own.as_ref()? {
+            Own::Apart(all) => all.share(),
+            Own::InRoom(room) if room.is_scattered() => room.gathered(),
+            Own::InRoom(room) => room.filled(),
+        })
     }
 
     /// Attention of one new token a row to those so far and itself, read where they lie; the token is
@@ -123,10 +128,11 @@ impl LayerCache {
             New::Apart { q, key, value } => [*q, *key, *value].iter().all(is_served),
             New::Joined { all, .. } => is_served(all),
         };
-        let (n, past, room) = (self.rows()?, self.tokens(), self.room.as_ref()?);
+        let Some(Own::InRoom(room)) = &mut self.own else { return None };
+        let (n, past) = (room.rows, room.tokens);
         let images = self.cross.as_ref().map_or(n, Memory::images);
         let places = room.places.borrow();
-        if past + 1 > room.tokens() || !self.reads_in_place {
+        if past + 1 > room.capacity() || !self.reads_in_place {
             return None;
         }
         let (keys, values) = (&room.all.key, &room.all.value);
@@ -134,7 +140,7 @@ impl LayerCache {
         let token = OneToken { new, scale, keys, values, past, rows_per_image };
         let found = one_token(&token, places.rows())?;
         drop(places);
-        self.own = Some(Own::InRoom { rows: n, tokens: past + 1 });
+        room.tokens += 1;
         Some(found)
     }
 
@@ -143,7 +149,7 @@ impl LayerCache {
         match &self.own {
             None => 0,
             Some(Own::Apart(all)) => all.tokens(),
-            Some(Own::InRoom { tokens, .. }) => *tokens,
+            Some(Own::InRoom(room)) => room.tokens,
         }
     }
 
@@ -167,49 +173,49 @@ impl LayerCache {
                 let first = |xs: &Tensor| xs.narrow(2, 0, past);
                 *all = KeyValue { key: first(&all.key), value: first(&all.value) };
             }
-            Some(Own::InRoom { tokens, .. }) => *tokens = past,
+            Some(Own::InRoom(room)) => room.tokens = past,
         }
     }
 
     pub(super) fn rows(&self) -> Option<i64> {
         Some(match self.own.as_ref()? {
             Own::Apart(all) => all.rows(),
-            Own::InRoom { rows, .. } => *rows,
+            Own::InRoom(room) => room.rows,
         })
     }
 
     pub(super) fn place(&self) -> Option<(i64, Device)> {
-        let device = match (self.own.as_ref()?, &self.room) {
-            (Own::Apart(all), _) => all.key.device(),
-            (Own::InRoom { .. }, room) => room.as_ref()?.all.key.device(),
+        let device = match self.own.as_ref()? {
+            Own::Apart(all) | Own::InRoom(Room { all, .. }) => all.key.device(),
         };
         Some((self.rows()?, device))
     }
 
+    /// Where the tokens lie, if that is the block.
+    pub(super) fn room(&self) -> Option<&Room> {
+        match &self.own {
+            Some(Own::InRoom(room)) => Some(room),
+            _ => None,
+        }
+    }
+
     /// True if the next token has no place in the block.
     pub(super) fn lacks_room(&self) -> bool {
-        let is_full = |room: &Room| room.tokens() <= self.tokens();
-        self.own.is_some() && self.room.as_ref().is_none_or(is_full)
+        self.own.is_some() && self.room().is_none_or(|room| room.capacity() <= room.tokens)
     }
 
     /// True if rows have tokens at places of others.
     pub(super) fn is_scattered(&self) -> bool {
-        self.room.as_ref().is_some_and(|room| !room.places.borrow().are_own())
+        self.room().is_some_and(Room::is_scattered)
     }
 
     /// Its tokens are read where they are, or brought together first, and written elsewhere.
     pub(super) fn loosen(&mut self) {
-        let all = match self.is_scattered() {
-            true => self.room.as_ref().map(Room::gathered),
-            false => self.kept(),
-        };
-        self.own = all.map(Own::Apart);
-        self.room = None;
+        self.own = self.kept().map(Own::Apart);
     }
 
     /// The rows that `rows` names, apart.
     pub(super) fn select(&mut self, rows: &Tensor) {
-        self.loosen();
         self.own = self.kept().map(|all| Own::Apart(all.select(rows)));
     }
 }

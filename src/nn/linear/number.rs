@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::{Lanes, PairedBf16, PanelTile, Parts, TILE_OUTPUTS};
+use crate::native::{Lanes, PairedBf16, PanelTile, Parts};
 
 /// A number that a panel is made of.
 pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
@@ -88,10 +88,7 @@ impl Number for f32 {
 
     #[inline(always)]
     fn as_tiles<const P: usize>(parts: Parts, lines: &[[f32; P]]) -> Option<&[PanelTile]> {
-        if P != TILE_OUTPUTS || parts != Parts::Whole {
-            return None;
-        }
-        PanelTile::of_lines(lines.as_flattened().as_chunks().0)
+        PanelTile::of_lines(parts, lines)
     }
 
     #[inline(always)]
@@ -112,7 +109,7 @@ impl Number for Bf16 {
     fn widen<L: Lanes, const P: usize>(line: &[Bf16; P]) -> [f32; P] {
         let mut wide = [0f32; P];
         for j in 0..P {
-            wide[j] = f32::from_bits(u32::from(line[j].0) << 16);
+            wide[j] = from_bf16(line[j].0);
         }
         wide
     }
@@ -121,7 +118,7 @@ impl Number for Bf16 {
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [Bf16; P] {
         let mut narrow = [Bf16(0); P];
         for j in 0..P {
-            narrow[j] = Bf16::round(line[j]);
+            narrow[j] = Bf16(to_bf16(line[j]));
         }
         narrow
     }
@@ -137,11 +134,11 @@ impl Number for PairedBf16 {
 
     #[inline(always)]
     fn widen<L: Lanes, const P: usize>(line: &[PairedBf16; P]) -> [f32; P] {
-        let mut alone = [Bf16(0); P];
+        let mut wide = [0f32; P];
         for j in 0..P {
-            alone[j] = Bf16(line[j].0);
+            wide[j] = from_bf16(line[j].0);
         }
-        Bf16::widen::<L, P>(&alone)
+        wide
     }
 
     #[inline(always)]
@@ -149,7 +146,7 @@ impl Number for PairedBf16 {
         let mut wide = [0f32; P];
         let pairs = lines[k / 2 * 2..][..2].as_flattened().as_chunks::<2>().0;
         for (wide, both) in wide.iter_mut().zip(pairs) {
-            *wide = f32::from_bits(u32::from(both[k % 2].0) << 16);
+            *wide = from_bf16(both[k % 2].0);
         }
         wide
     }
@@ -167,20 +164,16 @@ impl Number for PairedBf16 {
 
     #[inline(always)]
     fn as_tiles<const P: usize>(parts: Parts, lines: &[[PairedBf16; P]]) -> Option<&[PanelTile]> {
-        if P != TILE_OUTPUTS || parts != Parts::Single {
-            return None;
-        }
-        PanelTile::of_lines(lines.as_flattened().as_chunks().0)
+        PanelTile::of_lines(parts, lines)
     }
 
     #[inline(always)]
     fn narrow<L: Lanes, const P: usize>(line: [f32; P]) -> [PairedBf16; P] {
-        let alone = Bf16::narrow::<L, P>(line);
-        let mut line = [PairedBf16(0); P];
+        let mut narrow = [PairedBf16(0); P];
         for j in 0..P {
-            line[j] = PairedBf16(alone[j].0);
+            narrow[j] = PairedBf16(to_bf16(line[j]));
         }
-        line
+        narrow
     }
 }
 
@@ -238,15 +231,19 @@ impl Number for i8 {
     }
 }
 
-impl Bf16 {
-    /// To the nearest, ties to even.
-    #[inline(always)]
-    fn round(x: f32) -> Self {
-        let bits = x.to_bits();
-        let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-        let no_number = bits >> 16 | 0x40;
-        Bf16(if x.is_nan() { no_number } else { nearest } as u16)
-    }
+/// The f32 whose upper half they are.
+#[inline(always)]
+fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// The nearest bf16, ties to even.
+#[inline(always)]
+fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let no_number = bits >> 16 | 0x40;
+    (if x.is_nan() { no_number } else { nearest }) as u16
 }
 
 /// The whole number nearest to x, ties to even; |x| < 2²², and of what is no number any whose last 8 bits are 0.
@@ -313,7 +310,7 @@ mod tests {
         let tensor = Tensor::from_slice(&values);
         let back = |kind| Vec::<f32>::try_from(tensor.to_kind(kind).to_kind(Kind::Float));
         for (value, expected) in values.iter().zip(back(Kind::BFloat16).expect("numbers")) {
-            assert_eq!(f32::from_bits(u32::from(Bf16::round(*value).0) << 16), expected, "{value}");
+            assert_eq!(from_bf16(to_bf16(*value)), expected, "{value}");
         }
         for (value, expected) in values.iter().zip(back(Kind::Half).expect("numbers")) {
             assert_eq!(half_to_f32(f32_to_half(*value)), expected, "{value}");
