@@ -172,7 +172,11 @@ pub fn set_threads(threads: Option<usize>) -> Result<()> {
     if threads == 0 {
         bail!("--threads 0: at least one thread is needed");
     }
-    tch::set_num_threads(i32::try_from(threads)?);
+    let threads = i32::try_from(threads)?;
+    // Told even what it does already, libtorch starts another pool, which looks for work for 30 milliseconds.
+    if tch::get_num_threads() != threads {
+        tch::set_num_threads(threads);
+    }
     Ok(())
 }
 

@@ -3,17 +3,23 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
+use tokenizers::models::bpe::BPE;
+use tokenizers::models::unigram::Unigram;
+use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, Decoder, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    Tokenizer as Inner,
+    AddedToken, Decoder, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper,
+    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner, TokenizerImpl,
 };
 
 use super::class::{Class, Resolved};
 use super::files::TokenizerFiles;
 use super::special::{Special, SpecialMap, added_token};
+use super::stored::Stored;
 use super::{build, guard, unigram};
 
 /// A tokenizer of the library, finished as `PreTrainedTokenizerFast` finishes it.
@@ -99,20 +105,25 @@ impl Fast {
 fn from_json(files: &TokenizerFiles, resolved: &Resolved) -> Result<(Inner, SpecialMap)> {
     let path = files.path("tokenizer.json");
     let bytes = files.bytes("tokenizer.json")?;
-    let json: Value =
-        serde_json::from_slice(&bytes).with_context(|| format!("{path:?} is not valid JSON"))?;
-    guard::check_json(&json).with_context(|| format!("{path:?}"))?;
-    let mut inner = Inner::from_bytes(&bytes).map_err(|e| {
-        anyhow!("{path:?} is not a tokenizer that the tokenizers library reads: {e}")
-    })?;
-    let mut stored = Vec::new();
-    for value in json.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
+    let unread = |error: serde_json::Error| match serde_json::from_slice::<IgnoredAny>(&bytes) {
+        Ok(_) => {
+            anyhow!("{path:?} is not a tokenizer that the tokenizers library reads: {error}")
+        }
+        Err(error) => anyhow!(error).context(format!("{path:?} is not valid JSON")),
+    };
+    let stored: &Stored = &serde_json::from_slice(&bytes).map_err(unread)?;
+    let Stored { model, rest } = stored;
+    guard::check_stored(stored).with_context(|| format!("{path:?}"))?;
+    let class = model.as_ref().and_then(|model| model.class.as_deref());
+    let mut inner = whole(&bytes, class).map_err(unread)?;
+    let mut added = Vec::new();
+    for value in rest.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
         if let Some(id) = value.get("id").and_then(Value::as_i64) {
-            stored.push((id, added_token(value, false).with_context(|| format!("{path:?}"))?));
+            added.push((id, added_token(value, false).with_context(|| format!("{path:?}"))?));
         }
     }
-    let stored_pad = json.get("padding").and_then(|padding| padding.get("pad_token")?.as_str());
-    let mut map = SpecialMap::read(files, resolved, &stored, stored_pad)?;
+    let stored_pad = rest.get("padding").and_then(|padding| padding.get("pad_token")?.as_str());
+    let mut map = SpecialMap::read(files, resolved, &added, stored_pad)?;
     if !resolved.declared {
         // The class was guessed: a default that the vocabulary lacks is not added to it.
         for (index, value) in map.named.iter_mut().enumerate() {
@@ -128,6 +139,32 @@ fn from_json(files: &TokenizerFiles, resolved: &Resolved) -> Result<(Inner, Spec
     }
     finish(&mut inner, files)?;
     Ok((inner, map))
+}
+
+/// The library's tokenizer. Told the class of its model, serde reads the vocabulary once; otherwise it makes
+/// four copies on the way, which take as long as packing a small model.
+fn whole(json: &[u8], class: Option<&str>) -> serde_json::Result<Inner> {
+    match class {
+        Some("BPE") => of_model::<BPE>(json),
+        Some("WordPiece") => of_model::<WordPiece>(json),
+        Some("WordLevel") => of_model::<WordLevel>(json),
+        Some("Unigram") => of_model::<Unigram>(json),
+        _ => serde_json::from_slice(json),
+    }
+}
+
+fn of_model<M>(json: &[u8]) -> serde_json::Result<Inner>
+where
+    M: Model + DeserializeOwned + Into<ModelWrapper>,
+{
+    type Of<M> = TokenizerImpl<
+        M,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >;
+    Ok(Inner::from(serde_json::from_slice::<Of<M>>(json)?))
 }
 
 fn from_parts(files: &TokenizerFiles, resolved: &Resolved) -> Result<(Inner, SpecialMap)> {

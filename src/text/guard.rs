@@ -6,52 +6,35 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::charsmap::precompiled;
 use super::sentencepiece::MAX_PIECE_BYTES;
+use super::stored::{Merge, Stored, Vocab};
 
 /// Checks a tokenizer.json: its character maps and its model.
-pub(super) fn check_json(json: &Value) -> Result<()> {
-    check_charsmaps(json)?;
-    let Some(model) = json.get("model") else { return Ok(()) };
-    match model.get("vocab") {
-        Some(Value::Array(pieces)) => {
-            for piece in pieces {
-                if let Some(text) = piece.get(0).and_then(Value::as_str) {
-                    ensure!(
-                        text.len() <= MAX_PIECE_BYTES,
-                        "a piece of the vocabulary has {} bytes, more than the {MAX_PIECE_BYTES} that are \
-                         accepted",
-                        text.len()
-                    );
-                }
-            }
-            Ok(())
-        }
-        Some(Value::Object(vocab)) => {
-            let prefix =
-                model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or("");
-            for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
-                let pair = match merge {
-                    Value::String(text) => text.split_once(' '),
-                    pair => {
-                        pair.get(0).and_then(Value::as_str).zip(pair.get(1).and_then(Value::as_str))
-                    }
-                };
+pub(super) fn check_stored(stored: &Stored) -> Result<()> {
+    check_members(&stored.rest)?;
+    let Some(model) = &stored.model else { return Ok(()) };
+    match &model.vocab {
+        Vocab::Pieces(longest) => ensure!(
+            *longest <= MAX_PIECE_BYTES,
+            "a piece of the vocabulary has {longest} bytes, more than the {MAX_PIECE_BYTES} that are accepted"
+        ),
+        Vocab::Ids(tokens) => {
+            let prefix = model.continuing_subword_prefix.as_deref().unwrap_or("");
+            for Merge(pair) in &model.merges {
                 // What is no pair at all is refused by the library itself.
                 let Some((left, right)) = pair else { continue };
-                let right = right.get(prefix.len()..).unwrap_or("");
-                let token = format!("{left}{right}");
+                let token = format!("{left}{}", right.get(prefix.len()..).unwrap_or(""));
                 ensure!(
-                    vocab.contains_key(&token),
-                    "merge {merge} makes {token:?}, which has no id"
+                    tokens.contains(&token),
+                    "merge \"{left} {right}\" makes {token:?}, which has no id"
                 );
             }
-            Ok(())
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Checks that every merge makes a token of the vocabulary, as the library demands.
@@ -68,21 +51,22 @@ pub(super) fn check_merges(merges: &[(String, String)], vocab: &[(String, u32)])
     Ok(())
 }
 
+fn check_members(object: &Map<String, Value>) -> Result<()> {
+    for (key, value) in object {
+        match (key.as_str(), value) {
+            ("precompiled_charsmap", Value::String(text)) => {
+                precompiled(&base64(text)?)?;
+            }
+            ("added_tokens", _) => {}
+            _ => check_charsmaps(value)?,
+        }
+    }
+    Ok(())
+}
+
 fn check_charsmaps(value: &Value) -> Result<()> {
     match value {
-        Value::Object(object) => {
-            for (key, value) in object {
-                match (key.as_str(), value) {
-                    ("precompiled_charsmap", Value::String(text)) => {
-                        precompiled(&base64(text)?)?;
-                    }
-                    // The vocabulary is big and holds no normalizer.
-                    ("model" | "added_tokens", _) => {}
-                    _ => check_charsmaps(value)?,
-                }
-            }
-            Ok(())
-        }
+        Value::Object(object) => check_members(object),
         Value::Array(values) => values.iter().try_for_each(check_charsmaps),
         _ => Ok(()),
     }

@@ -20,6 +20,7 @@ mod save;
 mod sentencepiece;
 mod slow;
 mod special;
+mod stored;
 mod stream;
 #[cfg(test)]
 mod tests;
