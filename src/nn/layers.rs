@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::Linear;
+use super::linear::{Linear, Packing};
 use super::lookup;
 use super::params::{Init, Params, ZEROS};
 use super::precision;
@@ -56,11 +56,19 @@ impl FeedForward {
     }
 }
 
-/// Cuts an image into patches and projects each: a convolution whose stride is its kernel.
+/// Cuts an image into patches and projects each.
 pub struct PatchEmbeddings {
-    pub weight: Tensor,
-    pub bias: Option<Tensor>,
+    projection: Projection,
+    /// Height and width of a patch, in pixels.
     pub patch: (i64, i64),
+}
+
+enum Projection {
+    /// A convolution whose stride is its kernel: weight [D, C, ph, pw], bias [D].
+    Convolution(Tensor, Option<Tensor>),
+    /// The same as a product of whole patches, where weights are rounded: libtorch's convolution knows f32 alone.
+    /// In f32 it would gain nothing (measured), and add up in another order than the reference.
+    Product(Linear),
 }
 
 impl PatchEmbeddings {
@@ -78,15 +86,91 @@ impl PatchEmbeddings {
         let p = p / name;
         let weight = p.var("weight", &[d, channels, patch.0, patch.1], init)?;
         let bias = if bias { Some(p.var("bias", &[d], ZEROS)?) } else { None };
-        Ok(PatchEmbeddings { weight, bias, patch })
+        let projection = match p.packing() {
+            None | Some(Packing::F32) => Projection::Convolution(weight, bias),
+            Some(_) => Projection::Product(p.head("weight", weight.flatten(1, 3), bias)?),
+        };
+        Ok(PatchEmbeddings { projection, patch })
     }
 
     /// [B, C, H, W] -> [B, P, D] with P = (H / ph)·(W / pw), row-major; a remainder is dropped.
     pub fn forward(&self, pixel_values: &Tensor) -> Tensor {
         let (ph, pw) = self.patch;
-        let bias = self.bias.as_ref().map(precision::low);
-        let (pixel_values, weight) = (precision::low(pixel_values), precision::low(&self.weight));
-        let maps = pixel_values.conv2d(&weight, bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
-        precision::full(&maps).flatten(2, 3).transpose(1, 2)
+        match &self.projection {
+            Projection::Convolution(weight, bias) => {
+                let bias = bias.as_ref().map(precision::low);
+                let (pixels, weight) = (precision::low(pixel_values), precision::low(weight));
+                let maps = pixels.conv2d(&weight, bias.as_ref(), [ph, pw], [0, 0], [1, 1], 1); // [B, D, H/ph, W/pw]
+                precision::full(&maps).flatten(2, 3).transpose(1, 2)
+            }
+            Projection::Product(linear) => {
+                let pixels = pixel_values.unfold(2, ph, ph).unfold(3, pw, pw); // [B, C, H/ph, W/pw, ph, pw]
+                let patches = pixels.permute([0, 2, 3, 1, 4, 5]).flatten(3, 5).flatten(1, 2); // [B, P, C·ph·pw]
+                linear.forward(&patches)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::rc::Rc;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::nn::store::{Missing, Store};
+
+    fn waves(size: &[i64], step: f64) -> Tensor {
+        let numbers = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
+        ((numbers + 1.0) * step).sin().reshape(size).to_kind(Kind::Float)
+    }
+
+    fn largest(xs: &Tensor) -> f64 {
+        f64::try_from(xs.abs().max()).unwrap()
+    }
+
+    /// With rounded weights the product of whole patches is the convolution; what remains beside them is dropped.
+    #[test]
+    fn patches_are_projected_alike_in_every_type() {
+        let sizes = [("p.weight", vec![40, 3, 4, 5]), ("p.bias", vec![40])];
+        let embed = |packing: Option<Packing>, pixels: &Tensor| {
+            let keys = sizes.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let sizes = sizes.clone();
+            let lookup = move |key: &str| {
+                let (_, size) = sizes.iter().find(|(name, _)| *name == key).unwrap();
+                Ok(waves(size, 0.37))
+            };
+            let store =
+                Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
+            let store = Rc::new(match packing {
+                Some(packing) => store.packing(packing),
+                None => store,
+            });
+            let p = Params::root(store.clone()).for_many_rows();
+            let patches = PatchEmbeddings::new(&p, "p", 3, 40, (4, 5), true, ZEROS).unwrap();
+            assert!(store.check().is_ok() && store.left_over().is_empty());
+            tch::no_grad(|| patches.forward(pixels))
+        };
+        for (height, width) in [(40, 60), (11, 18)] {
+            let pixels = waves(&[2, 3, height, width], 0.11);
+            let expected = embed(None, &pixels);
+            assert_eq!(expected.size(), [2, height / 4 * (width / 5), 40]);
+            for (packing, bound) in [
+                (Packing::F32, 1e-6),
+                (Packing::Bf16, 2e-2),
+                (Packing::F16, 4e-3),
+                (Packing::Int8, 4e-2),
+            ] {
+                if packing.check().is_err() {
+                    continue; // a CPU that would be refused with a sentence
+                }
+                let found = embed(Some(packing), &pixels);
+                assert_eq!(found.size(), expected.size());
+                let error = largest(&(found - &expected)) / largest(&expected);
+                assert!(error < bound, "{packing:?} {height}x{width}: {error}");
+            }
+        }
     }
 }

@@ -202,22 +202,32 @@ impl Task<'_> {
             let start = panel * TILE_OUTPUTS;
             let columns = start..(start + TILE_OUTPUTS).min(piece.columns.end);
             let lines = finish.lines(columns.clone(), rows.count == 1);
-            let of_weights = &bytes.sums[panel];
+            let of_weights = bytes.sums[panel].0;
+            let mut scaled = [0.0; TILE_OUTPUTS];
+            for i in 0..TILE_OUTPUTS {
+                scaled[i] = of_weights[i] as f32 * lines.scales.0[i];
+            }
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;
                 let (scale, zero) = (rows.scales[row], rows.zeros[row]);
-                // Copies, and one loop for both: of others the compiler makes no vectors.
-                let (factor, lower) = match rows.count {
-                    1 => (1.0, [0; TILE_OUTPUTS]),
-                    _ => (256.0, sums[digit + 1].0),
-                };
-                let (upper, of_weights) = (sums[digit].0, of_weights.0);
+                // Copies: of others the compiler makes no vectors.
+                let upper = sums[digit].0;
                 let mut line = Line([0.0; TILE_OUTPUTS]);
-                for i in 0..TILE_OUTPUTS {
-                    let upper = (upper[i] - zero * of_weights[i]) as f32;
-                    line.0[i] = L::fused(upper, factor, lower[i] as f32) * scale;
+                if rows.count == 1 {
+                    let zero = -(zero as f32) * scale;
+                    for i in 0..TILE_OUTPUTS {
+                        let from_zero = L::fused(scaled[i], zero, lines.bias.0[i]);
+                        line.0[i] = L::fused(upper[i] as f32 * scale, lines.scales.0[i], from_zero);
+                    }
+                    lines.last::<L>(&mut line.0);
+                } else {
+                    let lower = sums[digit + 1].0;
+                    for i in 0..TILE_OUTPUTS {
+                        let upper = (upper[i] - zero * of_weights[i]) as f32;
+                        line.0[i] = L::fused(upper, 256.0, lower[i] as f32) * scale;
+                    }
+                    lines.finish::<L>(&mut line.0);
                 }
-                lines.finish::<L>(&mut line.0);
                 let from = columns.start - piece.columns.start;
                 copy_line(&line.0[..columns.len()], &mut place[from..][..columns.len()]);
             }

@@ -87,18 +87,21 @@ impl Vectorized for Round<'_> {
             match self.inputs {
                 Inputs::Bits8 => {
                     *scale = positive((most - least) / 255.0);
-                    let first = nearest(-least / *scale);
+                    // By a factor: division takes several times as long.
+                    let factor = 1.0 / *scale;
+                    let first = nearest(-least * factor);
                     *zero = first;
                     for (x, digit) in xs.iter().zip(digits) {
-                        *digit = nearest(x / *scale).wrapping_add(first).clamp(0, 255) as u8;
+                        *digit = nearest(x * factor).wrapping_add(first).clamp(0, 255) as u8;
                     }
                 }
                 Inputs::Bits16 => {
                     *scale = positive(most.max(-least) / 32767.0);
                     *zero = 128;
+                    let factor = 1.0 / *scale;
                     let (upper, lower) = digits.split_at_mut(own / 2);
                     for ((x, upper), lower) in xs.iter().zip(upper).zip(lower) {
-                        let number = nearest(x / *scale).wrapping_add(32768);
+                        let number = nearest(x * factor).wrapping_add(32768);
                         *upper = (number >> 8) as u8;
                         *lower = number as u8;
                     }

@@ -235,8 +235,8 @@ pub(super) struct Line(pub [f32; TILE_OUTPUTS]);
 
 /// What finishes a line of sums.
 pub(super) struct Lines {
-    scales: Line,
-    bias: Line,
+    pub(super) scales: Line,
+    pub(super) bias: Line,
     then: Then,
     near: bool,
 }
@@ -267,6 +267,12 @@ impl Lines {
         for ((sum, scale), bias) in sums.iter_mut().zip(&self.scales.0).zip(&self.bias.0) {
             *sum = L::fused(*sum, *scale, *bias);
         }
+        self.last::<L>(sums);
+    }
+
+    /// What follows scales and bias.
+    #[inline(always)]
+    pub(super) fn last<L: Lanes>(&self, sums: &mut [f32; TILE_OUTPUTS]) {
         gelu::each::<L>(sums, self.then, self.near);
     }
 }

@@ -122,3 +122,40 @@ fn a_tokenizer_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Tokenizer>();
 }
+
+/// Files of every age: the class of the model told or left out, merges as texts or as pairs.
+#[test]
+fn a_model_is_read_however_it_is_stored() {
+    let pairs = r#"[["a","b"],["ab","c"]]"#;
+    let models = [
+        r#"{"type":"BPE","vocab":V,"merges":["a b","ab c"]}"#.to_owned(),
+        format!(r#"{{"type":"BPE","vocab":V,"merges":{pairs}}}"#),
+        format!(r#"{{"merges":{pairs},"dropout":null,"vocab":V}}"#),
+    ];
+    let vocab = r#"{"a":0,"b":1,"c":2,"ab":3,"abc":4}"#;
+    for model in models {
+        let added = r#"[{"id":5,"content":"<e>","single_word":false,"lstrip":false,"rstrip":false,
+            "normalized":false,"special":true}]"#;
+        let model = model.replace('V', vocab);
+        let json = format!(r#"{{"version":"1.0","model":{model},"added_tokens":{added}}}"#);
+        let dir = directory(&[("tokenizer.json", json.as_bytes())]);
+        let tokenizer = Tokenizer::from_dir(dir.path(), None).unwrap();
+        assert_eq!(tokenizer.encode("abc<e>cab", false).unwrap(), [4, 5, 2, 3], "{model}");
+        assert!(tokenizer.is_special(5) && tokenizer.vocab_size() == 6);
+    }
+    let pieces = r#"[["<unk>",0.0],["a",-1.0],["ab",-1.5]]"#;
+    for model in [
+        format!(r#"{{"type":"Unigram","unk_id":0,"vocab":{pieces}}}"#),
+        format!(r#"{{"unk_id":0,"vocab":{pieces}}}"#),
+        r#"{"type":"WordLevel","vocab":{"<unk>":0,"a":1,"aab":2},"unk_token":"<unk>"}"#.to_owned(),
+        r###"{"type":"WordPiece","unk_token":"<unk>","continuing_subword_prefix":"##",
+            "max_input_chars_per_word":9,"vocab":{"<unk>":0,"a":1,"##ab":2}}"###
+            .to_owned(),
+    ] {
+        let json = format!(r#"{{"version":"1.0","model":{model}}}"#);
+        let dir = directory(&[("tokenizer.json", json.as_bytes())]);
+        let tokenizer = Tokenizer::from_dir(dir.path(), None).unwrap();
+        let expected: &[i64] = if model.contains("WordLevel") { &[2] } else { &[1, 2] };
+        assert_eq!(tokenizer.encode("aab", false).unwrap(), expected, "{model}");
+    }
+}
