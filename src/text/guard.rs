@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::charsmap::precompiled;
 use super::sentencepiece::MAX_PIECE_BYTES;
-use super::stored::{Merge, Stored, Vocab};
+use super::stored::{Merge, Stored, Text, Vocab};
 
 /// Checks a tokenizer.json: its character maps and its model.
 pub(super) fn check_stored(stored: &Stored) -> Result<()> {
@@ -21,15 +21,18 @@ pub(super) fn check_stored(stored: &Stored) -> Result<()> {
             *longest <= MAX_PIECE_BYTES,
             "a piece of the vocabulary has {longest} bytes, more than the {MAX_PIECE_BYTES} that are accepted"
         ),
-        Vocab::Ids(tokens) => {
+        Vocab::Ids(longest) => {
             let prefix = model.continuing_subword_prefix.as_deref().unwrap_or("");
             for Merge(pair) in &model.merges {
-                // What is no pair at all is refused by the library itself.
-                let Some((left, right)) = pair else { continue };
-                let token = format!("{left}{}", right.get(prefix.len()..).unwrap_or(""));
+                // What is no pair at all is refused by the library itself, as are tokens without an id for which
+                // it has room.
+                let Some((Text(left), Text(right))) = pair else { continue };
+                let Some(rest) = right.get(prefix.len()..) else {
+                    bail!("{right:?} of merge \"{left} {right}\" does not begin with {prefix:?}")
+                };
                 ensure!(
-                    tokens.contains(&token),
-                    "merge \"{left} {right}\" makes {token:?}, which has no id"
+                    left.len() + rest.len() <= *longest,
+                    "merge \"{left} {right}\" makes \"{left}{rest}\", which has no id"
                 );
             }
         }

@@ -1,17 +1,18 @@
 //! tokenizer.json, which the library reads, as far as it is looked at before.
 //!
-//! The vocabulary is by far the most of it, and it is read into no more than is asked of it here.
+//! The vocabulary is by far the most of it, and no token of it is kept.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 use std::fmt::{self, Formatter};
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// tokenizer.json.
 #[derive(serde::Deserialize)]
-pub(super) struct Stored {
-    pub(super) model: Option<StoredModel>,
+pub(super) struct Stored<'a> {
+    #[serde(borrow)]
+    pub(super) model: Option<StoredModel<'a>>,
     /// Everything but the model.
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
@@ -19,7 +20,7 @@ pub(super) struct Stored {
 
 /// The model of a tokenizer.
 #[derive(serde::Deserialize)]
-pub(super) struct StoredModel {
+pub(super) struct StoredModel<'a> {
     /// Older files lack it.
     #[serde(rename = "type")]
     pub(super) class: Option<String>,
@@ -28,24 +29,27 @@ pub(super) struct StoredModel {
     #[serde(default)]
     pub(super) vocab: Vocab,
     /// Of BPE.
-    #[serde(default)]
-    pub(super) merges: Vec<Merge>,
+    #[serde(default, borrow)]
+    pub(super) merges: Vec<Merge<'a>>,
 }
 
-/// The tokens of a model.
+/// The longest token of a model, in bytes.
 pub(super) enum Vocab {
-    /// Tokens that have an id.
-    Ids(HashSet<String>),
-    /// Pieces of a unigram model: the bytes of the longest.
+    /// Of tokens that have an id.
+    Ids(usize),
+    /// Of the pieces of a unigram model.
     Pieces(usize),
 }
 
 /// The two tokens that a merge brings together. None: a string without a blank, which the library refuses.
-pub(super) struct Merge(pub(super) Option<(String, String)>);
+pub(super) struct Merge<'a>(pub(super) Option<(Text<'a>, Text<'a>)>);
+
+/// A string, which is a part of the file unless something in it is escaped.
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl Default for Vocab {
     fn default() -> Self {
-        Vocab::Ids(HashSet::new())
+        Vocab::Ids(0)
     }
 }
 
@@ -60,16 +64,16 @@ impl<'de> Deserialize<'de> for Vocab {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
-                let mut tokens = HashSet::new();
-                while let Some((token, IgnoredAny)) = map.next_entry()? {
-                    tokens.insert(token);
+                let mut longest = 0;
+                while let Some((Text(token), IgnoredAny)) = map.next_entry()? {
+                    longest = longest.max(token.len());
                 }
-                Ok(Vocab::Ids(tokens))
+                Ok(Vocab::Ids(longest))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocab, A::Error> {
                 let mut longest = 0;
-                while let Some((piece, IgnoredAny)) = list.next_element::<(String, _)>()? {
+                while let Some((Text(piece), IgnoredAny)) = list.next_element()? {
                     longest = longest.max(piece.len());
                 }
                 Ok(Vocab::Pieces(longest))
@@ -79,25 +83,52 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-impl<'de> Deserialize<'de> for Merge {
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Pair;
         impl<'de> Visitor<'de> for Pair {
-            type Value = Merge;
+            type Value = Merge<'de>;
 
             fn expecting(&self, out: &mut Formatter<'_>) -> fmt::Result {
                 out.write_str("a merge: two tokens")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Merge, E> {
-                let owned = |(left, right): (&str, &str)| (left.to_owned(), right.to_owned());
-                Ok(Merge(text.split_once(' ').map(owned)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Merge<'de>, E> {
+                let lent = |text| Text(Cow::Borrowed(text));
+                Ok(Merge(text.split_once(' ').map(|(left, right)| (lent(left), lent(right)))))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merge, A::Error> {
+            fn visit_str<E>(self, text: &str) -> Result<Merge<'de>, E> {
+                let owned = |text: &str| Text(Cow::Owned(text.to_owned()));
+                Ok(Merge(text.split_once(' ').map(|(left, right)| (owned(left), owned(right)))))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merge<'de>, A::Error> {
                 Ok(Merge(list.next_element()?.zip(list.next_element()?)))
             }
         }
         deserializer.deserialize_any(Pair)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Text<'de>;
+
+            fn expecting(&self, out: &mut Formatter<'_>) -> fmt::Result {
+                out.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Any)
     }
 }

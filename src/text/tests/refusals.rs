@@ -132,6 +132,16 @@ fn a_tokenizer_json_that_would_panic_is_refused() {
         refusal(&[("tokenizer.json", bpe.as_bytes())], None)
             .contains("makes \"abc\", which has no id")
     );
+    // The same for which the library has room, and a token that lacks what it says all tokens begin with.
+    let bpe = model(r#"{"type":"BPE","vocab":{"long":0,"a":1,"\u0062":2},"merges":[["a","b"]]}"#);
+    let told = refusal(&[("tokenizer.json", bpe.as_bytes())], None);
+    assert!(told.contains("Token `ab` out of vocabulary"), "{told}");
+    let bpe = model(
+        r###"{"type":"BPE","vocab":{"long":0,"a":1,"b":2},"merges":["a b"],
+            "continuing_subword_prefix":"##"}"###,
+    );
+    let told = refusal(&[("tokenizer.json", bpe.as_bytes())], None);
+    assert!(told.contains("\"b\" of merge \"a b\" does not begin with \"##\""), "{told}");
     let piece = "x".repeat(5000);
     let unigram = model(&format!(r#"{{"type":"Unigram","unk_id":0,"vocab":[["{piece}",0.0]]}}"#));
     assert!(refusal(&[("tokenizer.json", unigram.as_bytes())], None).contains("has 5000 bytes"));
