@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::{Linear, Packing};
+use super::linear::Linear;
 use super::lookup;
 use super::params::{Init, Params, ZEROS};
 use super::precision;
@@ -86,9 +86,9 @@ impl PatchEmbeddings {
         let p = p / name;
         let weight = p.var("weight", &[d, channels, patch.0, patch.1], init)?;
         let bias = if bias { Some(p.var("bias", &[d], ZEROS)?) } else { None };
-        let projection = match p.packing() {
-            None | Some(Packing::F32) => Projection::Convolution(weight, bias),
-            Some(_) => Projection::Product(p.head("weight", weight.flatten(1, 3), bias)?),
+        let projection = match p.rounds() {
+            false => Projection::Convolution(weight, bias),
+            true => Projection::Product(p.head("weight", weight.flatten(1, 3), bias)?),
         };
         Ok(PatchEmbeddings { projection, patch })
     }
@@ -120,42 +120,26 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::nn::store::{Missing, Store};
-
-    fn waves(size: &[i64], step: f64) -> Tensor {
-        let numbers = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
-        ((numbers + 1.0) * step).sin().reshape(size).to_kind(Kind::Float)
-    }
-
-    fn largest(xs: &Tensor) -> f64 {
-        f64::try_from(xs.abs().max()).unwrap()
-    }
+    use crate::nn::linear::Packing;
+    use crate::nn::linear::tests::{again, largest, waves};
+    use crate::nn::store::Store;
 
     /// With rounded weights the product of whole patches is the convolution; what remains beside them is dropped.
     #[test]
     fn patches_are_projected_alike_in_every_type() {
-        let sizes = [("p.weight", vec![40, 3, 4, 5]), ("p.bias", vec![40])];
-        let embed = |packing: Option<Packing>, pixels: &Tensor| {
-            let keys = sizes.iter().map(|(name, _)| (*name).to_owned()).collect();
-            let sizes = sizes.clone();
-            let lookup = move |key: &str| {
-                let (_, size) = sizes.iter().find(|(name, _)| *name == key).unwrap();
-                Ok(waves(size, 0.37))
-            };
-            let store =
-                Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
-            let store = Rc::new(match packing {
-                Some(packing) => store.packing(packing),
-                None => store,
-            });
+        let _guard = tch::no_grad_guard();
+        let patches = |store: &Rc<Store>| {
             let p = Params::root(store.clone()).for_many_rows();
-            let patches = PatchEmbeddings::new(&p, "p", 3, 40, (4, 5), true, ZEROS).unwrap();
-            assert!(store.check().is_ok() && store.left_over().is_empty());
-            tch::no_grad(|| patches.forward(pixels))
+            PatchEmbeddings::new(&p, "p", 3, 40, (4, 5), true, ZEROS).unwrap()
         };
+        let plain = Rc::new(Store::fresh(Device::Cpu, Kind::Float));
+        let convolution = patches(&plain);
+        for mut variable in plain.variables() {
+            variable.tensor.copy_(&waves(&variable.tensor.size(), 0.37));
+        }
         for (height, width) in [(40, 60), (11, 18)] {
             let pixels = waves(&[2, 3, height, width], 0.11);
-            let expected = embed(None, &pixels);
+            let expected = convolution.forward(&pixels);
             assert_eq!(expected.size(), [2, height / 4 * (width / 5), 40]);
             for (packing, bound) in [
                 (Packing::F32, 1e-6),
@@ -166,7 +150,9 @@ mod tests {
                 if packing.check().is_err() {
                     continue; // a CPU that would be refused with a sentence
                 }
-                let found = embed(Some(packing), &pixels);
+                let store = again(&plain, packing);
+                let found = patches(&store).forward(&pixels);
+                assert!(store.check().is_ok() && store.left_over().is_empty());
                 assert_eq!(found.size(), expected.size());
                 let error = largest(&(found - &expected)) / largest(&expected);
                 assert!(error < bound, "{packing:?} {height}x{width}: {error}");

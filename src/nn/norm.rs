@@ -6,7 +6,6 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::gelu::PIECE;
-use super::linear::Packing;
 use super::params::{ONES, Params, ZEROS};
 use super::precision;
 use crate::native::{self, Lanes, Vectorized, across};
@@ -17,7 +16,6 @@ pub struct LayerNorm {
     pub bias: Tensor,
     pub eps: f64,
     /// Sum and norm take one pass, whose roundings are other ones than libtorch's: where weights are rounded anyway.
-    /// In f32 nothing but products is to differ from the reference.
     in_one_pass: bool,
 }
 
@@ -27,8 +25,7 @@ impl Params {
         let p = self / name;
         let (weight, bias) = (p.var("weight", &[d], ONES)?, p.var("bias", &[d], ZEROS)?);
         p.mark_norm(&["weight", "bias"]);
-        let in_one_pass = !matches!(self.packing(), None | Some(Packing::F32));
-        Ok(LayerNorm { weight, bias, eps, in_one_pass })
+        Ok(LayerNorm { weight, bias, eps, in_one_pass: self.rounds() })
     }
 }
 

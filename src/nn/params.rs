@@ -61,6 +61,11 @@ impl Params {
         self.store.packs()
     }
 
+    /// True where matrices are rounded. Elsewhere nothing but products is to differ from the reference.
+    pub(super) fn rounds(&self) -> bool {
+        !matches!(self.packing(), None | Some(Packing::F32))
+    }
+
     /// The same place, for layers that see many rows at once: encoders, and what reads their states.
     /// Decoders see a row for each sequence.
     pub fn for_many_rows(&self) -> Self {

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Formatter};
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// tokenizer.json.
@@ -45,7 +45,8 @@ pub(super) enum Vocab {
 pub(super) struct Merge<'a>(pub(super) Option<(Text<'a>, Text<'a>)>);
 
 /// A string, which is a part of the file unless something in it is escaped.
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+#[derive(serde::Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 impl Default for Vocab {
     fn default() -> Self {
@@ -108,27 +109,5 @@ impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
             }
         }
         deserializer.deserialize_any(Pair)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Text<'de>;
-
-            fn expecting(&self, out: &mut Formatter<'_>) -> fmt::Result {
-                out.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Any)
     }
 }

@@ -203,9 +203,12 @@ impl Task<'_> {
             let columns = start..(start + TILE_OUTPUTS).min(piece.columns.end);
             let lines = finish.lines(columns.clone(), rows.count == 1);
             let of_weights = bytes.sums[panel].0;
+            // Of one digit the zero goes into what is added: with two that would cost digits.
             let mut scaled = [0.0; TILE_OUTPUTS];
-            for i in 0..TILE_OUTPUTS {
-                scaled[i] = of_weights[i] as f32 * lines.scales.0[i];
+            if rows.count == 1 {
+                for i in 0..TILE_OUTPUTS {
+                    scaled[i] = of_weights[i] as f32 * lines.scales.0[i];
+                }
             }
             for (row, place) in (first..).zip(&mut piece.out[own.clone()]) {
                 let digit = (row - first) * rows.count;

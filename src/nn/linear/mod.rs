@@ -350,4 +350,4 @@ impl Linear {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

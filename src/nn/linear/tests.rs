@@ -11,13 +11,13 @@ use crate::nn::precision::Autocast;
 use crate::nn::store::Missing;
 
 /// Numbers of all sizes and both signs, the same at every run.
-pub(super) fn waves(size: &[i64], step: f64) -> Tensor {
+pub(in crate::nn) fn waves(size: &[i64], step: f64) -> Tensor {
     let count = size.iter().product::<i64>();
     let numbers = (Tensor::arange(count, (Kind::Double, Device::Cpu)) + 1.0) * step;
     numbers.sin().reshape(size).to_kind(Kind::Float)
 }
 
-pub(super) fn largest(xs: &Tensor) -> f64 {
+pub(in crate::nn) fn largest(xs: &Tensor) -> f64 {
     f64::try_from(xs.abs().max()).expect("a number")
 }
 
@@ -137,7 +137,7 @@ fn panels_keep_leading_sizes_and_take_views() {
 }
 
 /// A store over the tensors of another, by name.
-fn again(first: &Rc<Store>, packing: Packing) -> Rc<Store> {
+pub(in crate::nn) fn again(first: &Rc<Store>, packing: Packing) -> Rc<Store> {
     let variables = first.variables();
     let keys = variables.iter().map(|variable| variable.name.clone()).collect();
     let lookup = move |key: &str| {
