@@ -39,7 +39,8 @@ pub use tiles::{
     TILE_ROWS, Tiles, Uncut, has_matrix_unit, has_tiles, pair, parts,
 };
 pub use vectors::{
-    AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, vectorize,
+    AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, reads_ahead,
+    vectorize,
 };
 
 /// Maps a file for reading.

@@ -67,7 +67,7 @@ mod x86 {
         _mm512_setzero_si512, _mm512_store_si512,
     };
 
-    use super::super::AHEAD;
+    use super::super::{AHEAD, reads_ahead};
     use super::{Quad, WholeSums};
 
     /// Outputs in a vector.
@@ -86,14 +86,17 @@ mod x86 {
         // Behind the end of these panels lie those that are read next.
         let border = quads.saturating_sub(AHEAD / size_of::<Quad>());
         let beyond = (N - 1) * quads * size_of::<Quad>() + AHEAD;
+        let told = !reads_ahead();
         // SAFETY: the caller's; what is only fetched may lie anywhere.
         unsafe {
             for quad in 0..quads {
                 let ahead = if quad < border { AHEAD } else { beyond };
                 for (panel, own) in panels.iter().zip(&mut own) {
                     let panel = panel.add(quad * size_of::<Quad>());
-                    _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(ahead));
-                    _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(ahead + 64));
+                    if told {
+                        _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(ahead));
+                        _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(ahead + 64));
+                    }
                     let left = _mm512_loadu_si512(panel.cast());
                     let right = _mm512_loadu_si512(panel.add(64).cast());
                     for (row, own) in own.iter_mut().enumerate() {

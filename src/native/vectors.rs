@@ -359,6 +359,22 @@ pub fn across<const P: usize>(mut numbers: [f32; P], join: impl Fn(f32, f32) -> 
 /// Bytes ahead of those in use that the core is told to fetch: its own foresight ends at a page.
 pub const AHEAD: usize = 2048;
 
+/// True for CPUs that read memory from one end to the other sooner without being told: AMD's (measured on Zen 4,
+/// where being told costs 10 to 20 % of it).
+pub fn reads_ahead() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let maker = std::arch::x86_64::__cpuid(0);
+            let letters = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes);
+            letters.as_flattened() == b"AuthenticAMD"
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Asks the CPU to fetch the cache lines of `lines[index]`; past the end nothing happens.
 #[inline(always)]
 pub fn prefetch<T>(lines: &[T], index: usize) {

@@ -120,13 +120,16 @@ impl<T: Number> Few<'_, T> {
         let inputs = self.part.inputs;
         // No index is checked further on: with one the compiler keeps the sums in memory.
         assert!(panels.iter().all(|lines| lines.len() == inputs));
+        // With more rows the core has too much to do to look far ahead by itself.
+        let told = M > 1 || !native::reads_ahead();
         let mut sums = [[[0f32; P]; M]; N];
         for (k, xs) in self.rows.block::<M>(block).iter().take(inputs).enumerate() {
             // Behind a panel's end goes on what is read after it: not the next panel, which is at work.
             let next = ahead::<T, P>(k);
             let next = if next < inputs { next } else { next + (N - 1) * inputs };
             for (lines, sums) in panels.iter().zip(&mut sums) {
-                let line = line::<T, L, P>(lines, k, next);
+                let line =
+                    if told { line::<T, L, P>(lines, k, next) } else { T::line::<L, P>(lines, k) };
                 for (sums, x) in sums.iter_mut().zip(xs) {
                     L::add_product(sums, &line, *x);
                 }
