@@ -116,18 +116,18 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         },
     );
     let base_model = request.name.clone().unwrap_or_default();
-    let mut state = TrainState { data: data.clone(), base_model, ..TrainState::default() };
+    let mut state =
+        TrainState { data: data.clone(), base_model, max_steps, ..TrainState::default() };
     if let Some(saved) = &saved {
         let moments = saved.moments()?;
         let restored = optimizer.restore(&moments);
         let restored = restored.and_then(|()| ctc.iter_mut().try_for_each(|c| c.restore(&moments)));
         restored.with_context(|| format!("{:?}", saved.dir))?;
-        state = saved.state.clone();
+        state = TrainState { max_steps, ..saved.state.clone() };
         tell_changes(&state, options, &data, &talk);
         state.data = data;
     }
     state.scaler = options.fp16.then(|| state.scaler.unwrap_or_default());
-    state.max_steps = max_steps;
     state.options = options.to_map();
 
     let reader = reader(model, processor, generation, options, longest)?;

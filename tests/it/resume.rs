@@ -191,6 +191,7 @@ fn changed_options_are_told_by_name() {
     let more = ["--max-steps", "3", "--seed", "7", "--resume-from-checkpoint"];
     let said = place.run(&out, &more).status(0).stderr;
     assert!(said.contains("--max-steps 2 -> 3, --seed 42 -> 7"), "{said}");
+    assert!(said.contains("going on after step 2 of 3"), "{said}");
     // A table with other rows is noticed.
     let table = std::fs::read_to_string(&place.data).unwrap();
     std::fs::write(&place.data, table.replace("upside down", "on its head")).unwrap();
