@@ -187,12 +187,17 @@ pub(super) fn is_picture(file: &Path) -> bool {
 }
 
 /// The file of `--output`; none for standard output.
-fn target(args: &OutputArgs) -> Option<&Path> {
+pub(super) fn target(args: &OutputArgs) -> Option<&Path> {
     args.output.as_deref().filter(|path| path.as_os_str() != "-")
 }
 
 fn form(args: &OutputArgs) -> Format {
     args.format.unwrap_or_else(|| by_name(target(args)))
+}
+
+/// True of the forms that are made of the lines of pages.
+pub(super) fn tells_lines(args: &OutputArgs) -> bool {
+    matches!(form(args), Format::Hocr | Format::Alto)
 }
 
 fn by_name(file: Option<&Path>) -> Format {
