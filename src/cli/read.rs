@@ -141,6 +141,9 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         page_told: false,
         stopped: false,
     };
+    if let Some(loss) = old.as_ref().filter(|_| written).and_then(|old| old.loss()) {
+        session.progress.say(&format!("warning: {loss}"));
+    }
     drive(&reader, stream, session, shown)
 }
 

@@ -22,6 +22,80 @@ fn records(text: &str) -> Vec<Value> {
 }
 
 #[test]
+fn a_table_of_other_columns_is_left_alone() {
+    let folder = folder(2);
+    let place = folder.path();
+    caption(place, &["000.png", "--output", "c.csv"]).status(0);
+    let before = text(place, "c.csv");
+    for existing in ["append", "skip"] {
+        for more in [["--details", "--quiet"], ["--num-beams=2", "--num-return-sequences=2"]] {
+            let args = ["001.png", "--output", "c.csv", "--existing", existing];
+            let ran = caption(place, &[&args[..], &more].concat()).status(1);
+            assert!(ran.stderr.contains("\"c.csv\" has other columns"), "{}", ran.stderr);
+            assert_eq!(text(place, "c.csv"), before);
+        }
+    }
+    caption(place, &["001.png", "--output", "c.csv", "--existing", "append"]).status(0);
+    let after = text(place, "c.csv");
+    assert!(after.starts_with(&before) && after.lines().count() == 3, "{after}");
+    std::fs::write(place.join("f.csv"), "name,x\n1,2").unwrap();
+    caption(place, &["001.png", "--output", "f.csv", "--existing", "append"]).status(1);
+    assert_eq!(text(place, "f.csv"), "name,x\n1,2");
+}
+
+#[test]
+fn appending_completes_the_last_line() {
+    let folder = folder(2);
+    let place = folder.path();
+    for name in ["n.txt", "n.jsonl"] {
+        std::fs::write(place.join(name), "a note").unwrap();
+        caption(place, &["000.png", "001.png", "--output", name, "--existing", "append"]).status(0);
+        let text = text(place, name);
+        assert!(text.starts_with("a note\n") && text.lines().count() == 3, "{text}");
+    }
+    // A torn record of our own is left out by skip, and that is told.
+    std::fs::write(place.join("t.jsonl"), "{\"image\":\"000.p").unwrap();
+    let ran = caption(place, &["000.png", "--output", "t.jsonl", "--existing", "skip"]).status(0);
+    assert!(ran.stderr.contains("cut short; its 15 bytes are removed"), "{}", ran.stderr);
+    assert_eq!(records(&text(place, "t.jsonl"))[0]["image"], "000.png");
+}
+
+#[test]
+fn whole_records_of_other_images_stay() {
+    let folder = folder(1);
+    let place = folder.path();
+    let pages = tests_folder("../src/image/testdata/images/pages.tif");
+    std::fs::copy(pages, place.join("pages.tif")).unwrap();
+    for name in ["o.txt", "o.jsonl", "o.csv"] {
+        let skip = ["--output", name, "--existing", "skip"];
+        caption(place, &["pages.tif", "pages.tif", "--output", name]).status(0);
+        let whole = text(place, name);
+        // Another image: the pages, which may not be all, stay. Read again, they are not written twice.
+        caption(place, &[&["000.png", "pages.tif"][..], &skip].concat()).status(0);
+        let after = text(place, name);
+        assert!(after.starts_with(&whole) && after.contains("000.png"), "{whole}\n{after}");
+        assert_eq!(after.matches("pages.tif").count(), whole.matches("pages.tif").count());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_unicode_are_read_once() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = folder(1);
+    let place = folder.path();
+    let odd = std::ffi::OsStr::from_bytes(b"\xFF.png");
+    std::fs::rename(place.join("000.png"), place.join(odd)).unwrap();
+    for name in ["o.csv", "o.tsv", "o.jsonl"] {
+        caption(place, &[".", "--output", name]).status(0);
+        let before = text(place, name);
+        assert!(before.contains("2e2fff2e706e67"), "{before}");
+        caption(place, &[".", "--output", name, "--existing", "skip"]).status(0);
+        assert_eq!(text(place, name), before);
+    }
+}
+
+#[test]
 fn a_sidecar_that_cannot_be_written_is_its_own_images_failure() {
     for blocked in ["000", "002"] {
         let folder = folder(3);
@@ -103,4 +177,12 @@ fn a_ledger_of_nothing_is_empty() {
     std::fs::write(place.join("e.jsonl"), "{\"image\":\"old.png\"}\n").unwrap();
     caption(place, &[".", "--sidecar", "--errors", "e.jsonl"]).status(0);
     assert_eq!(text(place, "e.jsonl"), "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_with_the_files_name() {
+    let folder = folder(1);
+    let ran = caption(folder.path(), &["000.png", "--output", "/dev/full"]).status(1);
+    assert!(ran.stderr.contains("can't write \"/dev/full\""), "{}", ran.stderr);
 }
