@@ -1,9 +1,9 @@
 //! `vedm eval`: scores a checkpoint on labelled images.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -11,6 +11,8 @@ use super::Verdict;
 use super::args::{BatchSize, ModelArgs};
 use super::generate::GenerateArgs;
 use super::open::{self, ImageSettings};
+use super::output::is_picture;
+use super::places::same;
 use super::read::Task;
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
@@ -77,6 +79,7 @@ pub(super) enum ReportFormat {
 /// Reads all images of the table, prints the report.
 pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     let table = Table::read(&args.data, &args.columns.options())?;
+    args.predictions.as_deref().map_or(Ok(()), |file| check_predictions(file, &args.data))?;
     let name = args.task.model(&args.model);
     let images = ImageSettings {
         batch_size: args.batch_size,
@@ -95,12 +98,13 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     })?;
     bar.finish_and_clear();
     evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {}", visible(failed, false)));
-    evaluation.ensure_some()?;
+    if let Err(error) = evaluation.ensure_some() {
+        // As of all inputs of a run that failed: it ran, and there is nothing to report.
+        eprintln!("vedm: {error}");
+        return Ok(Verdict::SomeFailed);
+    }
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
         eprintln!("vedm: warning: {advice}");
-    }
-    if let Some(path) = &args.predictions {
-        evaluation.write_predictions(path)?;
     }
     let told = match args.format {
         ReportFormat::Text => report::text(&evaluation, args.worst),
@@ -114,7 +118,37 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
     let told = if out.is_terminal() { visible(&told, true) } else { told.into() };
     out.write_all(told.as_bytes())?;
     out.flush()?;
+    if let Some(path) = &args.predictions {
+        evaluation.write_predictions(path)?;
+    }
     Ok(if evaluation.failed.is_empty() { Verdict::Done } else { Verdict::SomeFailed })
+}
+
+/// Refuses a file that is read, or that can't be written, before the model has done its work.
+fn check_predictions(file: &Path, data: &Path) -> Result<()> {
+    ensure!(!is_picture(file), "--predictions {file:?} is a picture; it is not written over");
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let is_data = file.file_stem().is_some_and(|stem| stem == "metadata")
+        || ["txt", "tar"].contains(&ending.to_ascii_lowercase().as_str());
+    let lies_in_data = || file.canonicalize().is_ok_and(|file| contains(data, &file));
+    ensure!(
+        !same(file, data) && !(is_data && lies_in_data()),
+        "--predictions {file:?} is a part of --data, which is not written over; name another file"
+    );
+    let told = || format!("--predictions: can't write {file:?}");
+    if file.is_file() || file.is_dir() {
+        // What is in it stays until there is something to put in its place.
+        std::fs::OpenOptions::new().append(true).open(file).with_context(told)?;
+    } else if !file.exists() {
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).with_context(told)?;
+    }
+    Ok(())
+}
+
+/// True if the file lies in the folder, at any depth.
+fn contains(folder: &Path, file: &Path) -> bool {
+    folder.is_dir() && folder.canonicalize().is_ok_and(|folder| file.starts_with(folder))
 }
 
 /// Shown where a person looks on.

@@ -200,7 +200,7 @@ fn hash(bytes: &[u8]) -> [u8; 8] {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Input, Region};
+    use crate::pipeline::{End, Input, Region};
 
     fn record(image: &str, origin: Option<&str>) -> Record {
         Record {
@@ -208,6 +208,7 @@ mod tests {
             origin: origin.map(PathBuf::from),
             page: None,
             region: None,
+            end: End::Input,
             outcome: Err(anyhow::anyhow!("not read")),
         }
     }

@@ -22,14 +22,19 @@ impl Ledger {
         Ok(Ledger { path: path.to_path_buf(), file })
     }
 
-    /// One failure, on the disk when this returns.
-    pub(super) fn write(&mut self, record: &Record, error: &anyhow::Error) -> Result<()> {
+    /// One failure, of a page or the whole image; on the disk when this returns.
+    pub(super) fn write(
+        &mut self,
+        record: &Record,
+        page: Option<usize>,
+        error: &anyhow::Error,
+    ) -> Result<()> {
         let mut map = Map::new();
         map.insert("image".into(), json!(record.image));
         if let Some(bytes) = record.origin.as_deref().and_then(name_bytes) {
             map.insert("image_bytes".into(), json!(bytes));
         }
-        if let Some(page) = record.page {
+        if let Some(page) = page {
             map.insert("page".into(), json!(page));
         }
         map.insert("error".into(), json!(format!("{error:#}")));

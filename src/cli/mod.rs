@@ -12,6 +12,7 @@ mod inputs;
 mod ledger;
 mod open;
 mod output;
+mod places;
 mod progress;
 mod read;
 mod session;

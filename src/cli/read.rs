@@ -1,20 +1,22 @@
 //! `vedm caption` and `vedm ocr`: options settled, model opened, records written.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use super::Verdict;
-use super::args::{Form, Format, ModelArgs, OcrArgs, ReadArgs};
+use super::args::{Form, ModelArgs, OcrArgs, ReadArgs};
 use super::explain::Explain;
 use super::inputs::Inputs;
 use super::ledger::Ledger;
 use super::open::{ImageSettings, open};
 use super::output;
 use super::output::Old;
+use super::places;
 use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::{self, Sidecars};
@@ -92,10 +94,7 @@ const STOPPED: &str = "stopped at once";
 fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     check(args, texts)?;
     let inputs = Inputs::new(&args.images, &args.input)?;
-    let sidecars = Sidecars::new(&args.sidecar)?;
-    if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
-        sidecars.names.check_all(inputs.stream()?.filter_map(|input| input.origin))?;
-    }
+    let sidecars = sidecars(args, &inputs)?;
     let old = Old::of(args)?.map(Arc::new);
     let skipped = Arc::new(AtomicU64::new(0));
     let done = Done { sidecars: sidecars.as_ref().map(|s| s.names.clone()), old: old.clone() };
@@ -106,6 +105,8 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     let progress = Progress::new(out.progress, out.color, out.quiet, total, skipped)?;
     // Where nothing is left to do, no model is loaded.
     if stream.peek().is_none() {
+        // Nor has anything failed.
+        args.output.errors.as_deref().map(Ledger::create).transpose()?;
         progress.finish();
         return Ok(Verdict::Done);
     }
@@ -140,7 +141,21 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
         page_told: false,
         stopped: false,
     };
+    if let Some(loss) = old.as_ref().filter(|_| written).and_then(|old| old.loss()) {
+        session.progress.say(&format!("warning: {loss}"));
+    }
     drive(&reader, stream, session, shown)
+}
+
+/// The sidecars, if they are asked for; they have places of their own as far as names are known.
+fn sidecars(args: &ReadArgs, inputs: &Inputs) -> Result<Option<Sidecars>> {
+    let sidecars = Sidecars::new(&args.sidecar)?;
+    if let Some(sidecars) = sidecars.as_ref().filter(|_| inputs.can_be_listed()) {
+        let origins = inputs.stream()?.filter_map(|input| input.origin);
+        let named = |path: &Path, origin: &Path| places::check_sidecar(args, path, origin);
+        sidecars.names.check_all(origins, named)?;
+    }
+    Ok(sidecars)
 }
 
 /// Images through the model, records to where they go, to the end or an interrupt.
@@ -165,8 +180,7 @@ fn drive(
         }
         session.take(record)
     });
-    let whole = outcome.is_ok() && !signals::asked();
-    let written = session.finish(whole);
+    let written = session.finish();
     if !session.stopped {
         outcome?;
     }
@@ -265,10 +279,13 @@ fn cut(page: &Rgb8) -> Result<Vec<(Region, Rgb8)>> {
 
 /// Values that no run can have.
 fn check(args: &ReadArgs, texts: &Texts) -> Result<()> {
-    let of_pages = matches!(args.output.format, Some(Format::Hocr | Format::Alto));
+    let inferred = args.output.format.is_none();
     ensure!(
-        texts.lines || !of_pages,
-        "--format hocr and alto tell the lines of pages: they go with ocr --lines"
+        texts.lines || !output::tells_lines(&args.output),
+        "{} the lines of pages: {} with ocr --lines{}",
+        if inferred { "--output NAME.hocr tells" } else { "--format hocr and alto tell" },
+        if inferred { "it goes" } else { "they go" },
+        if inferred { ", or pass --format for another form" } else { "" }
     );
     ensure!(
         args.input.max_image_mpixels > 0.0,
@@ -278,16 +295,16 @@ fn check(args: &ReadArgs, texts: &Texts) -> Result<()> {
     if let Some(least) = args.output.min_confidence {
         ensure!((0.0..=1.0).contains(&least), "--min-confidence {least}: expected 0 to 1");
     }
-    let (output, errors) = (args.output.output.as_deref(), args.output.errors.as_deref());
-    for (flag, file) in [("--output", output), ("--errors", errors)] {
-        if let Some(file) = file.filter(|file| output::is_picture(file)) {
-            bail!("{flag} {file:?} is a picture; it is not written over");
-        }
-    }
-    ensure!(errors.is_none() || errors != output, "--output and --errors name the same file");
     ensure!(
-        errors.is_none() || errors != args.input.files_from.as_deref(),
-        "--errors and --files-from name the same file: the list would be lost before it is read"
+        args.output.min_confidence.is_some() || args.output.placeholder.is_empty(),
+        "--placeholder stands for texts of low confidence; pass --min-confidence as well"
+    );
+    places::check(args)?;
+    ensure!(
+        args.sidecar.existing.is_none()
+            || args.sidecar.are_asked_for()
+            || output::target(&args.output).is_some(),
+        "--existing belongs to sidecars and the file of --output; pass one of them as well"
     );
     let (prefix, suffix) = (&args.sidecar.prefix, &args.sidecar.suffix);
     ensure!(

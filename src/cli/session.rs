@@ -15,6 +15,7 @@ use super::output::Writer;
 use super::progress::Progress;
 use super::sidecar::Sidecars;
 use crate::pipeline::{Reader, Record};
+use crate::signals;
 use crate::stderr::visible;
 use crate::text::Tokenizer;
 use crate::ved::generation::{Finish, GenerationMode};
@@ -41,10 +42,12 @@ impl Session<'_> {
     /// A failed input is told and counted, and is no reason to stop unless the user says so.
     pub(super) fn take(&mut self, mut record: Record) -> Result<()> {
         let rejected = self.settle(&mut record);
+        let mut page = record.page;
         if let Some(sidecars) = &mut self.sidecars
-            && let Err(error) = sidecars.take(&record)
+            && let Err(error) = sidecars.take(&record, signals::asked())
         {
-            // One image whose sidecar can't be written is one failure more.
+            // A text that could not be kept is a failure of its image: another try has to read all of it.
+            page = page.filter(|_| record.outcome.is_err() || sidecars.names.of_pages());
             record.outcome = record.outcome.and(Err(error));
         }
         if let Some(explain) = &mut self.explain
@@ -56,10 +59,10 @@ impl Session<'_> {
             self.tell_page(&record.image, rows);
         }
         if let Err(error) = &record.outcome {
-            let page = record.page.map_or(String::new(), |page| format!(" page {page}"));
-            self.progress.failure(&format!("{}{page}", record.image), &format!("{error:#}"));
+            let part = page.map_or(String::new(), |page| format!(" page {page}"));
+            self.progress.failure(&format!("{}{part}", record.image), &format!("{error:#}"));
             if let Some(ledger) = &mut self.ledger {
-                ledger.write(&record, error)?;
+                ledger.write(&record, page, error)?;
             }
         }
         if let Some(writer) = &mut self.writer {
@@ -73,14 +76,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What was read is written down, whatever ended the run; `whole` tells that all was read.
-    pub(super) fn finish(&mut self, whole: bool) -> Result<()> {
-        if let Some(sidecars) = &mut self.sidecars
-            && let Err(error) = sidecars.finish(whole)
-        {
-            self.progress.failure("the last sidecar", &format!("{error:#}"));
-            self.progress.failed += 1;
-        }
+    /// What was read is written down, whatever ended the run.
+    pub(super) fn finish(&mut self) -> Result<()> {
         let written = self.writer.as_mut().map_or(Ok(()), Writer::finish);
         self.progress.finish();
         written

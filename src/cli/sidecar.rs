@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::args::SidecarArgs;
+use super::places::same;
 use crate::checkpoint::{sweep, write_file};
 use crate::image;
-use crate::pipeline::Record;
+use crate::pipeline::{End, Record};
 
 /// What happens where a sidecar is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,19 +84,15 @@ impl Sidecars {
         }))
     }
 
-    /// Takes a record; its sidecar is written when the image's last one has come.
-    ///
-    /// # Errors
-    /// Of this image, or of the one before, whose sidecar is written now.
-    pub(super) fn take(&mut self, record: &Record) -> Result<()> {
+    /// Takes a record; the sidecar is written with the last one that belongs into it. `interrupted`: of
+    /// an image in parts some may be missing, and it is left for the next run.
+    pub(super) fn take(&mut self, record: &Record, interrupted: bool) -> Result<()> {
         let Some(origin) = &record.origin else {
             bail!("has no file of its own beside which a sidecar could lie");
         };
         let (page, line) = (record.page, record.region.map(|region| region.line));
         let path = self.names.path(origin, page, line);
-        let changes = self.open.as_ref().is_some_and(|open| open.path != path);
-        let closed = if changes { self.finish(true) } else { Ok(()) };
-        if let Some(owner) = self.owners.get(&path).filter(|owner| *owner != origin) {
+        if let Some(owner) = self.owners.get(&path).filter(|owner| !same(owner, origin)) {
             bail!("would be written to {path:?}, which is the text of {owner:?}");
         }
         self.owners.insert(path.clone(), origin.clone());
@@ -112,14 +109,15 @@ impl Sidecars {
             }
             Err(_) => open.failed = true,
         }
-        closed
+        if record.end < self.names.last() {
+            return Ok(());
+        }
+        let usable = |open: &Open| !open.failed && !(interrupted && open.parts);
+        self.open.take().filter(usable).map_or(Ok(()), |open| self.write(&open))
     }
 
-    /// Writes what is open. Called once more at the end of the run; unless that is `whole`, an image
-    /// of several parts is left for the next run.
-    pub(super) fn finish(&mut self, whole: bool) -> Result<()> {
-        let usable = |open: &Open| !open.failed && (whole || !open.parts);
-        let Some(open) = self.open.take().filter(usable) else { return Ok(()) };
+    /// The sidecar of an image, or of a part of it, with all that belongs into it.
+    fn write(&self, open: &Open) -> Result<()> {
         let (path, existing) = (&open.path, self.names.existing);
         let old = match fs::read(path) {
             Ok(_) if existing == Existing::Skip => return Ok(()),
@@ -147,10 +145,24 @@ impl Sidecars {
 }
 
 impl Names {
+    /// True if pages or lines have files of their own.
+    pub(super) fn of_pages(&self) -> bool {
+        self.last() < End::Input
+    }
+
+    /// What ends with the last record of a file.
+    fn last(&self) -> End {
+        match &self.template {
+            template if template.contains("{line}") => End::Line,
+            template if template.contains("{page}") => End::Page,
+            _ => End::Input,
+        }
+    }
+
     /// True if the image needs no reading.
     pub(super) fn is_done(&self, origin: &Path) -> bool {
         // Files of single pages and lines are looked at when they are written.
-        if self.template.contains("{page}") || self.template.contains("{line}") {
+        if self.of_pages() {
             return false;
         }
         let path = self.path(origin, None, None);
@@ -166,13 +178,19 @@ impl Names {
         done
     }
 
-    /// Refuses inputs that would share a sidecar, and sidecars in the place of an input.
-    pub(super) fn check_all(&self, origins: impl Iterator<Item = PathBuf>) -> Result<()> {
+    /// Refuses inputs that would share a sidecar, and sidecars in the place of an input. `more` looks at
+    /// each sidecar and its input.
+    pub(super) fn check_all(
+        &self,
+        origins: impl Iterator<Item = PathBuf>,
+        more: impl Fn(&Path, &Path) -> Result<()>,
+    ) -> Result<()> {
         let mut owners: HashMap<PathBuf, PathBuf> = HashMap::new();
         for origin in origins {
             let path = self.path(&origin, None, None);
+            more(&path, &origin)?;
             if let Some(other) = owners.insert(path.clone(), origin.clone())
-                && other != origin
+                && !same(&other, &origin)
             {
                 bail!(
                     "{other:?} and {origin:?} would both be written to {path:?}; keep the extension \
@@ -306,13 +324,15 @@ mod tests {
     #[test]
     fn shared_sidecars_are_found() {
         let clash = |template: &str, paths: &[&str]| {
-            sidecars(template).check_all(paths.iter().map(PathBuf::from)).map_err(|e| e.to_string())
+            let origins = paths.iter().map(PathBuf::from);
+            sidecars(template).check_all(origins, |_, _| Ok(())).map_err(|e| e.to_string())
         };
         let error = clash("{dir}/{stem}.txt", &["d/a.jpg", "d/b.jpg", "d/a.png"]).unwrap_err();
         assert!(error.contains("\"d/a.jpg\" and \"d/a.png\""), "{error}");
         assert!(clash("{dir}/{name}.txt", &["d/a.jpg", "d/a.png"]).is_ok());
         // The same image twice is no collision.
         assert!(clash("{dir}/{stem}.txt", &["a.jpg", "a.jpg"]).is_ok());
+        assert!(clash("{dir}/{stem}.txt", &["Cargo.toml", "./Cargo.toml"]).is_ok());
         let error = clash("{dir}/{stem}.png", &["a.jpg", "b.png", "a.png"]).unwrap_err();
         assert!(error.contains("\"a.png\""), "{error}");
     }

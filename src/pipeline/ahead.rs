@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
 
+use super::End;
 use super::gate::{Gate, Limits};
 use super::input::Input;
 use super::prepare::{Preparer, Unit};
@@ -103,14 +104,25 @@ impl Walker {
     }
 }
 
-/// Sends all pictures of one input.
+/// Sends all pictures of one input, each when it is known what ends with it.
 fn work(gate: &Gate, number: u64, preparer: &Preparer, input: Input, units: &Sender<Unit>) {
-    let mut send = |unit: Unit| gate.queue(number, unit.bytes()) && units.send(unit).is_ok();
+    let send = |unit: Unit| gate.queue(number, unit.bytes()) && units.send(unit).is_ok();
+    let mut held: Option<Unit> = None;
+    let mut follow = |unit: Unit| {
+        let page = unit.page;
+        held.replace(unit).is_none_or(|before| {
+            let end = if before.page == page { End::Line } else { End::Page };
+            send(Unit { end, ..before })
+        })
+    };
     let mut room = |bytes| gate.decode(number, bytes);
     let whole = input.unit(None);
-    let prepare = || preparer.prepare(&input, &mut room, &mut send);
+    let prepare = || preparer.prepare(&input, &mut room, &mut follow);
     if catch_unwind(AssertUnwindSafe(prepare)).is_err() {
         let error = anyhow!("damaged (its decoder gave up)");
-        send(Unit { outcome: Err(error), ..whole });
+        follow(Unit { outcome: Err(error), ..whole });
+    }
+    if let Some(last) = held {
+        send(Unit { end: End::Input, ..last });
     }
 }

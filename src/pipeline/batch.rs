@@ -281,12 +281,12 @@ impl Reader {
 
 impl From<Unit> for Pending {
     fn from(unit: Unit) -> Self {
-        let Unit { image, origin, page, region, outcome } = unit;
+        let Unit { image, origin, page, region, end, outcome } = unit;
         let (prepared, error) = match outcome {
             Ok(prepared) => (Some(prepared), anyhow!("no result")),
             Err(error) => (None, error),
         };
-        let record = Record { image, origin, page, region, outcome: Err(error) };
+        let record = Record { image, origin, page, region, end, outcome: Err(error) };
         Pending { record, prepared, waits: false }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
+use super::End;
 use super::prepare::Unit;
 use crate::archive::{self, Member};
 use crate::fetch;
@@ -89,6 +90,7 @@ impl Input {
             origin: self.origin.clone(),
             page,
             region: None,
+            end: End::Input,
             outcome: Err(anyhow!("not read")),
         }
     }

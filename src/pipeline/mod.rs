@@ -137,7 +137,19 @@ pub struct Record {
     pub page: Option<usize>,
     /// The part of the page that was read; only where pages are cut into lines.
     pub region: Option<Region>,
+    /// What is over with this record.
+    pub end: End,
     pub outcome: Result<Reading>,
+}
+
+/// What of an input ends with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// More lines of the page follow.
+    Line,
+    /// More pages of the input follow.
+    Page,
+    Input,
 }
 
 /// One text line of a page.

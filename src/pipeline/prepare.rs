@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::Region;
 use super::explain;
 use super::gate::Room;
 use super::input::Input;
+use super::{End, Region};
 use crate::image::{self, Blank, DecodeOptions, Decoded, ImageProcessor, Pages, Pixels, Rgb8};
 use crate::lines;
 
@@ -41,6 +41,7 @@ pub(super) struct Unit {
     pub(super) origin: Option<PathBuf>,
     pub(super) page: Option<usize>,
     pub(super) region: Option<Region>,
+    pub(super) end: End,
     pub(super) outcome: Result<Prepared>,
 }
 
@@ -129,6 +130,7 @@ impl Preparer {
                     origin: whole.origin.clone(),
                     page: whole.page,
                     region: Some(region),
+                    end: whole.end,
                     outcome: process(&image),
                 })
             }),

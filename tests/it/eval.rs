@@ -108,8 +108,35 @@ fn bad_images_are_counted_and_told() {
     let found = json(ran);
     assert_eq!((&found["images"], found["cer"].as_f64()), (&Value::from(1), Some(0.0)));
     assert_eq!(found["failed"].as_array().unwrap().len(), 1);
-    let ran = eval(&folder, &rows[..1], &[]).status(1);
+    // As of `ocr` when all inputs fail.
+    let ran = eval(&folder, &rows[..1], &[]).status(2);
     assert!(ran.stderr.contains("none of the 1 images could be read"), "{}", ran.stderr);
+}
+
+#[test]
+fn predictions_are_refused_where_they_cannot_or_must_not_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    let picture = folder.path().join("a.png");
+    std::fs::copy(&image, &picture).unwrap();
+    let picture = picture.display().to_string();
+    let rows = [(picture.as_str(), text.as_str())];
+    let table = folder.path().join(".").join("test.csv").display().to_string();
+    let missing = folder.path().join("none/p.csv").display().to_string();
+    for (file, words) in [
+        (&picture, "is a picture"),
+        (&table, "is a part of --data"),
+        (&missing, "--predictions: can't write"),
+    ] {
+        let ran = eval(&folder, &rows, &["--predictions", file]).status(1);
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "nothing was computed");
+    }
+    assert_eq!(std::fs::read(&picture).unwrap(), std::fs::read(&image).unwrap());
+    assert!(std::fs::read_to_string(&table).unwrap().starts_with("image,text"));
+    let new = folder.path().join("p.csv").display().to_string();
+    eval(&folder, &rows, &["--predictions", &new]).status(0);
+    assert!(std::fs::read_to_string(&new).unwrap().starts_with("image,text,label"));
 }
 
 #[test]

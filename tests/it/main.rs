@@ -9,6 +9,7 @@ mod dtypes;
 mod errors;
 mod eval;
 mod explain;
+mod files;
 mod fuzz;
 mod grid;
 mod house;

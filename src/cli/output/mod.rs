@@ -2,18 +2,20 @@
 //!
 //! A line is written in one piece behind the last one, so that a run that is killed leaves whole lines.
 
+mod entries;
 mod record;
 mod resume;
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use self::record::Fields;
 pub(super) use self::record::finish_reason;
+use self::resume::Held;
 pub(super) use self::resume::Old;
 use super::args::{Format, OutputArgs};
 use super::inputs;
@@ -29,8 +31,12 @@ pub(super) struct Writer {
     /// True if a person looks on: control characters would act on the terminal.
     terminal: bool,
     to: Box<dyn Write>,
+    /// None is standard output.
+    path: Option<PathBuf>,
     /// The header of a table is yet to be written.
     header: bool,
+    /// What the file tells already of an image that is read again.
+    held: Option<Held>,
     /// Of hOCR and ALTO.
     pages: Vec<Page>,
 }
@@ -71,28 +77,41 @@ impl Writer {
             Format::Text if run.single && !run.several => Form::Bare,
             Format::Text => Form::Lines,
         };
-        let to: Box<dyn Write> = match file {
-            Some(path) => {
-                let opened = old.map_or_else(|| File::create(path), |old| old.open(path));
-                Box::new(opened.with_context(|| format!("can't write {path:?}"))?)
-            }
-            None => Box::new(std::io::stdout()),
-        };
         let fields = Fields {
             details: args.details,
             model: run.model.to_string(),
             revision: run.revision.map(str::to_string),
             several: run.several,
         };
+        // Before anything is read or written.
+        let header = match (form, old) {
+            (Form::Table { delimiter }, Some(old)) => {
+                old.lacks_header(&fields.columns(), delimiter)?
+            }
+            _ => true,
+        };
+        let to: Box<dyn Write> = match file {
+            Some(path) => {
+                let anew = header && matches!(form, Form::Table { .. });
+                let opened = old.map_or_else(|| File::create(path), |old| old.open(anew));
+                Box::new(opened.with_context(|| format!("can't write {path:?}"))?)
+            }
+            None => Box::new(std::io::stdout()),
+        };
         let terminal = file.is_none() && std::io::stdout().is_terminal();
-        let header = old.is_none_or(|old| old.length == 0);
-        Ok(Writer { form, fields, terminal, to, header, pages: Vec::new() })
+        let held = old.and_then(Old::held);
+        let path = file.map(Path::to_path_buf);
+        Ok(Writer { form, fields, terminal, to, path, header, held, pages: Vec::new() })
     }
 
     /// One record. A failed input is no line of text: standard error tells it. `rejected` is the text
     /// that a placeholder stands for.
     pub(super) fn write(&mut self, record: &Record, rejected: Option<&str>) -> Result<()> {
         let mut lines = Vec::new();
+        let by_name = matches!(self.form, Form::Jsonl | Form::Table { .. });
+        if by_name && self.is_there(record, &part_of(record)) {
+            return Ok(());
+        }
         match (self.form, &record.outcome) {
             (Form::Jsonl, _) => {
                 let map = self.fields.of(record, rejected);
@@ -122,7 +141,10 @@ impl Writer {
             (Form::Lines, Ok(reading)) => {
                 for sequence in &reading.sequences {
                     let (image, text) = (escape(&record.image), escape(&sequence.text));
-                    lines.extend(format!("{image}\t{text}\n").into_bytes());
+                    let line = format!("{image}\t{text}");
+                    if !self.is_there(record, &line) {
+                        lines.extend((line + "\n").into_bytes());
+                    }
                 }
             }
         }
@@ -131,13 +153,16 @@ impl Writer {
             lines =
                 stderr::visible(&String::from_utf8_lossy(&lines), true).into_owned().into_bytes();
         }
-        self.to.write_all(&lines)?;
-        self.to.flush()?;
-        Ok(())
+        self.put(&lines)
     }
 }
 
 impl Writer {
+    /// True if the file that is written on has this record already.
+    fn is_there(&mut self, record: &Record, part: &str) -> bool {
+        self.held.as_mut().is_some_and(|held| held.takes(record, part))
+    }
+
     /// A line of a page; another image, or page of it, begins another page.
     fn keep(&mut self, record: &Record, reading: &Reading) {
         let image = match record.page {
@@ -166,10 +191,22 @@ impl Writer {
             (Form::Pages(_), pages) => formats::hocr(pages),
             _ => return Ok(()),
         };
-        self.to.write_all(document.as_bytes())?;
-        self.to.flush()?;
-        Ok(())
+        self.put(document.as_bytes())
     }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.to.write_all(bytes).and_then(|()| self.to.flush());
+        match &self.path {
+            Some(path) => written.with_context(|| format!("can't write {path:?}")),
+            None => Ok(written?),
+        }
+    }
+}
+
+/// What sets a record apart from the others of its image.
+fn part_of(record: &Record) -> String {
+    let line = record.region.map(|region| region.line as u64);
+    entries::part(record.page.map(|page| page as u64), line)
 }
 
 /// A value in a table: text as it is, nothing for nothing, JSON for the rest.
@@ -187,12 +224,17 @@ pub(super) fn is_picture(file: &Path) -> bool {
 }
 
 /// The file of `--output`; none for standard output.
-fn target(args: &OutputArgs) -> Option<&Path> {
+pub(super) fn target(args: &OutputArgs) -> Option<&Path> {
     args.output.as_deref().filter(|path| path.as_os_str() != "-")
 }
 
 fn form(args: &OutputArgs) -> Format {
     args.format.unwrap_or_else(|| by_name(target(args)))
+}
+
+/// True of the forms that are made of the lines of pages.
+pub(super) fn tells_lines(args: &OutputArgs) -> bool {
+    matches!(form(args), Format::Hocr | Format::Alto)
 }
 
 fn by_name(file: Option<&Path>) -> Format {

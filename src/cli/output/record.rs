@@ -100,7 +100,8 @@ impl Fields {
             columns.extend(["token_ids", "tokens", "token_logprobs", "sequences_score"]);
             columns.extend(["model", "revision", "width", "height"]);
         }
-        columns.extend(["warning", "error"]);
+        // Of few names, and so behind what everybody reads.
+        columns.extend(["warning", "error", "image_bytes"]);
         columns
     }
 }
