@@ -318,7 +318,8 @@ fn image_processor(
         None => drawn_processor(encoder_type, &mut notes)?,
     };
     let Some(size) = image_size(&model.config.encoder) else { return Ok((processor, notes)) };
-    if named.is_none() {
+    // The default of a family without a file of its own is of another size as likely as not.
+    if named.as_deref().is_none_or(|dir| !dir.join("preprocessor_config.json").exists()) {
         return Ok((processor.with_size(size.0, size.1)?, notes));
     }
     let fit = |processor: &ImageProcessor| match processor.output_size() {

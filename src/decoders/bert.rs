@@ -250,7 +250,7 @@ impl Decoder for Bert {
 impl Head {
     /// `bias` below `p`, which is `decoder.bias` too. -> [V]
     pub(super) fn bias(p: &Params, vocab_size: i64) -> Result<Tensor> {
-        Ok(p.tied("bias", "decoder.bias", &[vocab_size], ZEROS, true)?.0)
+        p.shared(&["bias", "decoder.bias"], &[vocab_size], ZEROS)
     }
 
     /// [N, t, D] -> [N, t, V]

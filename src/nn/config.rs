@@ -7,15 +7,20 @@ use serde_json::{Map, Value};
 /// The family's defaults overlaid with the file, as `PretrainedConfig.__init__` does it.
 ///
 /// `aliases` holds (other spelling, name) pairs (the reference's `attribute_map`); the other spelling
-/// wins, because the reference applies it after the named arguments. A null keeps the default.
+/// wins, because the reference applies it after the named arguments. A null keeps the default; where that is
+/// true or false it is a no, as Python takes it.
 pub fn merge(defaults: Value, json: &Value, aliases: &[(&str, &str)]) -> Map<String, Value> {
     let mut merged = match defaults {
         Value::Object(map) => map,
         _ => Map::new(),
     };
     if let Value::Object(given) = json {
-        for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
-            merged.insert(key.clone(), value.clone());
+        for (key, value) in given {
+            if !value.is_null() {
+                merged.insert(key.clone(), value.clone());
+            } else if let Some(default @ Value::Bool(_)) = merged.get_mut(key) {
+                *default = Value::Bool(false);
+            }
         }
         for (alias, name) in aliases {
             if let Some(value) = given.get(*alias).filter(|value| !value.is_null()) {
@@ -59,5 +64,21 @@ impl Size2 {
             Size2::Square(side) => (side, side),
             Size2::Pair([height, width]) => (height, width),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nulls_are_no_and_else_nothing() {
+        let defaults = json!({"qkv_bias": true, "scale": false, "width": 8, "pad": 1});
+        let file = json!({"qkv_bias": null, "scale": null, "width": null, "n": 2, "more": null});
+        let merged = Value::Object(merge(defaults, &file, &[("n", "pad")]));
+        let expected = json!({"qkv_bias": false, "scale": false, "width": 8, "pad": 2, "n": 2});
+        assert_eq!(merged, expected);
     }
 }

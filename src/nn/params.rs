@@ -167,8 +167,9 @@ impl Params {
                 if a.size() == b.size() && !a.equal(&b) {
                     self.store.warn(format!(
                         "{first_key:?} and {second_key:?} differ although the config ties them; \
-                         each keeps its own value"
+                         each keeps its own value (transformers 4 takes the first for both)"
                     ));
+                    self.store.note_untied();
                     let a = self.keep(&first_key, &first_key, a, shape, true)?;
                     return Ok((a, self.keep(&second_key, &second_key, b, shape, true)?));
                 }

@@ -57,6 +57,8 @@ struct Tally {
     missing: Vec<String>,
     misshapen: Vec<String>,
     warnings: Vec<String>,
+    /// Two names that the config makes one hold values of their own.
+    untied: bool,
 }
 
 impl Store {
@@ -207,6 +209,15 @@ impl Store {
 
     pub(super) fn warn(&self, sentence: String) {
         self.tally.borrow_mut().warnings.push(sentence);
+    }
+
+    pub(super) fn note_untied(&self) {
+        self.tally.borrow_mut().untied = true;
+    }
+
+    /// True if the file has two values for what its config ties, and both were kept.
+    pub fn untied(&self) -> bool {
+        self.tally.borrow().untied
     }
 
     /// After building: an error that names the tensors that are missing or have the wrong shape.

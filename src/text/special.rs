@@ -104,7 +104,8 @@ impl SpecialMap {
                 map.extra.extend(special(value)?);
             }
         }
-        map.apply_class(files, resolved)?;
+        let named = given.contains_key("additional_special_tokens");
+        map.apply_class(files, resolved, named)?;
         Ok(map)
     }
 
@@ -189,8 +190,13 @@ impl SpecialMap {
         Ok(stored.iter().map(|(_, token)| token.clone()).collect())
     }
 
-    /// What the constructor of a class makes of its arguments.
-    fn apply_class(&mut self, files: &TokenizerFiles, resolved: &Resolved) -> Result<()> {
+    /// What the constructor of a class makes of its arguments. `named`: additional tokens are among them.
+    fn apply_class(
+        &mut self,
+        files: &TokenizerFiles,
+        resolved: &Resolved,
+        named: bool,
+    ) -> Result<()> {
         let from_json = resolved.from_json;
         for (index, value) in self.named.iter_mut().enumerate() {
             if let Some(Special::Str(content)) = value
@@ -216,7 +222,7 @@ impl SpecialMap {
                     (0..7).map(|i| Special::Str(format!("<madeupword{i}>"))).collect(),
                 );
             }
-            Class::Camembert if !files.config.contains_key("additional_special_tokens") => {
+            Class::Camembert if !named => {
                 self.extend_additional(strings(&["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]));
             }
             Class::Pegasus => {

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
+use super::generation::GenerationConfig;
 use super::report::Report;
 use super::source::{Half, Source, Weights};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
@@ -131,6 +132,9 @@ fn complete(
     for (alias, _) in aliases {
         config.shift_remove(*alias);
     }
+    if let (Half::Decoder, Value::Object(given)) = (half, &given) {
+        keep_nothing(&mut config, given);
+    }
     if half == Half::Encoder {
         prepare(&mut config);
     }
@@ -150,6 +154,16 @@ fn complete(
         config.shift_remove(key);
     }
     Ok(Value::Object(config))
+}
+
+/// Where a decoder's file says null, generation forces nothing and knows no such token, whatever its class does.
+fn keep_nothing(config: &mut Map<String, Value>, given: &Map<String, Value>) {
+    let settings = GenerationConfig::names();
+    for (key, value) in given.iter().filter(|(_, value)| value.is_null()) {
+        if settings.contains(&key.as_str()) && config.contains_key(key) {
+            config.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 /// The reference's cache has `encoder_layers` slots for BART-like decoders, and its `generate` fails if

@@ -16,7 +16,7 @@ pub mod verify;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
 pub use config::VisionEncoderDecoderConfig;
@@ -47,6 +47,12 @@ impl VisionEncoderDecoder {
     pub fn build(config: VisionEncoderDecoderConfig, store: Rc<Store>) -> Result<Self> {
         let root = Params::root(store.clone());
         let encoder_arch = encoders::find(config.encoder_type())?;
+        let channels = config.encoder.get("num_channels").and_then(Value::as_i64);
+        ensure!(
+            channels.is_none_or(|channels| channels == 3),
+            "encoder.num_channels is {}, and images are read in 3 colours: such a model is not supported",
+            channels.unwrap_or_default()
+        );
         let encoder = (encoder_arch.build)(&config.encoder, &(&root / "encoder").for_many_rows())
             .with_context(|| format!("encoder {:?}", encoder_arch.model_type))?;
         let decoder_arch = decoders::find(config.decoder_type())?;
@@ -67,6 +73,11 @@ impl VisionEncoderDecoder {
         } else {
             None
         };
+        let mut config = config;
+        if store.untied() {
+            // What is written says what is computed; else its readers would drop one of the two.
+            config.decoder["tie_word_embeddings"] = json!(false);
+        }
         Ok(VisionEncoderDecoder { config, encoder, decoder, enc_to_dec_proj, drafts: false, store })
     }
 

@@ -161,6 +161,8 @@ const TOWERS: &[(&str, &str)] = &[
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Itself,
+    /// A model of images and text, whose tower is the half.
+    Tower,
     VisionEncoderDecoder,
     /// DistilBERT, whose weights go into a BERT decoder.
     DistilBert,
@@ -181,7 +183,7 @@ fn half_of(half: Half, json: Value) -> Result<(Value, Origin)> {
     {
         let mut tower = json.get("vision_config").cloned().unwrap_or_else(|| json!({}));
         tower["model_type"] = json!(tower_type);
-        return Ok((tower, Origin::Itself));
+        return Ok((tower, Origin::Tower));
     }
     if half == Half::Decoder && model_type == "distilbert" {
         return Ok((distilbert::as_bert(&json), Origin::DistilBert));
@@ -210,7 +212,7 @@ impl Weights {
         }
         let within = match origin {
             Origin::VisionEncoderDecoder => format!("{}.", half.name()),
-            Origin::Itself | Origin::DistilBert => String::new(),
+            Origin::Itself | Origin::Tower | Origin::DistilBert => String::new(),
         };
         Ok(Weights { checkpoint, names, taken: Rc::default(), within })
     }
@@ -236,6 +238,11 @@ fn new_names(half: Half, origin: Origin, prefix: &str, key: &str) -> Vec<String>
             .into_iter()
             .collect(),
         Origin::DistilBert => distilbert::new_name(key).into_iter().collect(),
+        // CLIP's towers keep their name inside their own models, AIMv2's does not.
+        Origin::Tower => {
+            let inside = key.strip_prefix("vision_model.").map(str::to_string);
+            inside.into_iter().chain([key.to_string()]).collect()
+        }
         Origin::Itself => {
             let dotted = format!("{prefix}.");
             let stripped = key.strip_prefix(&dotted);
@@ -294,6 +301,8 @@ mod tests {
         for (half, prefix, key, expected) in table {
             assert_eq!(new_names(*half, Origin::Itself, prefix, key), *expected, "{key}");
         }
+        let tower = new_names(Half::Encoder, Origin::Tower, "aimv2", "vision_model.embeddings.x");
+        assert_eq!(tower, ["embeddings.x", "vision_model.embeddings.x"]);
         let joined =
             new_names(Half::Encoder, Origin::VisionEncoderDecoder, "vit", "encoder.layernorm.bias");
         assert_eq!(joined, ["layernorm.bias"]);

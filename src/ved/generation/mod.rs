@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         );
         let (beams, groups) = (config.num_beams, config.num_beam_groups);
         ensure!(
-            beams % groups.max(1) == 0,
+            beams == 1 || beams % groups.max(1) == 0,
             "num_beams is {beams}, no multiple of num_beam_groups, which is {groups}"
         );
         let setting = Setting {

@@ -138,6 +138,9 @@ impl Reader<'_> {
             self.get("early_stopping", "true, false or \"never\"", |value| match value {
                 Value::Bool(true) => Some(EarlyStopping::True),
                 Value::Bool(false) => Some(EarlyStopping::False),
+                // To Python they are equal.
+                Value::Number(number) if number.as_f64() == Some(1.0) => Some(EarlyStopping::True),
+                Value::Number(number) if number.as_f64() == Some(0.0) => Some(EarlyStopping::False),
                 _ => (value.as_str()? == "never").then_some(EarlyStopping::Never),
             })?;
         Ok(found.unwrap_or(EarlyStopping::False))
