@@ -99,7 +99,10 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     let staging = Staging::new(&args.out, args.force)?;
     let (tokenizer, decoder_own) = tokenizer(args, &decoder)?;
     let pretrained = matches!(decoder, Source::Pretrained { .. });
-    if !pretrained && !settings.decoder.contains_key("vocab_size") && !names_vocabulary(&decoder) {
+    if !pretrained
+        && !settings.decoder.contains_key("vocab_size")
+        && !names_vocabulary(&decoder, &args.decoder)
+    {
         settings.decoder.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
     }
     let unknown = settings.unknown_of_the_top();
@@ -228,15 +231,9 @@ fn tokenizer(args: &InitArgs, decoder: &Source) -> Result<(Tokenizer, bool)> {
     Ok((tokenizer, own))
 }
 
-/// True if the config file itself says how large the vocabulary is.
-fn names_vocabulary(decoder: &Source) -> bool {
-    match decoder {
-        Source::Config(config) => {
-            let default = Half::Decoder.defaults(decoder.model_type()).unwrap_or_default();
-            config.get("vocab_size") != default.get("vocab_size")
-        }
-        Source::Pretrained { .. } => true,
-    }
+/// True if the config file itself says how large the vocabulary is; a type's defaults are no file.
+fn names_vocabulary(decoder: &Source, name: &str) -> bool {
+    Path::new(name).is_file() && decoder.config().get("vocab_size").is_some_and(|v| !v.is_null())
 }
 
 /// Start, pad and end at the top level and in a drawn decoder: from the checkpoint that tokenizer and
