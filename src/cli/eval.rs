@@ -14,7 +14,7 @@ use super::open::{self, ImageSettings};
 use super::read::Task;
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
-use crate::stderr::visible;
+use crate::stderr::{self, visible};
 use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
@@ -94,10 +94,12 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {}", visible(failed, false)));
+    for failed in &evaluation.failed {
+        stderr::say(format_args!("vedm: {}", visible(failed, false)));
+    }
     evaluation.ensure_some()?;
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
-        eprintln!("vedm: warning: {advice}");
+        stderr::say(format_args!("vedm: warning: {advice}"));
     }
     if let Some(path) = &args.predictions {
         evaluation.write_predictions(path)?;

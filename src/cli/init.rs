@@ -11,6 +11,7 @@ use super::Verdict;
 use super::download::{self, HubArgs};
 use crate::image::ImageProcessor;
 use crate::models::Need;
+use crate::stderr;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{COMMON, assemble};
@@ -365,13 +366,13 @@ fn image_size(encoder: &Value) -> Option<(usize, usize)> {
 fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report) {
     let variables = model.store().variables();
     let parameters: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
-    eprintln!(
+    stderr::say(format_args!(
         "{}: {} encoder, {} decoder, {} tensors, {:.1} million parameters",
         args.out.display(),
         model.config.encoder_type(),
         model.config.decoder_type(),
         variables.len(),
         parameters as f64 / 1e6
-    );
-    report.lines().iter().for_each(|line| eprintln!("{line}"));
+    ));
+    report.lines().iter().for_each(stderr::say);
 }

@@ -87,7 +87,10 @@ pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(Ok(Verdict::Misused)) => 1,
         Ok(Err(error)) if is_broken_pipe(&error) => 0,
         Ok(Err(error)) => {
-            eprintln!("vedm: error: {}", stderr::visible(&format!("{error:#}"), true));
+            stderr::say(format_args!(
+                "vedm: error: {}",
+                stderr::visible(&format!("{error:#}"), true)
+            ));
             1
         }
         Err(panic) => {
@@ -96,7 +99,8 @@ pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            eprintln!("vedm: error: internal error (please report it): {}", first_line(text));
+            let bug = "internal error (please report it)";
+            stderr::say(format_args!("vedm: error: {bug}: {}", first_line(text)));
             1
         }
     };
@@ -143,7 +147,10 @@ fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
     if typed.iter().any(acts) {
         // What was typed must not act on the terminal: no colours then.
-        eprint!("{}", stderr::visible(&error.render().to_string(), true));
+        stderr::say(stderr::visible(error.render().to_string().trim_end(), true));
+    } else if error.use_stderr() {
+        // Who doesn't hear of a mistake has still made it.
+        let _ = error.print();
     } else {
         error.print()?;
     }

@@ -15,6 +15,7 @@ use crate::device;
 use crate::image::DecodeOptions;
 use crate::models::{self, Need};
 use crate::pipeline::Reader;
+use crate::stderr;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder, VisionEncoderDecoderConfig};
@@ -37,7 +38,7 @@ pub(super) fn open(
 ) -> Result<Reader> {
     let talk = |sentence: &str| {
         if !quiet {
-            eprintln!("vedm: warning: {sentence}");
+            stderr::say(format_args!("vedm: warning: {sentence}"));
         }
     };
     let dir = model_folder(name, args, quiet)?;
