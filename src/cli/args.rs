@@ -11,6 +11,7 @@ use super::generate::GenerateArgs;
 use super::inputs::Shard;
 use super::progress::When;
 use super::sidecar::Existing;
+use super::typed::threads;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::{Background, Pages};
 use crate::nn::Packing;
@@ -98,7 +99,7 @@ pub(super) struct ModelArgs {
     pub dtype: Dtype,
 
     /// Threads of one operation [default: one a core]
-    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N")]
+    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 
     /// Run although the checkpoint has tensors that the model of its config does not use

@@ -71,7 +71,7 @@ enum Verdict {
 
 /// The command, for completions and help pages.
 pub fn command() -> clap::Command {
-    typed::booleans(Cli::command())
+    typed::lenient(Cli::command())
 }
 
 /// Runs a command line, the program's name first, and gives the exit status. What stopped the run is told
