@@ -48,6 +48,7 @@ pub(super) struct OcrArgs {
 
     /// Cut pages into their text lines and read these, in reading order
     #[arg(long, env = "VEDM_LINES", hide_env = true, help_heading = "Input")]
+    #[arg(conflicts_with = "stream")]
     pub lines: bool,
 
     /// Unicode form of the texts
@@ -58,6 +59,7 @@ pub(super) struct OcrArgs {
         help_heading = "Text",
         hide_short_help = true
     )]
+    #[arg(conflicts_with = "stream")]
     pub normalize: Form,
 
     /// Write these characters and blanks alone
@@ -208,6 +210,8 @@ pub(super) struct OutputArgs {
 
     /// Print tokens as they come: one image, no beams
     #[arg(long, env = "VEDM_STREAM", hide_env = true, hide_short_help = true)]
+    // Text that was shown can't be taken back, and is no record.
+    #[arg(conflicts_with_all = ["format", "output", "details", "min_confidence"])]
     pub stream: bool,
 
     /// Write a page for each image: what the model saw, where it looked, what else it could have said

@@ -92,7 +92,7 @@ fn model_folder(name: &str, args: &ModelArgs, quiet: bool) -> Result<PathBuf> {
     let captions =
         models::shipped_names().into_iter().find(|name| name.starts_with("vedm-caption"));
     match captions {
-        Some(shipped) if args.model.is_none() => {
+        Some(shipped) if args.model.is_none() && name.contains('/') => {
             found.map_err(|error| anyhow!("{error:#}; or try --model {shipped}, which is shipped"))
         }
         _ => found,
