@@ -28,23 +28,23 @@ pub(super) struct InitArgs {
     pub out: PathBuf,
 
     /// Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)
-    #[arg(long, value_name = "E")]
+    #[arg(long, env = "VEDM_ENCODER", hide_env = true, value_name = "E")]
     pub encoder: String,
 
     /// Decoder: a model (its weights are taken), a config .json, or a type such as gpt2
-    #[arg(long, value_name = "D")]
+    #[arg(long, env = "VEDM_DECODER", hide_env = true, value_name = "D")]
     pub decoder: String,
 
     /// Directory or model of the tokenizer [default: the decoder's]
-    #[arg(long, value_name = "T")]
+    #[arg(long, env = "VEDM_TOKENIZER", hide_env = true, value_name = "T")]
     pub tokenizer: Option<String>,
 
     /// Directory or model of the image processor [default: the encoder's]
-    #[arg(long, value_name = "P")]
+    #[arg(long, env = "VEDM_IMAGE_PROCESSOR", hide_env = true, value_name = "P")]
     pub image_processor: Option<String>,
 
     /// A config value: encoder.NAME=VALUE, decoder.NAME=VALUE, or NAME=VALUE of the top level
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, env = "VEDM_SET", hide_env = true, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 
     /// Seed of the random weights

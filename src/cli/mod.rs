@@ -19,6 +19,7 @@ mod sidecar;
 mod train;
 mod train_args;
 mod typed;
+mod variables;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -137,7 +138,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Verdict> {
 }
 
 fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches_mut(&mut command().try_get_matches_from(typed)?)
+    let command = variables::settled(command(), typed);
+    Cli::from_arg_matches_mut(&mut command.try_get_matches_from(typed)?)
 }
 
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,

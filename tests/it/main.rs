@@ -28,3 +28,4 @@ mod streams;
 mod support;
 mod train;
 mod training;
+mod variables;
