@@ -203,7 +203,11 @@ fn source(half: Half, name: &str, hub: &HubArgs) -> Result<Source> {
     let dir = match download::find(name, Need::Model, None, hub, false) {
         Ok(dir) => dir,
         // A bare word may have been meant as a type: then that is what to speak of.
-        Err(error) if name.contains(['/', '.']) || error.to_string().contains("did you mean") => {
+        Err(error)
+            if name.contains(['/', '.'])
+                || path.is_dir()
+                || error.to_string().contains("did you mean") =>
+        {
             return Err(error).with_context(|| format!("--{flag} {name:?}"));
         }
         Err(error) => {

@@ -336,6 +336,7 @@ fn mistakes_are_told_and_leave_nothing() {
     let table: &[(&[&str], &str)] = &[
         (&["--encoder", "vit", "--decoder", "distilbert"], "has no cross-attention"),
         (&["--encoder", "resnet", "--decoder", "bert"], "encoder type \"resnet\" is not supported"),
+        (&["--encoder", "tests", "--decoder", "bert"], "\"tests\": \"tests\" has no config.json"),
         (&["--encoder", "vit", "--decoder", "bert"], "name one by --tokenizer"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "x"], "expected NAME=VALUE"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "e.x=1"], "neither encoder nor"),
