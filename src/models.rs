@@ -88,19 +88,29 @@ impl Need {
 /// Errors say what was looked for; a name that could be a typing error gets "did you mean".
 pub fn find(name: &str, need: Need, access: &Access) -> Result<PathBuf> {
     let path = Path::new(name);
-    if path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    if path.is_file() {
-        bail!("{name:?} is a file; a model is the directory that holds config.json");
-    }
-    if let Some(shipped) = shipped(name) {
-        return Ok(shipped);
+    if let Some(folder) = here(name, need)? {
+        if let Some(revision) = access.revision {
+            bail!(
+                "--revision {revision:?} is for models of the Hub, and {name:?} is on this machine; leave \
+                 it out, or name the model as owner/name"
+            );
+        }
+        return Ok(folder);
     }
     let (name, pinned) = match name.rsplit_once('@') {
         Some((name, revision)) => (name, Some(revision)),
         None => (name, None),
     };
+    if let (Some(pinned), Some(_)) = (pinned, shipped(name)) {
+        bail!("{name:?} is shipped with the program and has no revisions; leave out \"@{pinned}\"");
+    }
+    if let (Some(pinned), Some(revision)) = (pinned, access.revision)
+        && pinned != revision
+    {
+        bail!(
+            "{name:?} is asked for as \"@{pinned}\" and by --revision {revision:?}; leave out one of them"
+        );
+    }
     let settings = Settings::from_env(access.offline);
     let Some(repository) = repository(name, &settings) else {
         match nearest(name) {
@@ -124,6 +134,21 @@ pub fn find(name: &str, need: Need, access: &Access) -> Result<PathBuf> {
             None => error,
         }
     })
+}
+
+/// The directory of a model that needs no Hub: the name is its path, or it is shipped.
+fn here(name: &str, need: Need) -> Result<Option<PathBuf>> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        if need == Need::Model && !path.join("config.json").is_file() {
+            bail!("{name:?} has no config.json; a model is the directory that holds it");
+        }
+        return Ok(Some(path.to_path_buf()));
+    }
+    if path.is_file() {
+        bail!("{name:?} is a file; a model is the directory that holds config.json");
+    }
+    Ok(shipped(name))
 }
 
 /// The repository that a name stands for: itself with its owner, an alias, or a name without owner that
@@ -242,6 +267,25 @@ mod tests {
             let error = find(name, Need::Model, &access).expect_err("not there").to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn revisions_are_for_the_hub_and_named_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().display().to_string();
+        let table = [
+            ("vedm-ocr-printed", Some("v1"), "--revision \"v1\" is for models of the Hub"),
+            ("vedm-ocr-printed@v1", None, "is shipped with the program and has no revisions"),
+            ("some/model@v1", Some("v2"), "asked for as \"@v1\" and by --revision \"v2\""),
+            (empty.as_str(), None, "has no config.json; a model is the directory that holds it"),
+        ];
+        for (name, revision, expected) in table {
+            let access = Access { revision, offline: true, tell: &|_| {} };
+            let error = find(name, Need::Model, &access).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let access = Access { revision: None, offline: true, tell: &|_| {} };
+        assert!(find("vedm-ocr-printed", Need::Model, &access).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::native;
+use crate::{native, stderr};
 
 /// The exit status of an interrupted run.
 pub const INTERRUPTED: i32 = 130;
@@ -16,10 +16,10 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 pub fn listen(first: &'static str, second: &'static str) -> Result<()> {
     ctrlc::set_handler(move || {
         if ASKED.swap(true, Ordering::SeqCst) {
-            eprintln!("vedm: {second}");
+            stderr::say(format_args!("vedm: {second}"));
             native::exit_at_once(INTERRUPTED);
         }
-        eprintln!("vedm: {first}");
+        stderr::say(format_args!("vedm: {first}"));
     })
     .context("can't listen for interrupts")
 }

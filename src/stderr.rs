@@ -1,19 +1,23 @@
 //! Lines on standard error that leave a progress bar whole, and texts that leave a terminal alone.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::Write;
 
 use indicatif::ProgressBar;
 
-/// Writes a line above the bar, where there is one. A closed standard error is no reason to stop.
+/// Writes a line above the bar, where there is one.
 pub fn line(bar: Option<&ProgressBar>, line: &str) {
-    let print = || {
-        let _ = writeln!(std::io::stderr(), "{line}");
-    };
     match bar {
-        Some(bar) => bar.suspend(print),
-        None => print(),
+        Some(bar) => bar.suspend(|| say(line)),
+        None => say(line),
     }
+}
+
+/// Writes a line. A standard error that is closed or full is no reason to stop, as it would be to
+/// `eprintln!`.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Control characters as their pictures (U+2400 ..), but for line ends and, if `tabs`, tabs.

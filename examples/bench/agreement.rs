@@ -69,9 +69,9 @@ impl Material {
         let table = Table::read(&folder.join("labels.csv"), &TableOptions::default())?;
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for row in table.rows {
-            if let ImageSource::File(path) = row.image {
+            if let (ImageSource::File(path), Some(text)) = (row.image, row.text) {
                 images.push(path);
-                labels.push(row.text);
+                labels.push(text);
             }
         }
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/vedm-ocr-printed");

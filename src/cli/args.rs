@@ -11,6 +11,7 @@ use super::generate::GenerateArgs;
 use super::inputs::Shard;
 use super::progress::When;
 use super::sidecar::Existing;
+use super::typed::threads;
 use crate::device::{DeviceChoice, Dtype};
 use crate::image::{Background, Pages};
 use crate::nn::Packing;
@@ -47,6 +48,7 @@ pub(super) struct OcrArgs {
 
     /// Cut pages into their text lines and read these, in reading order
     #[arg(long, env = "VEDM_LINES", hide_env = true, help_heading = "Input")]
+    #[arg(conflicts_with = "stream")]
     pub lines: bool,
 
     /// Unicode form of the texts
@@ -57,6 +59,7 @@ pub(super) struct OcrArgs {
         help_heading = "Text",
         hide_short_help = true
     )]
+    #[arg(conflicts_with = "stream")]
     pub normalize: Form,
 
     /// Write these characters and blanks alone
@@ -98,7 +101,7 @@ pub(super) struct ModelArgs {
     pub dtype: Dtype,
 
     /// Threads of one operation [default: one a core]
-    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N")]
+    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 
     /// Run although the checkpoint has tensors that the model of its config does not use
@@ -207,6 +210,8 @@ pub(super) struct OutputArgs {
 
     /// Print tokens as they come: one image, no beams
     #[arg(long, env = "VEDM_STREAM", hide_env = true, hide_short_help = true)]
+    // Text that was shown can't be taken back, and is no record.
+    #[arg(conflicts_with_all = ["format", "output", "details", "min_confidence"])]
     pub stream: bool,
 
     /// Write a page for each image: what the model saw, where it looked, what else it could have said

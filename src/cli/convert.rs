@@ -1,6 +1,7 @@
 //! `vedm convert`: the same model in another file format, number type or split.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,7 @@ use super::download::{self, HubArgs};
 use super::init::FileDtype;
 use crate::checkpoint::{Checkpoint, Memory};
 use crate::models::Need;
+use crate::stderr;
 use crate::text::Tokenizer;
 use crate::ved::parts::{merge, split};
 use crate::ved::report::collapse;
@@ -27,15 +29,16 @@ pub(super) struct ConvertArgs {
     pub paths: Vec<PathBuf>,
 
     /// File format of the weights
-    #[arg(long, default_value = "safetensors")]
+    #[arg(long, env = "VEDM_TO", hide_env = true, default_value = "safetensors")]
     pub to: To,
 
     /// Number type of the weights [default: as they are]
-    #[arg(long)]
+    #[arg(long, env = "VEDM_DTYPE", hide_env = true)]
     pub dtype: Option<FileDtype>,
 
     /// Weights larger than this are split into several files, e.g. 5GB or 200MB
-    #[arg(long, value_name = "SIZE", default_value_t = Bytes(MAX_SHARD_SIZE))]
+    #[arg(long, env = "VEDM_MAX_SHARD_SIZE", hide_env = true, value_name = "SIZE")]
+    #[arg(default_value_t = Bytes(MAX_SHARD_SIZE))]
     pub max_shard_size: Bytes,
 
     /// Write OUT/encoder and OUT/decoder
@@ -47,7 +50,7 @@ pub(super) struct ConvertArgs {
     pub merge: Vec<PathBuf>,
 
     /// Read OUT again: compare every tensor, and run both checkpoints on one image
-    #[arg(long)]
+    #[arg(long, env = "VEDM_VERIFY", hide_env = true)]
     pub verify: bool,
 
     /// Replace OUT if it exists
@@ -55,7 +58,7 @@ pub(super) struct ConvertArgs {
     pub force: bool,
 
     /// Convert although the checkpoint has tensors that the model of its config does not use
-    #[arg(long)]
+    #[arg(long, env = "VEDM_ALLOW_UNUSED_TENSORS", hide_env = true)]
     pub allow_unused_tensors: bool,
 
     /// Branch, tag or commit of a model at the Hub [default: main]
@@ -102,7 +105,7 @@ impl std::str::FromStr for Bytes {
     }
 }
 
-impl std::fmt::Display for Bytes {
+impl Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (unit, size) =
             UNITS.iter().find(|(_, size)| self.0.is_multiple_of(*size)).copied().unwrap_or(("", 1));
@@ -123,7 +126,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
     keep_apart(out, &dir)?;
     let staging = Staging::new(out, args.force)?;
     let (model, warnings) = load_as_stored(&dir, args.allow_unused_tensors)?;
-    warnings.iter().for_each(|warning| eprintln!("vedm: warning: {warning}"));
+    warnings.iter().for_each(warn);
 
     if args.split {
         split(&model, &dir, staging.path(), options(args))?;
@@ -131,7 +134,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
             if args.verify { Some(verify_parts(&model, staging.path(), args)?) } else { None };
         staging.finish()?;
         tell(out, &model, report);
-        eprintln!("the halves are in encoder/ and decoder/");
+        stderr::say("the halves are in encoder/ and decoder/");
         return Ok(Verdict::Done);
     }
     save_model(staging.path(), &model, options(args))?;
@@ -141,7 +144,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
     let report = if args.verify { Some(verify(&model, staging.path(), args)?) } else { None };
     staging.finish()?;
     tell(out, &model, report);
-    changes.iter().for_each(|line| eprintln!("{line}"));
+    changes.iter().for_each(stderr::say);
     Ok(Verdict::Done)
 }
 
@@ -154,7 +157,7 @@ fn run_merge(args: &ConvertArgs) -> Result<Verdict> {
     }
     let staging = Staging::new(out, args.force)?;
     let (model, notes) = merge(encoder, decoder)?;
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| stderr::say(format_args!("note: {note}")));
     save_model(staging.path(), &model, options(args))?;
     for part in [encoder, decoder] {
         copy_companions(part, staging.path())?;
@@ -210,7 +213,7 @@ fn complete_tokenizer(dir: &Path, out: &Path, model: &VisionEncoderDecoder) {
     let saved = Tokenizer::from_dir(dir, Some(model.config.decoder_type()))
         .and_then(|tokenizer| tokenizer.save(out));
     if let Err(error) = saved {
-        eprintln!("vedm: warning: no tokenizer.json was made: {error:#}");
+        warn(format_args!("no tokenizer.json was made: {error:#}"));
     }
 }
 
@@ -254,13 +257,17 @@ fn changes(dir: &Path, model: &VisionEncoderDecoder) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+fn warn(sentence: impl Display) {
+    stderr::say(format_args!("vedm: warning: {sentence}"));
+}
+
 fn tell(out: &Path, model: &VisionEncoderDecoder, verified: Option<f64>) {
     let tensors = model.store().variables().len();
-    eprintln!("{}: {tensors} tensors written", out.display());
+    stderr::say(format_args!("{}: {tensors} tensors written", out.display()));
     if let Some(difference) = verified {
-        eprintln!(
+        stderr::say(format_args!(
             "verified: every tensor is equal; logits of one image differ by {difference:.1e}"
-        );
+        ));
     }
 }
 

@@ -16,7 +16,7 @@ use super::places::same;
 use super::read::Task;
 use super::train_args::ColumnArgs;
 use crate::image::DecodeOptions;
-use crate::stderr::visible;
+use crate::stderr::{self, visible};
 use crate::train::data::Table;
 use crate::train::{evaluate, report};
 
@@ -97,14 +97,16 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    evaluation.failed.iter().for_each(|failed| eprintln!("vedm: {}", visible(failed, false)));
+    for failed in &evaluation.failed {
+        stderr::say(format_args!("vedm: {}", visible(failed, false)));
+    }
     if let Err(error) = evaluation.ensure_some() {
         // As of all inputs of a run that failed: it ran, and there is nothing to report.
-        eprintln!("vedm: {error}");
+        stderr::say(format_args!("vedm: {error}"));
         return Ok(Verdict::SomeFailed);
     }
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
-        eprintln!("vedm: warning: {advice}");
+        stderr::say(format_args!("vedm: warning: {advice}"));
     }
     let told = match args.format {
         ReportFormat::Text => report::text(&evaluation, args.worst),

@@ -2,8 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde_json::{Map, Value, json};
 
+use super::typed::{beams, finite};
 use crate::text::Tokenizer;
 use crate::ved::generation::LoopDetector;
 
@@ -12,6 +14,7 @@ use crate::ved::generation::LoopDetector;
 pub(super) struct GenerateArgs {
     /// Beams of beam search; 1 is greedy
     #[arg(long, env = "VEDM_NUM_BEAMS", hide_env = true, value_name = "N")]
+    #[arg(value_parser = beams)]
     pub num_beams: Option<i64>,
 
     /// At most so many tokens after the prompt
@@ -48,9 +51,9 @@ pub(super) struct GenerateArgs {
         env = "VEDM_LENGTH_PENALTY",
         hide_env = true,
         value_name = "X",
-        allow_negative_numbers = true,
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub length_penalty: Option<f64>,
 
     /// When beam search ends: true, false or never
@@ -75,10 +78,12 @@ pub(super) struct GenerateArgs {
         value_name = "X",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub repetition_penalty: Option<f64>,
 
     /// Draw tokens at random instead of taking the best
     #[arg(long, env = "VEDM_DO_SAMPLE", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub do_sample: Option<bool>,
 
     /// Sampling: divide logits by this
@@ -89,6 +94,7 @@ pub(super) struct GenerateArgs {
         value_name = "X",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub temperature: Option<f64>,
 
     /// Sampling: only the K best tokens (also the candidates of contrastive search)
@@ -97,14 +103,17 @@ pub(super) struct GenerateArgs {
 
     /// Sampling: only the best tokens that together have this probability
     #[arg(long, env = "VEDM_TOP_P", hide_env = true, value_name = "P", hide_short_help = true)]
+    #[arg(value_parser = finite)]
     pub top_p: Option<f64>,
 
     /// Sampling: only tokens with this share of the best one's probability
     #[arg(long, env = "VEDM_MIN_P", hide_env = true, value_name = "P", hide_short_help = true)]
+    #[arg(value_parser = finite)]
     pub min_p: Option<f64>,
 
     /// Sampling: locally typical sampling with this mass
     #[arg(long, env = "VEDM_TYPICAL_P", hide_env = true, value_name = "P", hide_short_help = true)]
+    #[arg(value_parser = finite)]
     pub typical_p: Option<f64>,
 
     /// Sampling: only tokens at least this probable
@@ -115,6 +124,7 @@ pub(super) struct GenerateArgs {
         value_name = "P",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub epsilon_cutoff: Option<f64>,
 
     /// Sampling: eta sampling with this cutoff
@@ -125,6 +135,7 @@ pub(super) struct GenerateArgs {
         value_name = "P",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub eta_cutoff: Option<f64>,
 
     /// Group beam search: number of groups
@@ -145,6 +156,7 @@ pub(super) struct GenerateArgs {
         value_name = "X",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub diversity_penalty: Option<f64>,
 
     /// Contrastive search: weight of the degeneration penalty
@@ -155,6 +167,7 @@ pub(super) struct GenerateArgs {
         value_name = "X",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub penalty_alpha: Option<f64>,
 
     /// Texts an image
@@ -165,6 +178,7 @@ pub(super) struct GenerateArgs {
         hide_short_help = true,
         value_name = "N"
     )]
+    #[arg(value_parser = beams)]
     pub num_return_sequences: Option<i64>,
 
     /// Words that must not occur; may be given several times
@@ -233,6 +247,7 @@ pub(super) struct GenerateArgs {
 
     /// Renormalise the log-probabilities after all rules
     #[arg(long, env = "VEDM_RENORMALIZE_LOGITS", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_short_help = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub renormalize_logits: Option<bool>,
 
     /// Generation ends where this string occurs; may be given several times
@@ -253,6 +268,7 @@ pub(super) struct GenerateArgs {
         value_name = "SECONDS",
         hide_short_help = true
     )]
+    #[arg(value_parser = finite)]
     pub max_time: Option<f64>,
 
     /// Let texts that repeat themselves go on to their limit
@@ -348,7 +364,7 @@ impl GenerateArgs {
     fn decay(&self) -> Result<Option<Value>> {
         let Some(text) = &self.exponential_decay_length_penalty else { return Ok(None) };
         let pair = text.split_once(',').and_then(|(start, factor)| {
-            Some((start.trim().parse::<i64>().ok()?, factor.trim().parse::<f64>().ok()?))
+            Some((start.trim().parse::<i64>().ok()?, finite(factor.trim()).ok()?))
         });
         let (start, factor) = pair.with_context(|| {
             format!(

@@ -11,6 +11,7 @@ use super::Verdict;
 use super::download::{self, HubArgs};
 use crate::image::ImageProcessor;
 use crate::models::Need;
+use crate::stderr;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{COMMON, assemble};
@@ -27,23 +28,23 @@ pub(super) struct InitArgs {
     pub out: PathBuf,
 
     /// Encoder: a model (its weights are taken), a config .json, or a type such as vit (random weights)
-    #[arg(long, value_name = "E")]
+    #[arg(long, env = "VEDM_ENCODER", hide_env = true, value_name = "E")]
     pub encoder: String,
 
     /// Decoder: a model (its weights are taken), a config .json, or a type such as gpt2
-    #[arg(long, value_name = "D")]
+    #[arg(long, env = "VEDM_DECODER", hide_env = true, value_name = "D")]
     pub decoder: String,
 
     /// Directory or model of the tokenizer [default: the decoder's]
-    #[arg(long, value_name = "T")]
+    #[arg(long, env = "VEDM_TOKENIZER", hide_env = true, value_name = "T")]
     pub tokenizer: Option<String>,
 
     /// Directory or model of the image processor [default: the encoder's]
-    #[arg(long, value_name = "P")]
+    #[arg(long, env = "VEDM_IMAGE_PROCESSOR", hide_env = true, value_name = "P")]
     pub image_processor: Option<String>,
 
     /// A config value: encoder.NAME=VALUE, decoder.NAME=VALUE, or NAME=VALUE of the top level
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, env = "VEDM_SET", hide_env = true, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 
     /// Seed of the random weights
@@ -99,7 +100,10 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
     let staging = Staging::new(&args.out, args.force)?;
     let (tokenizer, decoder_own) = tokenizer(args, &decoder)?;
     let pretrained = matches!(decoder, Source::Pretrained { .. });
-    if !pretrained && !settings.decoder.contains_key("vocab_size") && !names_vocabulary(&decoder) {
+    if !pretrained
+        && !settings.decoder.contains_key("vocab_size")
+        && !names_vocabulary(&decoder, &args.decoder)
+    {
         settings.decoder.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
     }
     let unknown = settings.unknown_of_the_top();
@@ -199,7 +203,11 @@ fn source(half: Half, name: &str, hub: &HubArgs) -> Result<Source> {
     let dir = match download::find(name, Need::Model, None, hub, false) {
         Ok(dir) => dir,
         // A bare word may have been meant as a type: then that is what to speak of.
-        Err(error) if name.contains(['/', '.']) || error.to_string().contains("did you mean") => {
+        Err(error)
+            if name.contains(['/', '.'])
+                || path.is_dir()
+                || error.to_string().contains("did you mean") =>
+        {
             return Err(error).with_context(|| format!("--{flag} {name:?}"));
         }
         Err(error) => {
@@ -228,15 +236,9 @@ fn tokenizer(args: &InitArgs, decoder: &Source) -> Result<(Tokenizer, bool)> {
     Ok((tokenizer, own))
 }
 
-/// True if the config file itself says how large the vocabulary is.
-fn names_vocabulary(decoder: &Source) -> bool {
-    match decoder {
-        Source::Config(config) => {
-            let default = Half::Decoder.defaults(decoder.model_type()).unwrap_or_default();
-            config.get("vocab_size") != default.get("vocab_size")
-        }
-        Source::Pretrained { .. } => true,
-    }
+/// True if the config file itself says how large the vocabulary is; a type's defaults are no file.
+fn names_vocabulary(decoder: &Source, name: &str) -> bool {
+    Path::new(name).is_file() && decoder.config().get("vocab_size").is_some_and(|v| !v.is_null())
 }
 
 /// Start, pad and end at the top level and in a drawn decoder: from the checkpoint that tokenizer and
@@ -369,13 +371,13 @@ fn image_size(encoder: &Value) -> Option<(usize, usize)> {
 fn tell(args: &InitArgs, model: &VisionEncoderDecoder, report: &Report) {
     let variables = model.store().variables();
     let parameters: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
-    eprintln!(
+    stderr::say(format_args!(
         "{}: {} encoder, {} decoder, {} tensors, {:.1} million parameters",
         args.out.display(),
         model.config.encoder_type(),
         model.config.decoder_type(),
         variables.len(),
         parameters as f64 / 1e6
-    );
-    report.lines().iter().for_each(|line| eprintln!("{line}"));
+    ));
+    report.lines().iter().for_each(stderr::say);
 }

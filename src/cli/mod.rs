@@ -20,6 +20,7 @@ mod sidecar;
 mod train;
 mod train_args;
 mod typed;
+mod variables;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -72,7 +73,7 @@ enum Verdict {
 
 /// The command, for completions and help pages.
 pub fn command() -> clap::Command {
-    typed::booleans(Cli::command())
+    typed::lenient(Cli::command())
 }
 
 /// Runs a command line, the program's name first, and gives the exit status. What stopped the run is told
@@ -88,7 +89,10 @@ pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(Ok(Verdict::Misused)) => 1,
         Ok(Err(error)) if is_broken_pipe(&error) => 0,
         Ok(Err(error)) => {
-            eprintln!("vedm: error: {}", stderr::visible(&format!("{error:#}"), true));
+            stderr::say(format_args!(
+                "vedm: error: {}",
+                stderr::visible(&format!("{error:#}"), true)
+            ));
             1
         }
         Err(panic) => {
@@ -97,7 +101,8 @@ pub fn status(args: impl IntoIterator<Item = OsString>) -> i32 {
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            eprintln!("vedm: error: internal error (please report it): {}", first_line(text));
+            let bug = "internal error (please report it)";
+            stderr::say(format_args!("vedm: error: {bug}: {}", first_line(text)));
             1
         }
     };
@@ -134,7 +139,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Verdict> {
 }
 
 fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches_mut(&mut command().try_get_matches_from(typed)?)
+    let command = variables::settled(command(), typed);
+    Cli::from_arg_matches_mut(&mut command.try_get_matches_from(typed)?)
 }
 
 /// Help and version go to standard output with status 0; everything else is status 1, not clap's 2,
@@ -144,7 +150,10 @@ fn usage(error: clap::Error, typed: &[OsString]) -> Result<Verdict> {
     let acts = |word: &OsString| word.to_string_lossy().contains(char::is_control);
     if typed.iter().any(acts) {
         // What was typed must not act on the terminal: no colours then.
-        eprint!("{}", stderr::visible(&error.render().to_string(), true));
+        stderr::say(stderr::visible(error.render().to_string().trim_end(), true));
+    } else if error.use_stderr() {
+        // Who doesn't hear of a mistake has still made it.
+        let _ = error.print();
     } else {
         error.print()?;
     }

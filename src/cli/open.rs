@@ -15,6 +15,7 @@ use crate::device;
 use crate::image::DecodeOptions;
 use crate::models::{self, Need};
 use crate::pipeline::Reader;
+use crate::stderr;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
 use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder, VisionEncoderDecoderConfig};
@@ -37,7 +38,7 @@ pub(super) fn open(
 ) -> Result<Reader> {
     let talk = |sentence: &str| {
         if !quiet {
-            eprintln!("vedm: warning: {sentence}");
+            stderr::say(format_args!("vedm: warning: {sentence}"));
         }
     };
     let dir = model_folder(name, args, quiet)?;
@@ -91,7 +92,7 @@ fn model_folder(name: &str, args: &ModelArgs, quiet: bool) -> Result<PathBuf> {
     let captions =
         models::shipped_names().into_iter().find(|name| name.starts_with("vedm-caption"));
     match captions {
-        Some(shipped) if args.model.is_none() => {
+        Some(shipped) if args.model.is_none() && name.contains('/') => {
             found.map_err(|error| anyhow!("{error:#}; or try --model {shipped}, which is shipped"))
         }
         _ => found,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use tch::Kind;
 
 use super::Verdict;
 use super::args::{Form, ModelArgs, OcrArgs, ReadArgs};
@@ -21,6 +22,7 @@ use super::progress::Progress;
 use super::session::{Session, Stream, allowed_tokens};
 use super::sidecar::{self, Sidecars};
 use crate::image::{Blank, DecodeOptions, ImageProcessor, Rgb8};
+use crate::nn::Packing;
 use crate::pipeline::{Cut, Input, Reader, Region, Watch};
 use crate::{lines, signals};
 
@@ -114,7 +116,7 @@ fn run(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Verdict> {
     let name = task.model(&args.model);
     let reader = reader(task, args, texts)?;
     if args.output.verbose {
-        progress.say(&described(name, &reader));
+        progress.say(&described(name, &reader, args.model.numbers(reader.model.device())?));
     }
     let shown = args.output.stream.then(|| Stream::new(&reader, single)).transpose()?;
     // The download of a model may be interrupted at any time; from here on a batch is finished.
@@ -185,7 +187,7 @@ fn drive(
         outcome?;
     }
     written?;
-    shown.map_or(Ok(()), |shown| shown.finish())?;
+    shown.map_or(Ok(()), |shown| shown.finish(session.progress.ok > 0))?;
     Ok(match session.progress.failed {
         _ if signals::asked() => Verdict::Interrupted,
         0 => Verdict::Done,
@@ -193,13 +195,21 @@ fn drive(
     })
 }
 
-fn described(name: &str, reader: &Reader) -> String {
+/// Model, device, number type and batch size. On a CPU the type is that of the matrices: all else is reckoned
+/// in f32.
+fn described(name: &str, reader: &Reader, numbers: (Kind, Option<Packing>)) -> String {
+    let numbers = match numbers {
+        (_, Some(packing)) => format!("{packing:?}"),
+        (Kind::Half, None) => "F16".to_string(),
+        (Kind::BFloat16, None) => "Bf16".to_string(),
+        (_, None) => "F32".to_string(),
+    };
     format!(
-        "{name}: {} and {} on {:?} as {:?}, {} images a batch",
+        "{name}: {} and {} on {:?} as {}, {} images a batch",
         reader.model.config.encoder_type(),
         reader.model.config.decoder_type(),
         reader.model.device(),
-        reader.model.kind(),
+        numbers.to_lowercase(),
         reader.batch_size
     )
 }

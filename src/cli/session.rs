@@ -1,10 +1,10 @@
 //! What happens to each record of `caption` and `ocr`, from the model to the files.
 
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::mem;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tch::{Kind, Tensor};
 use unicode_normalization::UnicodeNormalization;
 
@@ -17,7 +17,7 @@ use super::sidecar::Sidecars;
 use crate::pipeline::{Reader, Record};
 use crate::signals;
 use crate::stderr::visible;
-use crate::text::Tokenizer;
+use crate::text::{DecodeStream, Tokenizer};
 use crate::ved::generation::{Finish, GenerationMode};
 
 /// The places a record goes to.
@@ -120,7 +120,13 @@ impl Session<'_> {
 
 /// Shows tokens as they come: what `Watch::on_token` calls.
 pub(super) struct Stream<'a> {
-    decoder: RefCell<Option<crate::text::DecodeStream<'a>>>,
+    reader: &'a Reader,
+    /// None before the first token.
+    decoder: RefCell<Option<DecodeStream<'a>>>,
+    /// Texts must not act on a terminal.
+    terminal: bool,
+    /// Why standard output took no more. The run goes on to its end, which is near.
+    fault: RefCell<Option<std::io::Error>>,
 }
 
 impl<'a> Stream<'a> {
@@ -135,35 +141,46 @@ impl<'a> Stream<'a> {
         if !single || reader.generation.num_return_sequences > 1 {
             bail!("--stream shows one text of one image; name one file, or - for standard input");
         }
-        let mut decoder = reader.processor.tokenizer.decode_stream(true);
-        // The prompt is part of the text.
-        for id in &reader.prompt {
-            show(&decoder.push(*id)?);
-        }
-        Ok(Stream { decoder: RefCell::new(Some(decoder)) })
+        let terminal = std::io::stdout().is_terminal();
+        let (decoder, fault) = (RefCell::default(), RefCell::default());
+        Ok(Stream { reader, decoder, terminal, fault })
     }
 
     pub(super) fn token(&self, id: i64) {
-        if let Some(decoder) = self.decoder.borrow_mut().as_mut() {
-            show(&decoder.push(id).unwrap_or_default());
+        let mut decoder = self.decoder.borrow_mut();
+        let decoder = decoder.get_or_insert_with(|| self.begin());
+        self.show(&decoder.push(id).unwrap_or_default());
+    }
+
+    /// The prompt is part of the text.
+    fn begin(&self) -> DecodeStream<'a> {
+        let mut decoder = self.reader.processor.tokenizer.decode_stream(true);
+        for id in &self.reader.prompt {
+            self.show(&decoder.push(*id).unwrap_or_default());
+        }
+        decoder
+    }
+
+    /// What was held back, and the end of the line; an image without tokens that was `read` is an empty line.
+    pub(super) fn finish(&self, read: bool) -> Result<()> {
+        let decoder = self.decoder.borrow_mut().take();
+        if decoder.is_some() || read {
+            let held = decoder.map_or(Ok(String::new()), DecodeStream::finish)?;
+            self.show(&format!("{held}\n"));
+        }
+        match self.fault.take() {
+            Some(fault) => Err(fault).context("can't write standard output"),
+            None => Ok(()),
         }
     }
 
-    /// What was held back, and the end of the line.
-    pub(super) fn finish(&self) -> Result<()> {
-        if let Some(decoder) = self.decoder.borrow_mut().take() {
-            show(&decoder.finish()?);
+    fn show(&self, text: &str) {
+        let mut out = std::io::stdout();
+        let text = if self.terminal { visible(text, true) } else { text.into() };
+        if let Err(fault) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            self.fault.borrow_mut().get_or_insert(fault);
         }
-        show("\n");
-        Ok(())
     }
-}
-
-/// Whoever closed standard output has seen enough: the run goes on to its end, which is near.
-fn show(text: &str) {
-    let mut out = std::io::stdout();
-    let text = visible(text, true);
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Of each token, whether it is made of these characters and blanks alone. -> [V] bool
@@ -173,6 +190,8 @@ pub(super) fn allowed_tokens(
     vocabulary: i64,
 ) -> Result<Tensor> {
     let mut allowed = vec![false; vocabulary.max(0) as usize];
+    // Blanks alone are no text.
+    let mut some = false;
     for (id, place) in allowed.iter_mut().enumerate() {
         let id = id as i64;
         if tokenizer.is_special(id) {
@@ -183,8 +202,9 @@ pub(super) fn allowed_tokens(
         let text = text.strip_prefix("##").filter(|rest| !rest.is_empty()).unwrap_or(&text);
         // A piece of a character, or no text at all, says nothing that can be allowed.
         *place = !text.is_empty() && text.chars().all(|c| c == ' ' || chars.contains(c));
+        some |= *place && !text.trim().is_empty();
     }
-    if !allowed.contains(&true) {
+    if !some {
         bail!(
             "--allowed-chars {chars:?}: no token of this model is made of these characters alone"
         );

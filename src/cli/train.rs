@@ -8,6 +8,7 @@ use clap::Args;
 use super::Verdict;
 use super::download::{self, HubArgs};
 use super::train_args::{DataArgs, EvaluationArgs, LearningArgs};
+use super::typed::threads;
 use crate::device;
 use crate::device::DeviceChoice;
 use crate::models::Need;
@@ -49,7 +50,7 @@ pub(super) struct TrainArgs {
     pub device: DeviceChoice,
 
     /// Threads of one operation [default: one a core]
-    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N")]
+    #[arg(long, env = "VEDM_THREADS", hide_env = true, value_name = "N", value_parser = threads)]
     #[arg(help_heading = "Machine")]
     pub threads: Option<usize>,
 

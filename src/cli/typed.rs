@@ -62,20 +62,49 @@ pub(super) fn suggest(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Lets the variables of flags that are given without a value say yes and no in all the usual words.
-pub(super) fn booleans(command: Command) -> Command {
+/// Lets the variables of flags that are given without a value say yes and no in all the usual words, and
+/// lets every value begin with a minus where that makes it a number: the flag's own sentence tells then why
+/// it doesn't take it.
+pub(super) fn lenient(command: Command) -> Command {
     let command = command.mut_args(|arg| match arg.get_action() {
         ArgAction::SetTrue => arg.value_parser(boolish),
+        ArgAction::Set | ArgAction::Append if !arg.is_positional() => {
+            arg.allow_negative_numbers(true)
+        }
         _ => arg,
     });
-    command.mut_subcommands(booleans)
+    command.mut_subcommands(lenient)
 }
 
-fn boolish(word: &str) -> Result<bool, String> {
+/// A number that can be reckoned with; NaN and the infinities are none.
+pub(super) fn finite(word: &str) -> Result<f64, String> {
+    let number = word.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "expected a finite number".to_string())
+}
+
+/// So many beams or texts fit into no memory, and nobody has a use for them.
+const MOST_BEAMS: i64 = 1000;
+
+/// A number of beams, or of texts an image. What is too few is told with the other settings.
+pub(super) fn beams(word: &str) -> Result<i64, String> {
+    let number = word.parse().ok().filter(|number| *number <= MOST_BEAMS);
+    number.ok_or_else(|| format!("expected a number from 1 to {MOST_BEAMS}"))
+}
+
+/// More threads than any machine has cores to run them.
+const MOST_THREADS: usize = 1024;
+
+/// A number of threads; 0 has a sentence of its own.
+pub(super) fn threads(word: &str) -> Result<usize, String> {
+    let number = word.parse().ok().filter(|number| *number <= MOST_THREADS);
+    number.ok_or_else(|| format!("expected a number from 1 to {MOST_THREADS}"))
+}
+
+/// Yes or no.
+pub(super) fn boolish(word: &str) -> Result<bool, String> {
     match word.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
-        // A variable that is set to nothing counts as not set.
-        "0" | "false" | "f" | "no" | "n" | "off" | "" => Ok(false),
+        "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
         _ => Err("expected true, false, 1, 0, yes, no, on or off".to_string()),
     }
 }

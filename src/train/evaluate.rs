@@ -18,7 +18,7 @@ pub struct Evaluation {
     pub scores: Scores,
     /// In the order of the table's images; those that failed are left out.
     pub predictions: Vec<Prediction>,
-    /// Images that could not be read, as `path: reason`.
+    /// Images that could not be read or have no text, as `path: reason`.
     pub failed: Vec<String>,
     /// Wall time of reading all images.
     pub seconds: f64,
@@ -45,9 +45,17 @@ pub fn evaluate(
     ignore_case: bool,
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
-    let images = table.images();
+    // An image without a text is a fault of the data; it is not one with an empty text.
+    let (images, alone): (Vec<_>, Vec<_>) = table
+        .images()
+        .into_iter()
+        .partition(|(_, rows)| rows.iter().any(|row| table.rows[*row].text.is_some()));
     let inputs: Vec<Input> = images.iter().map(|(source, _)| input(source)).collect();
-    let (mut predictions, mut failed) = (Vec::new(), Vec::new());
+    let mut failed: Vec<String> = alone
+        .iter()
+        .map(|(source, _)| format!("{}: no text lies beside it; it is left out", source.name()))
+        .collect();
+    let mut predictions = Vec::new();
     let mut next = images.iter();
     let start = Instant::now();
     reader.run(inputs.into_iter(), |record| {
@@ -56,7 +64,8 @@ pub fn evaluate(
             Err(error) => failed.push(format!("{}: {error:#}", source.name())),
             Ok(reading) => {
                 let best = reading.sequences.into_iter().next().context("an image without text")?;
-                let references = rows.iter().map(|row| table.rows[*row].text.clone()).collect();
+                let references =
+                    rows.iter().filter_map(|row| table.rows[*row].text.clone()).collect();
                 let item = Item { references, hypothesis: best.text };
                 predictions.push(Prediction {
                     image: source.name(),

@@ -40,7 +40,7 @@ pub fn text(evaluation: &Evaluation, worst: usize) -> String {
     let mut out = String::new();
     let failed = match evaluation.failed.len() {
         0 => String::new(),
-        failed => format!(", {failed} more could not be read"),
+        failed => format!(", {failed} more could not be scored"),
     };
     let case = if evaluation.ignore_case { "; case ignored" } else { "" };
     let _ = writeln!(out, "{} images{failed}{case}", evaluation.scores.items);

@@ -64,11 +64,13 @@ fn every_type_captions() {
     let picture = dir.join("blobs_37x23.png");
     for dtype in ["auto", "f32", "bf16", "f16", "int8"] {
         let (dir, picture) = (dir.to_str().unwrap(), picture.to_str().unwrap());
-        let args = ["caption", "-m", dir, "--device", "cpu", "--dtype", dtype, picture];
+        let args = ["caption", "-m", dir, "--device", "cpu", "--dtype", dtype, "-v", picture];
         let ran = Vedm::new(&args).run();
         // A CPU may be refused, in one sentence that says why.
         let refused = ran.status == 1 && ran.stderr.contains("this CPU") && ran.stdout.is_empty();
         assert!((ran.status == 0 && !ran.stdout.is_empty()) || refused, "{dtype}: {}", ran.stderr);
+        let told = format!("on Cpu as {}", if dtype == "auto" { "f" } else { dtype });
+        assert!(refused || ran.stderr.contains(&told), "{told}: {}", ran.stderr);
         assert!(!refused || !["auto", "f32"].contains(&dtype), "{dtype}: {}", ran.stderr);
     }
 }

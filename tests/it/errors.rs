@@ -139,6 +139,67 @@ fn wrong_flags_are_refused() {
     assert!(unknown.stderr.contains("--no-such-flag"));
 }
 
+/// `clap` refuses the value of a flag: status 1, and these words.
+#[track_caller]
+fn value_refused(extra: &[&str], words: &str) {
+    let ran = caption(&golden(MODEL), extra).status(1);
+    assert!(ran.stderr.contains(words), "{extra:?}: {}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn numbers_that_are_none_are_refused() {
+    let flags = "length-penalty repetition-penalty temperature top-p min-p typical-p epsilon-cutoff \
+                 eta-cutoff diversity-penalty penalty-alpha max-time";
+    for flag in flags.split(' ').filter(|flag| !flag.is_empty()) {
+        for word in ["nan", "inf", "-inf", "x"] {
+            let extra = format!("--{flag}={word}");
+            value_refused(&[&extra], "expected a finite number");
+        }
+    }
+    let decay = ["--exponential-decay-length-penalty", "2,nan"];
+    refused(caption(&golden(MODEL), &decay), &["expected START,FACTOR"]);
+}
+
+#[test]
+fn numbers_out_of_bounds_are_told_as_such() {
+    for (flag, value) in [("--num-beams", "1001"), ("--num-return-sequences", "100000")] {
+        value_refused(&[flag, value], "expected a number from 1 to 1000");
+    }
+    value_refused(&["--threads", "1025"], "expected a number from 1 to 1024");
+    // A minus is no flag.
+    value_refused(&["--threads", "-1"], "expected a number from 1 to 1024");
+    for (flag, word) in [("--max-time", "max_time"), ("--top-k", "top_k")] {
+        refused(caption(&golden(MODEL), &[flag, "-1", "--do-sample"]), &[word]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_takes_nothing_changes_no_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, picture) = (golden(MODEL).display().to_string(), &pictures(MODEL)[0]);
+    let picture = picture.display().to_string();
+    let out = folder.path().join("out").display().to_string();
+    // A warning about the length, failures, refusals; what commands tell at their end.
+    let table: &[(&[&str], i32)] = &[
+        (&["caption", &picture, "--model", &model, "--max-new-tokens", "100000", "--verbose"], 0),
+        (&["caption", &picture, "missing.png", "--model", &model, "--max-new-tokens", "2"], 2),
+        (&["convert", &model, &out, "--force"], 0),
+        (&["caption", &picture, "--model", "no-such-model"], 1),
+        (&["caption", &picture, "--model", &model, "--num-beams", "0"], 1),
+        (&["caption", &picture, "--no-such-flag"], 1),
+        (&["caption", "\u{1b}", "--no-such-flag"], 1),
+        (&["init", &out, "--encoder", &model, "--decoder", &model, "--force"], 0),
+    ];
+    for (args, status) in table {
+        for pipe in [false, true] {
+            let (found, _) = Vedm::new(args).run_unheard(pipe);
+            assert_eq!(found, *status, "{args:?}");
+        }
+    }
+}
+
 #[test]
 fn wrong_inputs_fail_alone() {
     let folder = tempfile::tempdir().unwrap();

@@ -168,6 +168,39 @@ fn members_of_a_tar_file_are_evaluated() {
     assert_eq!(found["exact_match"].as_f64(), Some(1.0));
 }
 
+/// `vedm eval` of a folder or a tar file of the golden model.
+fn eval_of(data: &Path) -> Ran {
+    let (data, model) = (data.display().to_string(), golden(CASE).display().to_string());
+    let mut args = vec!["eval", "--model", &model, "--data", &data, "--format", "json"];
+    args.extend(SHORT);
+    Vedm::new(&args).run()
+}
+
+#[test]
+fn images_without_a_text_are_told_and_not_scored() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (image, text) = texts().swap_remove(0);
+    for name in ["a.png", "b.png"] {
+        std::fs::copy(&image, folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("a.txt"), &text).unwrap();
+    let archive = elsewhere.path().join("test.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    tar.append_path_with_name(&image, "a.png").unwrap();
+    append(&mut tar, "a.txt", text.as_bytes());
+    tar.append_path_with_name(&image, "b.png").unwrap();
+    tar.into_inner().unwrap();
+    for data in [folder.path(), &archive] {
+        let ran = eval_of(data).status(2);
+        assert!(ran.stderr.contains("b.png: no text lies beside it"), "{}", ran.stderr);
+        let found = json(ran);
+        assert_eq!((&found["images"], found["cer"].as_f64()), (&Value::from(1), Some(0.0)));
+    }
+    // An empty text is one: the page is meant to be blank.
+    std::fs::write(folder.path().join("b.txt"), "").unwrap();
+    assert_eq!(json(eval_of(folder.path()).status(0))["images"], 2);
+}
+
 #[test]
 fn unreadable_tables_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -110,6 +110,17 @@ fn unsafe_has_one_room() {
 }
 
 #[test]
+fn standard_error_has_one_door() {
+    for path in all_files().iter().filter(|path| module(path) != "stderr") {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        // They panic where standard error is closed or full (and `println!` where standard output is).
+        let panics = code.filter(|line| line.contains("print!(") || line.contains("println!("));
+        assert_eq!(panics.collect::<Vec<_>>(), [""; 0], "{}: say it with stderr", path.display());
+    }
+}
+
+#[test]
 fn files_stay_readable() {
     let mut long = Vec::new();
     for path in all_files() {

@@ -93,6 +93,27 @@ fn two_types_make_a_complete_checkpoint() {
 
 #[cfg(unix)]
 #[test]
+fn the_vocabulary_is_the_tokenizer_s_where_a_config_file_names_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gpt.json");
+    let file = config.display().to_string();
+    let sizes = r#""model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2"#;
+    std::fs::write(&config, format!("{{{sizes}}}")).unwrap();
+    let drawn = |set: &[&str]| {
+        let made = init("vit", &file, "vit-bert", set, &[]);
+        assert_eq!(made.ran.status, 0, "{}", made.ran.stderr);
+        made.json("config.json")["decoder"]["vocab_size"].as_u64().unwrap()
+    };
+    let tokens = drawn(SMALL);
+    assert!(tokens < 10_000, "{tokens} is no size of the tokenizer");
+    // What the file says is kept, be it the family's default.
+    std::fs::write(&config, format!("{{{sizes}, \"vocab_size\": 50257}}")).unwrap();
+    assert_eq!(drawn(SMALL), 50_257);
+    std::fs::write(&config, format!("{{{sizes}, \"vocab_size\": {}}}", tokens + 1)).unwrap();
+    assert_eq!(drawn(SMALL), tokens + 1);
+}
+
+#[test]
 fn files_are_as_readable_as_any_new_file() {
     use std::os::unix::fs::PermissionsExt;
     let made = init("vit", "bert", "vit-bert", &[SMALL, TINY_BERT].concat(), &[]);
@@ -315,6 +336,7 @@ fn mistakes_are_told_and_leave_nothing() {
     let table: &[(&[&str], &str)] = &[
         (&["--encoder", "vit", "--decoder", "distilbert"], "has no cross-attention"),
         (&["--encoder", "resnet", "--decoder", "bert"], "encoder type \"resnet\" is not supported"),
+        (&["--encoder", "tests", "--decoder", "bert"], "\"tests\": \"tests\" has no config.json"),
         (&["--encoder", "vit", "--decoder", "bert"], "name one by --tokenizer"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "x"], "expected NAME=VALUE"),
         (&["--encoder", "vit", "--decoder", &model, "--set", "e.x=1"], "neither encoder nor"),

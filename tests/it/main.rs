@@ -29,3 +29,4 @@ mod streams;
 mod support;
 mod train;
 mod training;
+mod variables;

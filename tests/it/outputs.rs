@@ -232,6 +232,34 @@ fn a_stream_says_the_same_as_the_text() {
 }
 
 #[test]
+fn a_stream_refuses_what_it_can_t_do_and_is_silent_about_what_fails() {
+    let folder = folder(1);
+    let model = model();
+    let ocr = |extra: &[&str]| {
+        let args = ["ocr", "--stream", "--model", &model, "--num-beams", "1"];
+        Vedm::new(&[&args[..], extra].concat()).dir(folder.path()).run()
+    };
+    for flags in [
+        &["--format", "jsonl"][..],
+        &["--output", "s.jsonl"],
+        &["--details"],
+        &["--min-confidence", "1"],
+        &["--normalize", "nfc"],
+        &["--lines"],
+    ] {
+        let ran = ocr(&[&["000.png"], flags].concat()).status(1);
+        assert!(ran.stderr.contains("cannot be used with"), "{flags:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+    assert!(!folder.path().join("s.jsonl").exists());
+    let missing = ocr(&["missing.png", "--prompt", "a"]).status(2);
+    assert_eq!(missing.stdout, "");
+    let white = format!("P5 40 30 255\n{}", "~".repeat(1200));
+    std::fs::write(folder.path().join("white.png"), white).unwrap();
+    assert_eq!(ocr(&["white.png"]).status(0).stdout, "\n");
+}
+
+#[test]
 fn only_allowed_characters_are_written() {
     let folder = folder(2);
     let model = model();
@@ -246,6 +274,12 @@ fn only_allowed_characters_are_written() {
     let ran =
         Vedm::new(&[&args[..], &["--allowed-chars", "\u{4f60}"]].concat()).dir(folder.path()).run();
     assert!(ran.status(1).stderr.contains("no token of this model"));
+    // The shipped model has a token that is a blank; blanks alone are no text.
+    for chars in ["", " ", "\u{4e2d}"] {
+        let args = ["ocr", "000.png", "--allowed-chars", chars];
+        let ran = Vedm::new(&args).dir(folder.path()).run().status(1);
+        assert!(ran.stderr.contains("no token of this model"), "{chars:?}: {}", ran.stderr);
+    }
 }
 
 #[cfg(unix)]

@@ -88,6 +88,21 @@ impl Vedm {
         command.stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Runs with a standard error that takes nothing: a disk that is full, or a pipe that nobody reads.
+    /// Gives the exit status and standard output.
+    #[cfg(target_os = "linux")]
+    pub fn run_unheard(mut self, pipe: bool) -> (i32, String) {
+        let stderr = if pipe {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            Stdio::from(writer)
+        } else {
+            std::fs::File::create("/dev/full").unwrap().into()
+        };
+        let output = self.command.stdin(Stdio::null()).stderr(stderr).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8(output.stdout).unwrap())
+    }
+
     pub fn run(mut self) -> Ran {
         use std::io::Write;
         let mut child = self

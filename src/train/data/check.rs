@@ -87,8 +87,11 @@ pub fn prepare(
     }
     let (decode, bytes) = (options.decode, options.cache_bytes);
     let images = Images::new(sources, processor.clone(), decode, bytes, options.arranged);
-    let labels: Vec<Result<Label>> =
-        table.rows.par_iter().map(|row| labeller.encode(&row.text)).collect();
+    let labels: Vec<Result<Label>> = table
+        .rows
+        .par_iter()
+        .map(|row| labeller.encode(row.text.as_deref().unwrap_or_default()))
+        .collect();
     let done = AtomicUsize::new(0);
     let checked: Vec<Result<u64>> = (0..images.len())
         .into_par_iter()
@@ -110,22 +113,23 @@ pub fn prepare(
     let mut unknown: HashMap<char, usize> = HashMap::new();
     for ((row, image), label) in table.rows.into_iter().zip(image_of_row).zip(labels) {
         let place = format!("line {}, {}", row.line, row.image.name());
+        let text = row.text.as_deref().unwrap_or_default();
         let label = match (&checked[image], label) {
             (Err(error), _) => {
                 report.bad.push(format!("{place}: {error:#}"));
                 continue;
             }
-            (_, _) if row.text.trim().is_empty() => {
+            (_, _) if text.trim().is_empty() => {
                 report.bad.push(format!("{place}: no text"));
                 continue;
             }
             // Not the row's fault: tokenizer and decoder do not belong together.
             (_, label) => label?,
         };
-        note(&mut report, &mut unknown, labeller, &row.text, &label, place)?;
+        note(&mut report, &mut unknown, labeller, text, &label, place)?;
         if let Ok(hash) = checked[image] {
             report.hashes.insert(hash);
-            report.repeated += usize::from(!seen.insert((hash, row.text.clone())));
+            report.repeated += usize::from(!seen.insert((hash, text.to_string())));
         }
         samples.push(Sample { image, label: label.ids });
         kept.push(row);

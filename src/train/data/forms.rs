@@ -78,10 +78,9 @@ pub(super) fn read_folder(folder: &Path) -> Result<Vec<Row>> {
             Some(path) => {
                 with_text += 1;
                 let bytes = std::fs::read(&path).with_context(|| format!("can't read {path:?}"))?;
-                text_of(bytes).with_context(|| format!("{path:?}"))?
+                Some(text_of(bytes).with_context(|| format!("{path:?}"))?)
             }
-            // Told with the empty texts.
-            None => String::new(),
+            None => None,
         };
         rows.push(Row { line: rows.len() + 1, image: ImageSource::File(image.clone()), text });
     }
@@ -117,12 +116,12 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The pairs of a tar file: the texts are read, of the images only the place is noted.
+/// The images of a tar file: the texts beside them are read, of the images only the place is noted.
 pub(super) fn read_tar(path: &Path) -> Result<Vec<Row>> {
     let archive: Arc<Path> = path.into();
     let told = || format!("can't read the tar file {path:?}");
     let file = File::open(path).with_context(told)?;
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let mut pairs = Pairs::default();
     let mut tar = tar::Archive::new(BufReader::new(file));
     for entry in tar.entries_with_seek().with_context(told)? {
@@ -132,7 +131,9 @@ pub(super) fn read_tar(path: &Path) -> Result<Vec<Row>> {
         let pair = match part {
             Part::Image => {
                 let archive = archive.clone();
-                pairs.image(key, ImageSource::Member { archive, name, offset, size })
+                let image = ImageSource::Member { archive, name, offset, size };
+                rows.push(Row { line: rows.len() + 1, image, text: None });
+                pairs.image(key, rows.len() - 1)
             }
             Part::Text => {
                 let text =
@@ -141,10 +142,11 @@ pub(super) fn read_tar(path: &Path) -> Result<Vec<Row>> {
             }
         };
         if let Some((image, text)) = pair {
-            rows.push(Row { line: rows.len() + 1, image, text });
+            rows[image].text = Some(text);
         }
     }
-    ensure!(!rows.is_empty(), "{path:?} has no pairs of name.png and name.txt");
+    let with_text = rows.iter().any(|row| row.text.is_some());
+    ensure!(with_text, "{path:?} has no pairs of name.png and name.txt");
     Ok(rows)
 }
 

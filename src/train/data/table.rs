@@ -35,10 +35,11 @@ pub struct Table {
 /// One image with one text. Several rows may name one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Line of the file, counted from 1; in folders and archives the number of the pair.
+    /// Line of the file, counted from 1; in folders and archives the number of the image.
     pub line: usize,
     pub image: ImageSource,
-    pub text: String,
+    /// None for an image of a folder or archive beside which no text lies.
+    pub text: Option<String>,
 }
 
 /// Where the bytes of an image lie.
@@ -238,10 +239,30 @@ fn read_csv(path: &Path, delimiter: u8, options: &TableOptions) -> Result<Vec<Ro
         rows.push(Row {
             line,
             image: ImageSource::File(folder.join(name)),
-            text: record.get(text).unwrap_or_default().to_string(),
+            text: Some(record.get(text).unwrap_or_default().to_string()),
         });
     }
+    ensure!(
+        !ends_in_quotes(&text_bytes[counted..], delimiter),
+        "{path:?}, line {line}: a quote is opened and never closed, so all behind it would be one text"
+    );
     Ok(rows)
+}
+
+/// True if the last field of a record is opened by a quote that nothing closes.
+fn ends_in_quotes(record: &[u8], delimiter: u8) -> bool {
+    let (mut begins, mut quoted) = (true, false);
+    let mut bytes = record.iter().peekable();
+    while let Some(&byte) = bytes.next() {
+        if quoted {
+            // A doubled quote is one of the text.
+            quoted = byte != b'"' || bytes.next_if_eq(&&b'"').is_some();
+        } else {
+            quoted = begins && byte == b'"';
+            begins = byte == delimiter || matches!(byte, b'\r' | b'\n');
+        }
+    }
+    quoted
 }
 
 /// The place of the named column, else of the first usual name that is there.
@@ -289,7 +310,7 @@ fn read_jsonl(path: &Path, options: &TableOptions) -> Result<Vec<Row>> {
         rows.extend(texts.into_iter().map(|text| Row {
             line,
             image: image.clone(),
-            text: text.to_string(),
+            text: Some(text.to_string()),
         }));
     }
     Ok(rows)

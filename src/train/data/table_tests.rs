@@ -24,7 +24,8 @@ fn read_with(
 fn plain(folder: &Path, table: Table) -> Result<Vec<(usize, String, String)>> {
     let prefix = format!("{}/", folder.display());
     let rows = table.rows.into_iter();
-    Ok(rows.map(|row| (row.line, row.image.name().replace(&prefix, ""), row.text)).collect())
+    let text = |row: &Row| row.text.clone().unwrap_or_else(|| "(none)".to_string());
+    Ok(rows.map(|row| (row.line, row.image.name().replace(&prefix, ""), text(&row))).collect())
 }
 
 fn row(line: usize, image: &str, text: &str) -> (usize, String, String) {
@@ -54,6 +55,11 @@ fn tables_of_every_form() {
             "{\"image\":\"a.png\",\"text\":\"b\"}\n\n{\"text\":[\"c\",\"d\"],\"image\":\"e.png\"}",
             &[(1, "a.png", "b"), (3, "e.png", "c"), (3, "e.png", "d")],
         ),
+        (
+            "quotes.csv",
+            "image,text\na.png,5\"\nb.png,\"say \"\"x\"\"\"",
+            &[(2, "a.png", "5\""), (3, "b.png", "say \"x\"")],
+        ),
         ("keep.csv", "image,text\na.png,  blanks stay \n", &[(2, "a.png", "  blanks stay ")]),
     ];
     for (name, content, expected) in table {
@@ -80,6 +86,8 @@ fn mistakes_are_sentences() {
         ("a.csv", b"image,text\na,b,c\n", "line 2: 3 fields where the header has 2"),
         ("a.csv", b"image,text\na,b\n,c\n", "line 3: the column \"image\" is empty"),
         ("a.csv", b"image,text\n", "has no rows"),
+        ("a.csv", b"image,text\na,b\nc,\"d\ne,f\n", "line 3: a quote is opened and never closed"),
+        ("a.csv", b"image,text\na,\"b\"\"\nc,d", "line 2: a quote is opened and never closed"),
         ("a.csv", b"", "has no column"),
         ("a.csv", b"image,text\na,b\nc,\xe4\n", "line 3: not UTF-8"),
         ("a.jsonl", b"{\"image\":\"a\",\"text\":\"b\"}\n{\"image\"", "line 2"),
@@ -118,7 +126,7 @@ fn folders_of_pairs_and_of_metadata() {
     let read = || plain(folder.path(), Table::read(folder.path(), &TableOptions::default())?);
     let expected = [
         row(1, "a.jpg", "first"),
-        row(2, "alone.png", ""),
+        row(2, "alone.png", "(none)"),
         row(3, "b.png", "second"),
         row(4, "sub/c.png", "two\nlines"),
     ];
@@ -163,9 +171,14 @@ fn tar_files_are_read_in_place() {
     fs::write(&path, bytes).unwrap();
     for place in [path.as_path(), folder.path()] {
         let table = Table::read(place, &TableOptions::default()).unwrap();
+        let rows = table.rows.iter();
         let found: Vec<_> =
-            table.rows.iter().map(|row| (row.image.bytes().unwrap(), row.text.as_str())).collect();
-        let expected = [(b"pixels of 0".to_vec(), "zero"), (b"pixels of 1".to_vec(), "one")];
+            rows.map(|row| (row.image.bytes().unwrap(), row.text.as_deref())).collect();
+        let expected = [
+            (b"pixels of 0".to_vec(), Some("zero")),
+            (b"pixels of 1".to_vec(), Some("one")),
+            (b"alone".to_vec(), None),
+        ];
         assert_eq!(found, expected);
     }
 }
@@ -176,7 +189,7 @@ fn a_split_parts_images_not_rows() {
         .map(|line| Row {
             line,
             image: ImageSource::File(format!("{}.png", line / 5).into()),
-            text: String::new(),
+            text: None,
         })
         .collect();
     let table = Table { path: "t.csv".into(), rows };
