@@ -80,7 +80,7 @@ fn compare(data: &Path, args: &Args) -> Result<()> {
             anyhow::bail!("{data:?} is an archive; tesseract reads files");
         };
         images.push(path.canonicalize().with_context(|| format!("{path:?}"))?);
-        labels.push(row.text.clone());
+        labels.push(row.text.clone().with_context(|| format!("{:?}: a row without a text", data))?);
     }
     ensure!(images.len() >= args.threads, "{data:?}: fewer images than processes");
     let mut pairs = Vec::new();
