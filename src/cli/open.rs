@@ -78,6 +78,7 @@ fn both(
     options: LoadOptions,
 ) -> Result<((VisionEncoderDecoder, Vec<String>), Processor)> {
     let config = VisionEncoderDecoderConfig::from_dir(dir)?;
+    config.check_channels()?;
     std::thread::scope(|scope| {
         let processor = scope.spawn(|| Processor::from_dir(dir, &config));
         let model = ved::load(dir, options);

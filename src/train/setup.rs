@@ -72,6 +72,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
 
     let load = LoadOptions { device: request.device, ..LoadOptions::default() };
     let (model, warnings) = ved::load(&source, load)?;
+    model.config.check_channels()?;
     let processor = Processor::from_dir(&source, &model.config)?;
     warnings.iter().chain(&processor.warnings).for_each(|warning| talk.warn(warning));
     model.config.id("decoder_start_token_id").context(NO_START)?;

@@ -118,6 +118,18 @@ impl VisionEncoderDecoderConfig {
         field("cross_attention_hidden_size").or_else(old)
     }
 
+    /// Refuses an encoder that reads other pixels than images are decoded to.
+    pub fn check_channels(&self) -> Result<()> {
+        let channels = self.encoder.get("num_channels").and_then(Value::as_i64);
+        ensure!(
+            channels.is_none_or(|channels| channels == 3),
+            "the encoder's num_channels is {}, and images are read in 3 channels: such a model is not \
+             supported",
+            channels.unwrap_or_default()
+        );
+        Ok(())
+    }
+
     /// The decoder's class defaults overlaid with the file.
     pub fn full_decoder(&self) -> Result<Map<String, Value>> {
         let arch = decoders::find(self.decoder_type())?;
@@ -162,6 +174,18 @@ mod tests {
         for (json, expected) in table {
             let error = VisionEncoderDecoderConfig::from_json(json).expect_err("stranger");
             assert!(error.to_string().contains(expected), "{error} should say {expected}");
+        }
+    }
+
+    #[test]
+    fn encoders_of_other_channels_read_no_images() {
+        for (channels, expected) in [(json!(3), true), (json!(null), true), (json!(1), false)] {
+            let json = json!({
+                "model_type": "vision-encoder-decoder", "decoder": {"model_type": "gpt2"},
+                "encoder": {"model_type": "vit", "num_channels": channels},
+            });
+            let config = VisionEncoderDecoderConfig::from_json(json).expect("config");
+            assert_eq!(config.check_channels().is_ok(), expected, "{channels}");
         }
     }
 

@@ -47,12 +47,6 @@ impl VisionEncoderDecoder {
     pub fn build(config: VisionEncoderDecoderConfig, store: Rc<Store>) -> Result<Self> {
         let root = Params::root(store.clone());
         let encoder_arch = encoders::find(config.encoder_type())?;
-        let channels = config.encoder.get("num_channels").and_then(Value::as_i64);
-        ensure!(
-            channels.is_none_or(|channels| channels == 3),
-            "encoder.num_channels is {}, and images are read in 3 colours: such a model is not supported",
-            channels.unwrap_or_default()
-        );
         let encoder = (encoder_arch.build)(&config.encoder, &(&root / "encoder").for_many_rows())
             .with_context(|| format!("encoder {:?}", encoder_arch.model_type))?;
         let decoder_arch = decoders::find(config.decoder_type())?;

@@ -257,3 +257,25 @@ fn full_disks_and_killed_runs_leave_nothing_that_looks_whole() {
         }
     }
 }
+
+/// Both values stay, so the config that is written must not tie them: else its readers would drop one.
+#[test]
+fn halves_that_differ_are_saved_untied() {
+    let input = copy_of("vit-gpt2");
+    let mut all = tensors(input.path());
+    let embedding = &all["decoder.transformer.wte.weight"];
+    let head = embedding + embedding.ones_like();
+    all.insert("decoder.lm_head.weight".to_string(), head.copy());
+    let all: Vec<(String, Tensor)> = all.into_iter().collect();
+    vedm::checkpoint::save_safetensors(input.path(), &all, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let ran = convert(input.path(), &out, &["--verify"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("differ although the config ties them"), "{}", ran.stderr);
+    let found = tensors(&out);
+    assert_eq!(found["decoder.lm_head.weight"], head);
+    let config = std::fs::read_to_string(out.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["decoder"]["tie_word_embeddings"], Value::Bool(false));
+}

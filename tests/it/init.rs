@@ -353,3 +353,21 @@ fn mistakes_are_told_and_leave_nothing() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{flags:?}");
     }
 }
+
+/// Where a decoder's file says null, its class's default must not come back.
+#[test]
+fn a_null_of_the_decoder_s_file_forces_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bart.json");
+    let small = r#""model_type": "bart", "d_model": 32, "decoder_layers": 1, "decoder_ffn_dim": 64,
+        "decoder_attention_heads": 2, "encoder_layers": 1"#;
+    for (more, expected) in [("", Value::from(2)), (", \"forced_eos_token_id\": null", Value::Null)]
+    {
+        std::fs::write(&config, format!("{{{small}{more}}}")).unwrap();
+        let made = init("vit", &config.display().to_string(), "vit-bert", SMALL, &[]);
+        assert_eq!(made.ran.status, 0, "{}", made.ran.stderr);
+        let found = |file: &str| made.json(file)["forced_eos_token_id"].clone();
+        assert_eq!(made.json("config.json")["decoder"]["forced_eos_token_id"], expected);
+        assert_eq!(found("generation_config.json"), expected);
+    }
+}

@@ -31,6 +31,7 @@ fn tied_names_hold_one_tensor_where_the_file_allows_it() {
             Params::root(store.clone()).tied("a", "b", &[1], Init::Normal(1.0), tie).unwrap();
         assert_eq!((a.double_value(&[0]), b.double_value(&[0])), expected, "{values:?}");
         assert_eq!(store.warnings().len(), warnings, "{values:?}");
+        assert_eq!(store.untied(), warnings == 1, "{values:?}");
         assert!(store.check().is_ok() && store.left_over().is_empty(), "{values:?}");
     }
 }

@@ -159,3 +159,20 @@ fn a_model_is_read_however_it_is_stored() {
         assert_eq!(tokenizer.encode("aab", false).unwrap(), expected, "{model}");
     }
 }
+
+/// A list of additional tokens takes the place of the class's own, in whichever of the files it stands.
+#[test]
+fn additional_tokens_of_a_file_replace_those_of_the_class() {
+    let model = fixture("fairseq.model");
+    let named = br#"{"additional_special_tokens": ["<more>"]}"#;
+    let class = br#"{"tokenizer_class": "CamembertTokenizer"}"#;
+    let specials = |files: &[(&str, &[u8])]| {
+        let dir = directory(files);
+        let tokenizer = Tokenizer::from_dir(dir.path(), Some("camembert")).unwrap();
+        tokenizer.tokens().filter(|(id, _)| tokenizer.is_special(*id)).count()
+    };
+    let files = [("sentencepiece.bpe.model", &model[..]), ("tokenizer_config.json", class)];
+    let with_map = [&files[..], &[("special_tokens_map.json", named)]].concat();
+    // Three of the class against one of the file.
+    assert_eq!(specials(&files), specials(&with_map) + 2);
+}

@@ -292,3 +292,15 @@ fn a_search_reports_what_the_decoder_says() {
         assert!(lengths[0] < lengths[lengths.len() - 1], "{:?}: {lengths:?}", config.mode());
     }
 }
+
+/// A file may speak of groups to a run that has one beam.
+#[test]
+fn groups_without_beams_change_nothing() {
+    let mut case = plain_case();
+    let ids = |found: Vec<Vec<Generated>>| -> Vec<Vec<i64>> {
+        found.into_iter().flatten().map(|generated| generated.ids).collect()
+    };
+    let plain = ids(case.run(&[0], &Hooks::default()));
+    case.config.num_beam_groups = 2;
+    assert_eq!(ids(case.run(&[0], &Hooks::default())), plain);
+}
