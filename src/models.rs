@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn revisions_are_for_the_hub_and_named_once() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let empty = folder.path().display().to_string();
         let table = [
             ("vedm-ocr-printed", Some("v1"), "--revision \"v1\" is for models of the Hub"),

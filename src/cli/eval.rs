@@ -133,8 +133,9 @@ fn check_predictions(file: &Path, data: &Path) -> Result<()> {
     let is_data = file.file_stem().is_some_and(|stem| stem == "metadata")
         || ["txt", "tar"].contains(&ending.to_ascii_lowercase().as_str());
     let lies_in_data = || file.canonicalize().is_ok_and(|file| contains(data, &file));
+    let is_read = same(file, data) || (is_data && lies_in_data());
     ensure!(
-        !same(file, data) && !(is_data && lies_in_data()),
+        !is_read,
         "--predictions {file:?} is a part of --data, which is not written over; name another file"
     );
     let told = || format!("--predictions: can't write {file:?}");

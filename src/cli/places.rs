@@ -59,13 +59,12 @@ pub(super) fn check(args: &ReadArgs) -> Result<()> {
                 "{flag} {file:?} is the input {image:?}, which is not written over; name another file"
             );
         }
-        for (other, _) in named.iter().filter(|(other, at)| other != flag && same(at, file)) {
-            match *other {
-                "--files-from" => bail!(
-                    "{flag} and --files-from name the same file: the list would be lost before it is read"
-                ),
-                _ => bail!("--output and --errors name the same file"),
-            }
+        match named.iter().find(|(other, at)| other != flag && same(at, file)) {
+            Some(("--files-from", _)) => bail!(
+                "{flag} and --files-from name the same file: the list would be lost before it is read"
+            ),
+            Some(_) => bail!("--output and --errors name the same file"),
+            None => {}
         }
     }
     Ok(())

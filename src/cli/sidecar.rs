@@ -112,7 +112,7 @@ impl Sidecars {
         if record.end < self.names.last() {
             return Ok(());
         }
-        let usable = |open: &Open| !open.failed && !(interrupted && open.parts);
+        let usable = |open: &Open| !(open.failed || (interrupted && open.parts));
         self.open.take().filter(usable).map_or(Ok(()), |open| self.write(&open))
     }
 
