@@ -122,32 +122,23 @@ mod tests {
     use super::*;
     use crate::nn::attention::tests::waves;
 
-    /// What is kept of numbers whose scale, where they are whole, is that of all along `axis`.
-    fn kept(xs: &Tensor, packing: Packing, axis: i64) -> Tensor {
-        let kind = match packing {
-            Packing::F32 => Kind::Float,
-            Packing::Bf16 => Kind::BFloat16,
-            Packing::F16 => Kind::Half,
-            Packing::Int8 => {
-                let scales = (xs.abs().amax([axis], true) / 127.0).clamp_min(1e-30);
-                return (xs / &scales).round() * scales;
-            }
-        };
-        xs.to_kind(kind).to_kind(Kind::Float)
-    }
-
     /// Packed keys and values give what plain ones of their number type give, for one query and many.
     #[test]
     fn packed_images_are_attended_to_like_plain_ones() {
-        for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
+        let types = [
+            (Packing::F32, Kind::Float),
+            (Packing::Bf16, Kind::BFloat16),
+            (Packing::F16, Kind::Half),
+            (Packing::Int8, Kind::Half),
+        ];
+        for (packing, kind) in types {
             for (b, heads, s, d, rows) in [(1, 1, 1, 1, 1), (3, 2, 37, 8, 4), (2, 12, 197, 64, 13)]
             {
                 // As they come out of a projection: heads beside each other.
                 let part = |step| waves([b, s, heads, d], step).transpose(1, 2);
                 let (key, value) = (part(0.37), part(0.73));
-                // A key has a scale of its own, and a number of all values.
-                let keys = kept(&key, packing, -1);
-                let plain = Memory::new(&keys, &kept(&value, packing, -2), None);
+                let kept = |xs: &Tensor| xs.to_kind(kind).to_kind(Kind::Float);
+                let plain = Memory::new(&kept(&key), &kept(&value), None);
                 let packed = Memory::new(&key, &value, Some(packing));
                 assert_eq!(packed.images(), b);
                 let q = waves([b, rows, heads, d], 0.19);

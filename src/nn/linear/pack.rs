@@ -41,9 +41,9 @@ pub(super) fn panels(matrix: &Matrix<f32>) -> usize {
     matrix.rows.div_ceil(native::panel_width())
 }
 
-/// Writes all panels of W [out, in] into `target`, in this thread; `scales` as in `pack`.
-pub(super) fn write<T: Number>(matrix: Matrix<f32>, scales: Option<&mut [f32]>, target: &mut [T]) {
-    native::vectorize(Pack { matrix, first: 0, target, scales });
+/// Writes all panels of W [out, in] into `target`, in this thread.
+pub(super) fn write<T: Number>(matrix: Matrix<f32>, target: &mut [T]) {
+    native::vectorize(Pack { matrix, first: 0, target, scales: None });
 }
 
 /// Writes some panels, whose first output is `first`.

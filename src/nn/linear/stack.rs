@@ -13,8 +13,6 @@ use crate::native::{self, Heads, Lanes, Matrix, Vectorized, across, exp};
 /// A matrix [out, in] for each of A heads.
 pub struct Stack {
     data: Data,
-    /// Of whole numbers: [A][out]
-    scales: Vec<f32>,
     heads: usize,
     inputs: usize,
     outputs: usize,
@@ -24,11 +22,13 @@ enum Data {
     F32(Aligned<f32>),
     Bf16(Aligned<Bf16>),
     F16(Aligned<F16>),
-    Int8(Aligned<i8>),
 }
 
 impl Stack {
     /// One stack an image. matrices [B, A, out, in] (f32, CPU, any strides)
+    ///
+    /// What belongs to an image has no scale of its own, so where weights are whole numbers of 8 bits this
+    /// is f16.
     pub fn pack(matrices: &Tensor, packing: Packing) -> Vec<Stack> {
         let size: Vec<usize> = matrices.size().iter().map(|size| *size as usize).collect();
         let &[images, heads, outputs, inputs] = size.as_slice() else {
@@ -49,17 +49,12 @@ impl Stack {
                 if transposed { stored.turned() } else { stored }
             };
             let matrices: Vec<Matrix<f32>> = (0..heads).map(matrix).collect();
-            let mut scales = Vec::new();
             let data = match packing {
-                Packing::F32 => Data::F32(pack(matrices, &mut [])),
-                Packing::Bf16 => Data::Bf16(pack(matrices, &mut [])),
-                Packing::F16 => Data::F16(pack(matrices, &mut [])),
-                Packing::Int8 => {
-                    scales.resize(heads * outputs, 0.0);
-                    Data::Int8(pack(matrices, &mut scales))
-                }
+                Packing::F32 => Data::F32(pack(matrices)),
+                Packing::Bf16 => Data::Bf16(pack(matrices)),
+                Packing::F16 | Packing::Int8 => Data::F16(pack(matrices)),
             };
-            Stack { data, scales, heads, inputs, outputs }
+            Stack { data, heads, inputs, outputs }
         };
         (0..images).map(one).collect()
     }
@@ -77,7 +72,6 @@ impl Stack {
             Data::F32(_) => spread(stacks, Data::f32, rows, xs, out),
             Data::Bf16(_) => spread(stacks, Data::bf16, rows, xs, out),
             Data::F16(_) => spread(stacks, Data::f16, rows, xs, out),
-            Data::Int8(_) => spread(stacks, Data::int8, rows, xs, out),
         })
     }
 }
@@ -104,7 +98,6 @@ pub fn attend<'a>(
         Data::F32(_) => attend_to(images, Data::f32, rows, q, scale, out),
         Data::Bf16(_) => attend_to(images, Data::bf16, rows, q, scale, out),
         Data::F16(_) => attend_to(images, Data::f16, rows, q, scale, out),
-        Data::Int8(_) => attend_to(images, Data::int8, rows, q, scale, out),
     })
 }
 
@@ -131,40 +124,15 @@ fn attend_to<'a, T: Number + 'a>(
         out,
     });
     let heads: Vec<_> = heads.collect();
-    let bytes = heads
-        .iter()
-        .map(|head| size_of_val(head.keys.numbers) + size_of_val(head.values.numbers))
-        .sum();
+    let bytes = heads.iter().map(|head| size_of_val(head.keys) + size_of_val(head.values)).sum();
     in_shares(heads, bytes, Queries::attend);
 }
 
 impl Stack {
     /// The matrix of each head.
-    fn each<'a, T: 'a>(&'a self, numbers: fn(&Data) -> &[T]) -> impl Iterator<Item = Each<'a, T>> {
+    fn each<'a, T: 'a>(&'a self, numbers: fn(&Data) -> &[T]) -> impl Iterator<Item = &'a [T]> {
         let numbers = numbers(&self.data);
-        let all = numbers.chunks_exact((numbers.len() / self.heads).max(1)).enumerate();
-        all.map(|(head, numbers)| Each { numbers, scales: self.scales(head) })
-    }
-
-    /// Of the outputs of a head, if its numbers have any.
-    fn scales(&self, head: usize) -> Option<&[f32]> {
-        self.scales.get(head * self.outputs..(head + 1) * self.outputs)
-    }
-}
-
-/// The matrix of a head.
-#[derive(Clone, Copy)]
-struct Each<'a, T> {
-    /// In panels.
-    numbers: &'a [T],
-    /// [out]
-    scales: Option<&'a [f32]>,
-}
-
-impl<'a, T> Each<'a, T> {
-    /// Where its product with rows of so many inputs goes.
-    fn part(self, inputs: usize, rows: Vec<&'a mut [f32]>) -> Part<'a, T> {
-        Part { weights: self.numbers, scales: self.scales, bias: None, inputs, rows }
+        numbers.chunks_exact((numbers.len() / self.heads).max(1))
     }
 }
 
@@ -180,23 +148,15 @@ impl Data {
     fn f16(&self) -> &[F16] {
         if let Data::F16(numbers) = self { numbers } else { &[] }
     }
-
-    fn int8(&self) -> &[i8] {
-        if let Data::Int8(numbers) = self { numbers } else { &[] }
-    }
 }
 
-/// The matrices of an image, of one size, one after the other, each in panels. `scales`: of the outputs of all,
-/// found, and the numbers divided by them; or nothing.
-fn pack<T: Number>(matrices: Vec<Matrix<f32>>, mut scales: &mut [f32]) -> Aligned<T> {
+/// The matrices of an image, of one size, one after the other, each in panels.
+fn pack<T: Number>(matrices: Vec<Matrix<f32>>) -> Aligned<T> {
     let size = |first: &Matrix<f32>| panels(first) * native::panel_width() * first.inner;
     let size = matrices.first().map_or(0, size);
     let mut packed = Aligned::zeros(matrices.len() * size);
-    let mut tasks = Vec::with_capacity(matrices.len());
-    for (matrix, target) in matrices.into_iter().zip(packed.chunks_exact_mut(size.max(1))) {
-        tasks.push((matrix, scales.split_off_mut(..matrix.rows), target));
-    }
-    native::parallel(tasks, |(matrix, scales, target)| write(matrix, scales, target));
+    let tasks = matrices.into_iter().zip(packed.chunks_exact_mut(size.max(1))).collect();
+    native::parallel(tasks, |(matrix, target): (Matrix<f32>, &mut [T])| write(matrix, target));
     packed
 }
 
@@ -213,7 +173,9 @@ fn spread<'a, T: Number + 'a>(
     let inputs = first.inputs;
     let rows = by_head(rows, first.heads, xs, out, [inputs, first.outputs]);
     let matrices = stacks.flat_map(|stack| stack.each(numbers));
-    let heads = matrices.zip(rows).map(|(matrix, (xs, rows))| (matrix.part(inputs, rows), xs));
+    let heads = matrices.zip(rows).map(|(weights, (xs, rows))| {
+        (Part { weights, scales: None, bias: None, inputs, rows }, xs)
+    });
     let heads: Vec<_> = heads.collect();
     let bytes = heads.iter().map(|(part, _)| size_of_val(part.weights)).sum();
     in_shares(heads, bytes, |(part, xs)| multiply(part, xs));
@@ -261,10 +223,10 @@ fn multiply<T: Number>(part: Part<T>, xs: Lines) {
 
 /// The rows of a head of an image that attend to its keys.
 struct Queries<'a, T> {
-    /// [S, d]
-    keys: Each<'a, T>,
-    /// [d, S]
-    values: Each<'a, T>,
+    /// [S, d], in panels
+    keys: &'a [T],
+    /// [d, S], in panels
+    values: &'a [T],
     q: Lines<'a>,
     tokens: usize,
     scale: f32,
@@ -277,11 +239,12 @@ impl<T: Number> Queries<'_, T> {
         let Queries { keys, values, q, tokens, scale, out } = self;
         let (inputs, apart) = (q.inputs, tokens.next_multiple_of(native::panel_width()));
         let mut scores = vec![0f32; out.len() * apart];
-        let rows = scores.chunks_exact_mut(apart).map(|row| &mut row[..tokens]).collect();
-        multiply(keys.part(inputs, rows), q);
+        let rows = scores.chunks_exact_mut(apart).collect();
+        multiply(Part { weights: keys, scales: None, bias: None, inputs, rows }, q);
         native::vectorize(Softmax { scores: &mut scores, apart, tokens, scale });
         let weights = Lines { numbers: &scores, apart, inputs: tokens };
-        multiply(values.part(tokens, out), weights);
+        let part = Part { weights: values, scales: None, bias: None, inputs: tokens, rows: out };
+        multiply(part, weights);
     }
 }
 
