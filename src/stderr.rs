@@ -20,6 +20,11 @@ pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Writes what the user should know of a run that goes on.
+pub fn warn(sentence: impl Display) {
+    say(format_args!("vedm: warning: {sentence}"));
+}
+
 /// Control characters as their pictures (U+2400 ..), but for line ends and, if `tabs`, tabs.
 pub fn visible(text: &str, tabs: bool) -> Cow<'_, str> {
     let acts = |c: char| c.is_control() && c != '\n' && !(tabs && c == '\t');

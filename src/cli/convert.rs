@@ -1,7 +1,6 @@
 //! `vedm convert`: the same model in another file format, number type or split.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -105,7 +104,7 @@ impl std::str::FromStr for Bytes {
     }
 }
 
-impl Display for Bytes {
+impl std::fmt::Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (unit, size) =
             UNITS.iter().find(|(_, size)| self.0.is_multiple_of(*size)).copied().unwrap_or(("", 1));
@@ -126,7 +125,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
     keep_apart(out, &dir)?;
     let staging = Staging::new(out, args.force)?;
     let (model, warnings) = load_as_stored(&dir, args.allow_unused_tensors)?;
-    warnings.iter().for_each(warn);
+    warnings.iter().for_each(stderr::warn);
 
     if args.split {
         split(&model, &dir, staging.path(), options(args))?;
@@ -213,7 +212,7 @@ fn complete_tokenizer(dir: &Path, out: &Path, model: &VisionEncoderDecoder) {
     let saved = Tokenizer::from_dir(dir, Some(model.config.decoder_type()))
         .and_then(|tokenizer| tokenizer.save(out));
     if let Err(error) = saved {
-        warn(format_args!("no tokenizer.json was made: {error:#}"));
+        stderr::warn(format_args!("no tokenizer.json was made: {error:#}"));
     }
 }
 
@@ -255,10 +254,6 @@ fn changes(dir: &Path, model: &VisionEncoderDecoder) -> Result<Vec<String>> {
         }
     }
     Ok(lines)
-}
-
-fn warn(sentence: impl Display) {
-    stderr::say(format_args!("vedm: warning: {sentence}"));
 }
 
 fn tell(out: &Path, model: &VisionEncoderDecoder, verified: Option<f64>) {

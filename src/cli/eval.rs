@@ -106,7 +106,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Verdict> {
         return Ok(Verdict::SomeFailed);
     }
     if let (false, Some(advice)) = (args.quiet, evaluation.advice(&reader)) {
-        stderr::say(format_args!("vedm: warning: {advice}"));
+        stderr::warn(advice);
     }
     let told = match args.format {
         ReportFormat::Text => report::text(&evaluation, args.worst),

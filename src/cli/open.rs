@@ -38,7 +38,7 @@ pub(super) fn open(
 ) -> Result<Reader> {
     let talk = |sentence: &str| {
         if !quiet {
-            stderr::say(format_args!("vedm: warning: {sentence}"));
+            stderr::warn(sentence);
         }
     };
     let dir = model_folder(name, args, quiet)?;

@@ -1,7 +1,9 @@
 //! What the parser alone would not understand of a command line.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::Path;
+use std::str::FromStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
@@ -87,8 +89,7 @@ const MOST_BEAMS: i64 = 1000;
 
 /// A number of beams, or of texts an image. What is too few is told with the other settings.
 pub(super) fn beams(word: &str) -> Result<i64, String> {
-    let number = word.parse().ok().filter(|number| *number <= MOST_BEAMS);
-    number.ok_or_else(|| format!("expected a number from 1 to {MOST_BEAMS}"))
+    at_most(word, MOST_BEAMS)
 }
 
 /// More threads than any machine has cores to run them.
@@ -96,8 +97,12 @@ const MOST_THREADS: usize = 1024;
 
 /// A number of threads; 0 has a sentence of its own.
 pub(super) fn threads(word: &str) -> Result<usize, String> {
-    let number = word.parse().ok().filter(|number| *number <= MOST_THREADS);
-    number.ok_or_else(|| format!("expected a number from 1 to {MOST_THREADS}"))
+    at_most(word, MOST_THREADS)
+}
+
+fn at_most<T: FromStr + PartialOrd + Display>(word: &str, most: T) -> Result<T, String> {
+    let number = word.parse().ok().filter(|number| *number <= most);
+    number.ok_or_else(|| format!("expected a number from 1 to {most}"))
 }
 
 /// Yes or no.

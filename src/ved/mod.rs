@@ -44,7 +44,7 @@ impl VisionEncoderDecoder {
     /// Builds the model of `config` over the variables of `store`.
     ///
     /// The caller asks `store.check()` afterwards: missing and misshapen tensors are noted there.
-    pub fn build(config: VisionEncoderDecoderConfig, store: Rc<Store>) -> Result<Self> {
+    pub fn build(mut config: VisionEncoderDecoderConfig, store: Rc<Store>) -> Result<Self> {
         let root = Params::root(store.clone());
         let encoder_arch = encoders::find(config.encoder_type())?;
         let encoder = (encoder_arch.build)(&config.encoder, &(&root / "encoder").for_many_rows())
@@ -67,7 +67,6 @@ impl VisionEncoderDecoder {
         } else {
             None
         };
-        let mut config = config;
         if store.untied() {
             // What is written says what is computed; else its readers would drop one of the two.
             config.decoder["tie_word_embeddings"] = json!(false);
