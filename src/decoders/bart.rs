@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::Core;
+use super::block::Order;
 use super::{Decoder, DecoderArch, Limits, check_cross_size, check_padding};
 use crate::nn::params::Init;
 use crate::nn::position::plain;
@@ -180,7 +181,7 @@ struct Bart {
 impl Bart {
     fn new(p: &Params, config: &Config) -> Result<Self> {
         let (d, rows) = (config.d_model, config.max_position_embeddings + OFFSET);
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
+        let core = Core::new(p, config, Order::PostNorm, "model.decoder", "lm_head.weight")?;
         let p = p / "model" / "decoder";
         Ok(Bart {
             core,
@@ -201,7 +202,7 @@ impl Decoder for Bart {
         let positions = plain(input_ids.size()[1], cache.past() + OFFSET, input_ids.device());
         let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
         let xs = self.layernorm_embedding.forward(&xs);
-        self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::post_norm)
+        self.core.layers(&xs, encoder_hidden_states, cache, train)
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {

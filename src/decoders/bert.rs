@@ -2,18 +2,16 @@
 //! `modeling_bert.py`. Its post-norm trunk serves the families that copy it; ERNIE is BERT under
 //! another name.
 
-use std::rc::Rc;
-
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::bert_embeddings::{Embeddings, Positions};
-use super::bert_layer::Layer;
-use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
+use super::block::Blocks;
+use super::{Decoder, DecoderArch, Limits, bert_layer, check_cross_attention, check_padding};
 use crate::nn::params::{Init, ZEROS};
-use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config, precision, segment};
+use crate::nn::{Activation, Cache, LayerNorm, Linear, Params, config, precision};
 
 pub(super) const BERT: DecoderArch = DecoderArch {
     model_type: "bert",
@@ -154,12 +152,14 @@ impl Config {
     }
 }
 
-/// Embeddings, post-norm layers, head: the whole of BERT and of the families that copy it.
+/// Embeddings, layers, head: the whole of BERT and of the families that copy it.
 pub(super) struct Bert {
     pub embeddings: Embeddings,
     /// From the size of the embeddings to that of the layers, where they differ.
     pub project: Option<Linear>,
-    pub layers: Vec<Rc<Layer>>,
+    pub layers: Blocks,
+    /// Behind layers that have their norms before their parts.
+    pub layer_norm: Option<LayerNorm>,
     pub head: Head,
     pub limits: Limits,
 }
@@ -180,7 +180,7 @@ pub(super) struct Transform {
 impl Bert {
     /// The base model's tensors lie under `base`, the head's under `cls`.
     fn new(p: &Params, base: &str, config: &Config) -> Result<Self> {
-        let (d, init) = (config.hidden_size, config.init());
+        let d = config.hidden_size;
         let (word, decoder) = p.tied(
             &format!("{base}.embeddings.word_embeddings.weight"),
             "cls.predictions.decoder.weight",
@@ -191,27 +191,10 @@ impl Bert {
         let base = p / base;
         let positions = Positions::plain(&(&base / "embeddings"), config, d)?;
         let embeddings = Embeddings::new(&(&base / "embeddings"), config, word, positions)?;
-        let layers = Layer::stack(&(&base / "encoder" / "layer"), config)?;
-        let (head, transform) =
-            (p / "cls" / "predictions", p / "cls" / "predictions" / "transform");
-        Ok(Bert {
-            embeddings,
-            project: None,
-            layers,
-            head: Head {
-                transform: Some(Transform {
-                    dense: transform.linear("dense", d, d, init)?,
-                    activation: Activation::from_name(&config.hidden_act)?,
-                    layer_norm: transform.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
-                }),
-                decoder: head.head(
-                    "decoder.weight",
-                    decoder,
-                    Some(Head::bias(&head, config.vocab_size)?),
-                )?,
-            },
-            limits: config.limits(config.max_position_embeddings),
-        })
+        let layers = bert_layer::stack(&(&base / "encoder" / "layer"), config)?;
+        let head = Head::predictions(&(p / "cls" / "predictions"), config, decoder)?;
+        let limits = config.limits(config.max_position_embeddings);
+        Ok(Bert { embeddings, project: None, layers, layer_norm: None, head, limits })
     }
 }
 
@@ -227,15 +210,11 @@ impl Decoder for Bert {
         if let Some(project) = &self.project {
             xs = precision::full(&project.forward(&xs)); // [N, t, D]
         }
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (cache, past) = cache.layer(i);
-            let states = encoder_hidden_states;
-            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
-                layer.forward(xs, states, cache, past, train)
-            });
+        let xs = self.layers.forward(xs, encoder_hidden_states, cache, train);
+        match &self.layer_norm {
+            Some(norm) => norm.forward(&xs),
+            None => xs,
         }
-        cache.advance(input_ids.size()[1]);
-        xs
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {
@@ -248,6 +227,19 @@ impl Decoder for Bert {
 }
 
 impl Head {
+    /// Keys `transform.dense`, `transform.LayerNorm`, `decoder` and `bias` below `p`. decoder [V, E]
+    pub(super) fn predictions(p: &Params, config: &Config, decoder: Tensor) -> Result<Self> {
+        let (d, e, transform) = (config.hidden_size, config.embedding_size(), p / "transform");
+        Ok(Head {
+            transform: Some(Transform {
+                dense: transform.linear("dense", d, e, config.init())?,
+                activation: Activation::from_name(&config.hidden_act)?,
+                layer_norm: transform.layer_norm("LayerNorm", e, config.layer_norm_eps)?,
+            }),
+            decoder: p.head("decoder.weight", decoder, Some(Head::bias(p, config.vocab_size)?))?,
+        })
+    }
+
     /// `bias` below `p`, which is `decoder.bias` too. -> [V]
     pub(super) fn bias(p: &Params, vocab_size: i64) -> Result<Tensor> {
         p.shared(&["bias", "decoder.bias"], &[vocab_size], ZEROS)

@@ -4,10 +4,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::DecoderArch;
 use super::bert::{self, Bert, Config, Head};
 use super::bert_embeddings::{Embeddings, Positions};
-use super::bert_layer::Layer;
+use super::{DecoderArch, bert_layer};
 use crate::nn::{Embedding, Params};
 
 pub(super) const BERT_GENERATION: DecoderArch = DecoderArch {
@@ -50,7 +49,8 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
             dropout: config.hidden_dropout_prob,
         },
         project: None,
-        layers: Layer::stack(&layers, config)?,
+        layers: bert_layer::stack(&layers, config)?,
+        layer_norm: None,
         head: Head {
             transform: None,
             decoder: p.head(

@@ -1,84 +1,45 @@
-//! The post-norm layer of BERT, and the blocks that its descendants build theirs from.
-
-use std::rc::Rc;
+//! The layers of BERT, and the parts that its descendants build theirs from.
 
 use anyhow::Result;
-use tch::Tensor;
 
 use super::bert::{Config, PositionType};
-use crate::nn::position::{Relative, RelativeKey, Rotary};
-use crate::nn::{
-    Activation, Attention, CrossAttention, FeedForward, LayerCache, LayerNorm, Params, dropout,
-};
+use super::block::{Block, Blocks, Order};
+use crate::nn::position::{Relative, RelativeKey};
+use crate::nn::{Activation, Attention, CrossAttention, FeedForward, Params};
 
-/// A post-norm layer.
-pub(super) struct Layer {
-    attention: Attention,
-    attention_norm: LayerNorm,
-    crossattention: CrossAttention,
-    cross_norm: LayerNorm,
-    feed_forward: FeedForward,
-    output_norm: LayerNorm,
-    hidden_dropout: f64,
+/// The post-norm layers below `p`.
+pub(super) fn stack(p: &Params, config: &Config) -> Result<Blocks> {
+    stack_with(p, config, |_| {})
 }
 
-impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config) -> Result<Vec<Rc<Self>>> {
-        Layer::stack_with(p, config, |_| {})
-    }
+/// The same with a change to each.
+pub(super) fn stack_with(
+    p: &Params,
+    config: &Config,
+    change: impl Fn(&mut Block),
+) -> Result<Blocks> {
+    Blocks::new(Order::PostNorm, config.num_hidden_layers, |i| {
+        let mut block = block(&(p / i), config)?;
+        change(&mut block);
+        Ok(block)
+    })
+}
 
-    /// Layers with a change to each.
-    pub(super) fn stack_with(
-        p: &Params,
-        config: &Config,
-        change: impl Fn(&mut Layer),
-    ) -> Result<Vec<Rc<Self>>> {
-        let layers = (0..config.num_hidden_layers).map(|i| {
-            let mut layer = Layer::new(&(p / i), config)?;
-            change(&mut layer);
-            Ok(Rc::new(layer))
-        });
-        layers.collect()
-    }
-
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let norm = |p: &Params| {
-            (p / "output").layer_norm("LayerNorm", config.hidden_size, config.layer_norm_eps)
-        };
-        let (own, cross) = (p / "attention", p / "crossattention");
-        Ok(Layer {
-            attention: self_attention(&own, config)?,
-            attention_norm: norm(&own)?,
-            crossattention: cross_attention(&cross, config)?,
-            cross_norm: norm(&cross)?,
-            feed_forward: feed_forward(p, config)?,
-            output_norm: norm(p)?,
-            hidden_dropout: config.hidden_dropout_prob,
-        })
-    }
-
-    /// Turns the queries and keys of self-attention (RoFormer).
-    pub(super) fn rotate(&mut self, rotary: Rotary) {
-        self.attention.relative = Some(Relative::Rotary(rotary));
-    }
-
-    /// xs [N, t, D], states [B, S, D] -> [N, t, D]
-    pub(super) fn forward(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut LayerCache,
-        past: i64,
-        train: bool,
-    ) -> Tensor {
-        let p = self.hidden_dropout;
-        let own = self.attention.decode(xs, cache, past, train);
-        let xs = self.attention_norm.of_sum(xs, &dropout(&own, p, train));
-        let cross = self.crossattention.forward(&xs, states, cache, train);
-        let xs = self.cross_norm.of_sum(&xs, &dropout(&cross, p, train));
-        let fed = self.feed_forward.forward(&xs, train);
-        self.output_norm.of_sum(&xs, &dropout(&fed, p, train))
-    }
+fn block(p: &Params, config: &Config) -> Result<Block> {
+    let norm = |p: &Params| {
+        (p / "output").layer_norm("LayerNorm", config.hidden_size, config.layer_norm_eps)
+    };
+    let (own, cross) = (p / "attention", p / "crossattention");
+    Ok(Block {
+        attention: self_attention(&own, config)?,
+        attention_norm: norm(&own)?,
+        crossattention: cross_attention(&cross, config)?,
+        cross_norm: norm(&cross)?,
+        feed_forward: feed_forward(p, config)?,
+        feed_norm: norm(p)?,
+        dropout: config.hidden_dropout_prob,
+        feed_dropout: config.hidden_dropout_prob,
+    })
 }
 
 /// Keys `self.{query,key,value}` and `output.dense` below `p`.

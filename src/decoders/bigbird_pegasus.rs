@@ -4,22 +4,19 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tch::Tensor;
 
+use super::DecoderArch;
 use super::bart::{self, Config, EPS, IGNORE};
-use super::bart_layer::{Core, Layer};
-use super::{Decoder, DecoderArch, Limits};
-use crate::nn::position::plain;
-use crate::nn::{Cache, Embedding, LayerNorm, Params};
+use super::bart_layer::{Core, Plain, learned_positions};
+use super::block::Order;
+use crate::nn::Params;
 
 pub(super) const BIGBIRD_PEGASUS: DecoderArch = DecoderArch {
     model_type: "bigbird_pegasus",
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| {
-        Ok(Box::new(BigBirdPegasus::new(p, &Config::read(defaults(), json, ALIASES)?)?))
-    },
+    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
     ignore: IGNORE,
 };
 
@@ -40,49 +37,12 @@ fn defaults() -> Value {
     bart::changed(bart::defaults("bigbird_pegasus"), changes)
 }
 
-struct BigBirdPegasus {
-    core: Core,
-    /// [P, D]
-    embed_positions: Embedding,
-    layernorm_embedding: LayerNorm,
-}
-
-impl BigBirdPegasus {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
-        let p = p / "model" / "decoder";
-        Ok(BigBirdPegasus {
-            core,
-            embed_positions: p.embedding(
-                "embed_positions",
-                config.max_position_embeddings,
-                config.d_model,
-                config.init(),
-            )?,
-            layernorm_embedding: p.layer_norm("layernorm_embedding", config.d_model, EPS)?,
-        })
-    }
-}
-
-impl Decoder for BigBirdPegasus {
-    fn forward(
-        &self,
-        input_ids: &Tensor,
-        encoder_hidden_states: &Tensor,
-        cache: &mut Cache,
-        train: bool,
-    ) -> Tensor {
-        let positions = plain(input_ids.size()[1], cache.past(), input_ids.device());
-        let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
-        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
-        self.layernorm_embedding.forward(&xs)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        self.core.logits(hidden_states)
-    }
-
-    fn limits(&self) -> Limits {
-        self.core.limits(Some(self.embed_positions.weight.size()[0]))
-    }
+fn new(p: &Params, config: &Config) -> Result<Plain> {
+    let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
+    let p = p / "model" / "decoder";
+    Ok(Plain {
+        core,
+        embed_positions: learned_positions(&p, config)?,
+        layer_norm: Some(p.layer_norm("layernorm_embedding", config.d_model, EPS)?),
+    })
 }

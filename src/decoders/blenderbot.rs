@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::bart::{self, ALIASES, Config, EPS, IGNORE};
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::{Core, Plain, learned_positions};
+use super::block::Order;
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::plain;
 use crate::nn::{Cache, Embedding, LayerNorm, Params};
@@ -17,7 +18,7 @@ pub(super) const BLENDERBOT: DecoderArch = DecoderArch {
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| Ok(Box::new(Blenderbot::new(p, &Config::read(defaults(), json, ALIASES)?)?)),
+    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
     ignore: IGNORE,
 };
 
@@ -51,52 +52,14 @@ fn small_defaults() -> Value {
     bart::changed(bart::defaults("blenderbot-small"), changes)
 }
 
-/// Key `embed_positions.weight` [P, D] below `p`.
-fn learned(p: &Params, config: &Config) -> Result<Embedding> {
-    let (rows, d) = (config.max_position_embeddings, config.d_model);
-    p.embedding("embed_positions", rows, d, config.init())
-}
-
-struct Blenderbot {
-    core: Core,
-    /// [P, D]
-    embed_positions: Embedding,
-    layer_norm: LayerNorm,
-}
-
-impl Blenderbot {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
-        let p = p / "model" / "decoder";
-        Ok(Blenderbot {
-            core,
-            embed_positions: learned(&p, config)?,
-            layer_norm: p.layer_norm("layer_norm", config.d_model, EPS)?,
-        })
-    }
-}
-
-impl Decoder for Blenderbot {
-    fn forward(
-        &self,
-        input_ids: &Tensor,
-        encoder_hidden_states: &Tensor,
-        cache: &mut Cache,
-        train: bool,
-    ) -> Tensor {
-        let positions = plain(input_ids.size()[1], cache.past(), input_ids.device());
-        let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
-        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
-        self.layer_norm.forward(&xs)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        self.core.logits(hidden_states)
-    }
-
-    fn limits(&self) -> Limits {
-        self.core.limits(Some(self.embed_positions.weight.size()[0]))
-    }
+fn new(p: &Params, config: &Config) -> Result<Plain> {
+    let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
+    let p = p / "model" / "decoder";
+    Ok(Plain {
+        core,
+        embed_positions: learned_positions(&p, config)?,
+        layer_norm: Some(p.layer_norm("layer_norm", config.d_model, EPS)?),
+    })
 }
 
 struct BlenderbotSmall {
@@ -108,11 +71,11 @@ struct BlenderbotSmall {
 
 impl BlenderbotSmall {
     fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
+        let core = Core::new(p, config, Order::PostNorm, "model.decoder", "lm_head.weight")?;
         let p = p / "model" / "decoder";
         Ok(BlenderbotSmall {
             core,
-            embed_positions: learned(&p, config)?,
+            embed_positions: learned_positions(&p, config)?,
             layernorm_embedding: p.layer_norm("layernorm_embedding", config.d_model, EPS)?,
         })
     }
@@ -131,7 +94,7 @@ impl Decoder for BlenderbotSmall {
         // `scale_embedding`, which the reference's decoder leaves out.
         let xs = self.layernorm_embedding.forward(&self.core.embed_tokens.forward(input_ids))
             + self.embed_positions.forward(&positions);
-        self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::post_norm)
+        self.core.layers(&xs, encoder_hidden_states, cache, train)
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {

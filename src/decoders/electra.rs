@@ -4,10 +4,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::DecoderArch;
 use super::bert::{self, Bert, Config, Head, Transform};
 use super::bert_embeddings::{Embeddings, Positions, project};
-use super::bert_layer::Layer;
+use super::{DecoderArch, bert_layer};
 use crate::nn::params::ZEROS;
 use crate::nn::{Activation, Params};
 
@@ -44,7 +43,8 @@ fn new(p: &Params, config: &Config) -> Result<Bert> {
     Ok(Bert {
         embeddings: Embeddings::new(&(&base / "embeddings"), config, word, positions)?,
         project: project(&base, "embeddings_project", e, config)?,
-        layers: Layer::stack(&(&base / "encoder" / "layer"), config)?,
+        layers: bert_layer::stack(&(&base / "encoder" / "layer"), config)?,
+        layer_norm: None,
         head: Head {
             transform: Some(Transform {
                 dense: predictions.linear("dense", d, e, init)?,

@@ -1,19 +1,18 @@
 //! GPT-2 (Radford et al. 2019). Keys and order of operations: the reference's `modeling_gpt2.py`.
 //! Dense weights are stored transposed (`Conv1D`), query, key and value in one.
 
-use std::rc::Rc;
-
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
+use super::block::{Block, Blocks, Order};
 use super::{Decoder, DecoderArch, Limits, check_cross_attention};
 use crate::nn::params::Init;
 use crate::nn::position::plain;
 use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, Joined, LayerCache,
-    LayerNorm, Linear, Params, config, dropout, segment,
+    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, Joined, LayerNorm,
+    Linear, Params, config, dropout,
 };
 
 pub(super) const GPT2: DecoderArch = DecoderArch {
@@ -90,22 +89,11 @@ impl Config {
 struct Gpt2 {
     wte: Embedding,
     wpe: Embedding,
-    layers: Vec<Rc<Layer>>,
+    layers: Blocks,
     ln_f: LayerNorm,
     lm_head: Linear,
     embd_pdrop: f64,
     cross_attention_size: Option<i64>,
-}
-
-/// A pre-norm layer: self-attention, cross-attention, feed-forward.
-struct Layer {
-    ln_1: LayerNorm,
-    attn: Attention,
-    ln_cross_attn: LayerNorm,
-    crossattention: CrossAttention,
-    ln_2: LayerNorm,
-    mlp: FeedForward,
-    resid_pdrop: f64,
 }
 
 impl Gpt2 {
@@ -120,9 +108,9 @@ impl Gpt2 {
         Ok(Gpt2 {
             wte: Embedding::new(wte, None),
             wpe: p.embedding("wpe", config.n_positions, d, init)?,
-            layers: (0..config.n_layer)
-                .map(|i| Layer::new(&(&p / "h" / i), config, i).map(Rc::new))
-                .collect::<Result<_>>()?,
+            layers: Blocks::new(Order::PreNorm, config.n_layer, |i| {
+                block(&(&p / "h" / i), config, i)
+            })?,
             ln_f: p.layer_norm("ln_f", d, config.layer_norm_epsilon)?,
             lm_head,
             embd_pdrop: config.embd_pdrop,
@@ -142,16 +130,8 @@ impl Decoder for Gpt2 {
         let t = input_ids.size()[1];
         let positions = plain(t, cache.past(), input_ids.device());
         let xs = self.wte.forward(input_ids) + self.wpe.forward(&positions);
-        let mut xs = dropout(&xs, self.embd_pdrop, train); // [N, t, D]
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (cache, past) = cache.layer(i);
-            let states = encoder_hidden_states;
-            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
-                layer.forward(xs, states, cache, past, train)
-            });
-        }
-        cache.advance(t);
-        self.ln_f.forward(&xs)
+        let xs = dropout(&xs, self.embd_pdrop, train); // [N, t, D]
+        self.ln_f.forward(&self.layers.forward(xs, encoder_hidden_states, cache, train))
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {
@@ -169,66 +149,47 @@ impl Decoder for Gpt2 {
     }
 }
 
-impl Layer {
-    fn new(p: &Params, config: &Config, index: i64) -> Result<Self> {
-        let (d, eps) = (config.n_embd, config.layer_norm_epsilon);
-        let inner = config.n_inner.unwrap_or(4 * d);
-        let init = Init::Normal(config.initializer_range);
-        // Projections into the residual stream are drawn narrower, by the depth of the model.
-        let narrow = Init::Normal(config.initializer_range / (2.0 * config.n_layer as f64).sqrt());
-        let heads = config.n_head;
-        let mut scale =
-            if config.scale_attn_weights { ((d / heads) as f64).powf(-0.5) } else { 1.0 };
-        if config.scale_attn_by_inverse_layer_idx {
-            scale /= (index + 1) as f64;
-        }
-        let (own, cross, mlp) = (p / "attn", p / "crossattention", p / "mlp");
-        Ok(Layer {
-            ln_1: p.layer_norm("ln_1", d, eps)?,
-            attn: Attention {
-                qkv: Joined::one(own.conv1d("c_attn", d, 3 * d, init)?, 3),
-                out: own.conv1d("c_proj", d, d, narrow)?,
-                heads,
-                scale,
-                dropout: config.attn_pdrop,
-                relative: None,
-            },
-            ln_cross_attn: p.layer_norm("ln_cross_attn", d, eps)?,
-            crossattention: CrossAttention {
-                query: cross.conv1d("q_attn", d, d, init)?,
-                packing: cross.packing(),
-                key_value: Joined::one(cross.for_many_rows().conv1d("c_attn", d, 2 * d, init)?, 2),
-                out: cross.conv1d("c_proj", d, d, narrow)?,
-                heads,
-                scale,
-                dropout: config.attn_pdrop,
-            },
-            ln_2: p.layer_norm("ln_2", d, eps)?,
-            mlp: FeedForward {
-                up: mlp.conv1d("c_fc", d, inner, init)?,
-                activation: Activation::from_name(&config.activation_function)?,
-                activation_dropout: 0.0,
-                down: mlp.conv1d("c_proj", inner, d, narrow)?,
-            },
-            resid_pdrop: config.resid_pdrop,
-        })
+/// The keys of layer `index` below `p`.
+fn block(p: &Params, config: &Config, index: i64) -> Result<Block> {
+    let (d, eps) = (config.n_embd, config.layer_norm_epsilon);
+    let inner = config.n_inner.unwrap_or(4 * d);
+    let init = Init::Normal(config.initializer_range);
+    // Projections into the residual stream are drawn narrower, by the depth of the model.
+    let narrow = Init::Normal(config.initializer_range / (2.0 * config.n_layer as f64).sqrt());
+    let heads = config.n_head;
+    let mut scale = if config.scale_attn_weights { ((d / heads) as f64).powf(-0.5) } else { 1.0 };
+    if config.scale_attn_by_inverse_layer_idx {
+        scale /= (index + 1) as f64;
     }
-
-    /// xs [N, t, D], states [B, S, D] -> [N, t, D]
-    fn forward(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut LayerCache,
-        past: i64,
-        train: bool,
-    ) -> Tensor {
-        let p = self.resid_pdrop;
-        let own = self.attn.decode(&self.ln_1.forward(xs), cache, past, train);
-        let [xs, normed] = self.ln_cross_attn.with_sum(xs, &dropout(&own, p, train));
-        let cross = self.crossattention.forward(&normed, states, cache, train);
-        let [xs, normed] = self.ln_2.with_sum(&xs, &dropout(&cross, p, train));
-        let fed = self.mlp.forward(&normed, train);
-        xs + dropout(&fed, p, train)
-    }
+    let (own, cross, mlp) = (p / "attn", p / "crossattention", p / "mlp");
+    Ok(Block {
+        attention_norm: p.layer_norm("ln_1", d, eps)?,
+        attention: Attention {
+            qkv: Joined::one(own.conv1d("c_attn", d, 3 * d, init)?, 3),
+            out: own.conv1d("c_proj", d, d, narrow)?,
+            heads,
+            scale,
+            dropout: config.attn_pdrop,
+            relative: None,
+        },
+        cross_norm: p.layer_norm("ln_cross_attn", d, eps)?,
+        crossattention: CrossAttention {
+            query: cross.conv1d("q_attn", d, d, init)?,
+            packing: cross.packing(),
+            key_value: Joined::one(cross.for_many_rows().conv1d("c_attn", d, 2 * d, init)?, 2),
+            out: cross.conv1d("c_proj", d, d, narrow)?,
+            heads,
+            scale,
+            dropout: config.attn_pdrop,
+        },
+        feed_norm: p.layer_norm("ln_2", d, eps)?,
+        feed_forward: FeedForward {
+            up: mlp.conv1d("c_fc", d, inner, init)?,
+            activation: Activation::from_name(&config.activation_function)?,
+            activation_dropout: 0.0,
+            down: mlp.conv1d("c_proj", inner, d, narrow)?,
+        },
+        dropout: config.resid_pdrop,
+        feed_dropout: config.resid_pdrop,
+    })
 }

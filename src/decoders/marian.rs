@@ -3,20 +3,20 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tch::Tensor;
 
+use super::DecoderArch;
 use super::bart::{self, ALIASES, Config, IGNORE};
-use super::bart_layer::{Core, Layer};
-use super::{Decoder, DecoderArch, Limits};
-use crate::nn::position::{plain, sinusoidal_marian};
-use crate::nn::{Cache, Embedding, Params};
+use super::bart_layer::{Core, Plain};
+use super::block::Order;
+use crate::nn::position::sinusoidal_marian;
+use crate::nn::{Embedding, Params};
 
 pub(super) const MARIAN: DecoderArch = DecoderArch {
     model_type: "marian",
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| Ok(Box::new(Marian::new(p, &Config::read(defaults(), json, ALIASES)?)?)),
+    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
     ignore: IGNORE,
 };
 
@@ -29,10 +29,10 @@ fn defaults() -> Value {
     bart::changed(bart::defaults("marian"), changes)
 }
 
-struct Marian {
-    core: Core,
-    /// [P, D]
-    embed_positions: Embedding,
+fn new(p: &Params, config: &Config) -> Result<Plain> {
+    let core = Core::new(p, config, Order::PostNorm, "model.decoder", "lm_head.weight")?;
+    let embed_positions = fixed_positions(&(p / "model" / "decoder"), config)?;
+    Ok(Plain { core, embed_positions, layer_norm: None })
 }
 
 /// Key `embed_positions.weight` [P, D] below `p`: a fixed table, computed where there is no file.
@@ -41,34 +41,4 @@ pub(super) fn fixed_positions(p: &Params, config: &Config) -> Result<Embedding> 
     let make = || sinusoidal_marian(rows, d);
     let table = (p / "embed_positions").table("weight", &[rows, d], make)?;
     Ok(Embedding::new(table, None))
-}
-
-impl Marian {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
-        let embed_positions = fixed_positions(&(p / "model" / "decoder"), config)?;
-        Ok(Marian { core, embed_positions })
-    }
-}
-
-impl Decoder for Marian {
-    fn forward(
-        &self,
-        input_ids: &Tensor,
-        encoder_hidden_states: &Tensor,
-        cache: &mut Cache,
-        train: bool,
-    ) -> Tensor {
-        let positions = plain(input_ids.size()[1], cache.past(), input_ids.device());
-        let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
-        self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::post_norm)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        self.core.logits(hidden_states)
-    }
-
-    fn limits(&self) -> Limits {
-        self.core.limits(Some(self.embed_positions.weight.size()[0]))
-    }
 }

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::bart::{self, ALIASES, Config, EPS, IGNORE, OFFSET};
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::Core;
+use super::block::Order;
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::position::plain;
-use crate::nn::{Cache, Embedding, LayerCache, LayerNorm, Params, dropout};
+use crate::nn::{Cache, Embedding, LayerNorm, Params};
 
 pub(super) const MBART: DecoderArch = DecoderArch {
     model_type: "mbart",
@@ -35,7 +36,7 @@ struct MBart {
 impl MBart {
     fn new(p: &Params, config: &Config) -> Result<Self> {
         let (d, rows) = (config.d_model, config.max_position_embeddings + OFFSET);
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
+        let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
         let p = p / "model" / "decoder";
         Ok(MBart {
             core,
@@ -57,7 +58,7 @@ impl Decoder for MBart {
         let positions = plain(input_ids.size()[1], cache.past() + OFFSET, input_ids.device());
         let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
         let xs = self.layernorm_embedding.forward(&xs);
-        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
+        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train);
         self.layer_norm.forward(&xs)
     }
 
@@ -67,25 +68,5 @@ impl Decoder for MBart {
 
     fn limits(&self) -> Limits {
         self.core.limits(Some(self.embed_positions.weight.size()[0] - OFFSET))
-    }
-}
-
-impl Layer {
-    /// mBART's order: a norm before each branch.
-    pub(super) fn pre_norm(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut LayerCache,
-        past: i64,
-        train: bool,
-    ) -> Tensor {
-        let p = self.dropout;
-        let own = self.self_attn.decode(&self.self_attn_layer_norm.forward(xs), cache, past, train);
-        let [xs, normed] = self.encoder_attn_layer_norm.with_sum(xs, &dropout(&own, p, train));
-        let cross = self.encoder_attn.forward(&normed, states, cache, train);
-        let [xs, normed] = self.final_layer_norm.with_sum(&xs, &dropout(&cross, p, train));
-        let fed = self.feed_forward.forward(&normed, train);
-        xs + dropout(&fed, p, train)
     }
 }

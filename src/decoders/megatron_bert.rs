@@ -3,19 +3,15 @@
 //! References: `modeling_megatron_bert.py`, `modeling_xlm_roberta_xl.py`,
 //! `modeling_roberta_prelayernorm.py`.
 
-use std::rc::Rc;
-
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::bert::{self, Config, Head, PositionType, Transform};
+use super::bert::{self, Bert, Config, Head, PositionType};
 use super::bert_embeddings::{Embeddings, Positions};
-use super::{Decoder, DecoderArch, Limits, bert_layer, roberta};
-use crate::nn::{
-    Activation, Attention, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm,
-    Params, dropout, segment,
-};
+use super::block::{Block, Blocks, Order};
+use super::{DecoderArch, bert_layer, roberta};
+use crate::nn::{Embedding, Params};
 
 pub(super) const MEGATRON_BERT: DecoderArch = DecoderArch {
     model_type: "megatron-bert",
@@ -69,30 +65,10 @@ fn xl_defaults() -> Value {
     json
 }
 
-struct PreNorm {
-    embeddings: Embeddings,
-    layers: Vec<Rc<Layer>>,
-    layer_norm: LayerNorm,
-    head: Head,
-    limits: Limits,
-}
-
-/// A pre-norm layer.
-struct Layer {
-    attention_norm: LayerNorm,
-    attention: Attention,
-    cross_norm: LayerNorm,
-    crossattention: CrossAttention,
-    inner_norm: LayerNorm,
-    feed_forward: FeedForward,
-    /// Dropout after the attentions and after the feed-forward.
-    dropout: (f64, f64),
-}
-
 /// Where the norms of a layer lie: (below each attention, below the layer).
 type Norms = (&'static str, &'static str);
 
-fn megatron(p: &Params, config: &Config) -> Result<PreNorm> {
+fn megatron(p: &Params, config: &Config) -> Result<Bert> {
     ensure!(
         config.position_embedding_type == PositionType::Absolute,
         "position_embedding_type other than absolute is not supported in \"megatron-bert\": the \
@@ -109,64 +85,45 @@ fn megatron(p: &Params, config: &Config) -> Result<PreNorm> {
     )?;
     let (embeddings, encoder) = (p / "bert" / "embeddings", p / "bert" / "encoder");
     let positions = Positions::plain(&embeddings, config, d)?;
-    let (head, transform) = (p / "cls" / "predictions", p / "cls" / "predictions" / "transform");
-    Ok(PreNorm {
+    Ok(Bert {
         embeddings: bare(&embeddings, config, word, positions)?,
-        layers: Layer::stack(
-            &(&encoder / "layer"),
-            config,
-            ("ln", "ln"),
-            config.hidden_dropout_prob,
-        )?,
-        layer_norm: encoder.layer_norm("ln", d, config.layer_norm_eps)?,
-        head: Head {
-            transform: Some(Transform {
-                dense: transform.linear("dense", d, d, init)?,
-                activation: Activation::from_name(&config.hidden_act)?,
-                layer_norm: transform.layer_norm("LayerNorm", d, config.layer_norm_eps)?,
-            }),
-            decoder: head.head(
-                "decoder.weight",
-                decoder,
-                Some(Head::bias(&head, config.vocab_size)?),
-            )?,
-        },
+        project: None,
+        layers: stack(&(&encoder / "layer"), config, ("ln", "ln"), config.hidden_dropout_prob)?,
+        layer_norm: Some(encoder.layer_norm("ln", d, config.layer_norm_eps)?),
+        head: Head::predictions(&(p / "cls" / "predictions"), config, decoder)?,
         limits: config.limits(config.max_position_embeddings),
     })
 }
 
-fn xl(p: &Params, config: &Config) -> Result<PreNorm> {
+fn xl(p: &Params, config: &Config) -> Result<Bert> {
     let (d, eps) = (config.hidden_size, config.layer_norm_eps);
     let (word, decoder) = roberta::words(p, "roberta", config)?;
     let (embeddings, encoder) = (p / "roberta" / "embeddings", p / "roberta" / "encoder");
     let positions = roberta::positions(&embeddings, config)?;
     let norms = ("self_attn_layer_norm", "LayerNorm");
     // This family alone has no dropout after the feed-forward.
-    let layers = Layer::stack(&(&encoder / "layer"), config, norms, 0.0)?;
-    Ok(PreNorm {
+    let layers = stack(&(&encoder / "layer"), config, norms, 0.0)?;
+    Ok(Bert {
         embeddings: bare(&embeddings, config, word, positions)?,
+        project: None,
         layers,
-        layer_norm: encoder.layer_norm("LayerNorm", d, eps)?,
+        layer_norm: Some(encoder.layer_norm("LayerNorm", d, eps)?),
         head: roberta::head(&(p / "lm_head"), config, decoder)?,
         limits: config.limits(roberta::max_positions(config)),
     })
 }
 
-fn prelayernorm(p: &Params, config: &Config) -> Result<PreNorm> {
+fn prelayernorm(p: &Params, config: &Config) -> Result<Bert> {
     let (d, eps) = (config.hidden_size, config.layer_norm_eps);
     let (word, decoder) = roberta::words(p, "roberta_prelayernorm", config)?;
     let base = p / "roberta_prelayernorm";
     let positions = roberta::positions(&(&base / "embeddings"), config)?;
     let norms = ("LayerNorm", "intermediate.LayerNorm");
-    Ok(PreNorm {
+    Ok(Bert {
         embeddings: Embeddings::new(&(&base / "embeddings"), config, word, positions)?,
-        layers: Layer::stack(
-            &(&base / "encoder" / "layer"),
-            config,
-            norms,
-            config.hidden_dropout_prob,
-        )?,
-        layer_norm: base.layer_norm("LayerNorm", d, eps)?,
+        project: None,
+        layers: stack(&(&base / "encoder" / "layer"), config, norms, config.hidden_dropout_prob)?,
+        layer_norm: Some(base.layer_norm("LayerNorm", d, eps)?),
         head: roberta::head(&(p / "lm_head"), config, decoder)?,
         limits: config.limits(roberta::max_positions(config)),
     })
@@ -184,70 +141,21 @@ fn bare(p: &Params, config: &Config, word: Tensor, positions: Positions) -> Resu
     })
 }
 
-impl Decoder for PreNorm {
-    fn forward(
-        &self,
-        input_ids: &Tensor,
-        encoder_hidden_states: &Tensor,
-        cache: &mut Cache,
-        train: bool,
-    ) -> Tensor {
-        let mut xs = self.embeddings.forward(input_ids, cache, train); // [N, t, D]
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (cache, past) = cache.layer(i);
-            let states = encoder_hidden_states;
-            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
-                layer.forward(xs, states, cache, past, train)
-            });
-        }
-        cache.advance(input_ids.size()[1]);
-        self.layer_norm.forward(&xs)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        self.head.forward(hidden_states)
-    }
-
-    fn limits(&self) -> Limits {
-        self.limits
-    }
-}
-
-impl Layer {
-    /// `fed` is the dropout after the feed-forward.
-    fn stack(p: &Params, config: &Config, norms: Norms, fed: f64) -> Result<Vec<Rc<Self>>> {
-        let layer = |i| Layer::new(&(p / i), config, norms, fed).map(Rc::new);
-        (0..config.num_hidden_layers).map(layer).collect()
-    }
-
-    fn new(p: &Params, config: &Config, norms: Norms, fed: f64) -> Result<Self> {
+/// Pre-norm layers; `fed` is the dropout after the dense part.
+fn stack(p: &Params, config: &Config, norms: Norms, fed: f64) -> Result<Blocks> {
+    Blocks::new(Order::PreNorm, config.num_hidden_layers, |i| {
+        let p = p / i;
         let norm = |p: &Params, name| p.layer_norm(name, config.hidden_size, config.layer_norm_eps);
-        let (own, cross) = (p / "attention", p / "crossattention");
-        Ok(Layer {
+        let (own, cross) = (&p / "attention", &p / "crossattention");
+        Ok(Block {
             attention_norm: norm(&own, norms.0)?,
             attention: bert_layer::self_attention(&own, config)?,
             cross_norm: norm(&cross, norms.0)?,
             crossattention: bert_layer::cross_attention(&cross, config)?,
-            inner_norm: norm(p, norms.1)?,
-            feed_forward: bert_layer::feed_forward(p, config)?,
-            dropout: (config.hidden_dropout_prob, fed),
+            feed_norm: norm(&p, norms.1)?,
+            feed_forward: bert_layer::feed_forward(&p, config)?,
+            dropout: config.hidden_dropout_prob,
+            feed_dropout: fed,
         })
-    }
-
-    /// xs [N, t, D], states [B, S, D] -> [N, t, D]
-    fn forward(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut LayerCache,
-        past: i64,
-        train: bool,
-    ) -> Tensor {
-        let own = self.attention.decode(&self.attention_norm.forward(xs), cache, past, train);
-        let [xs, normed] = self.cross_norm.with_sum(xs, &dropout(&own, self.dropout.0, train));
-        let cross = self.crossattention.forward(&normed, states, cache, train);
-        let [xs, normed] = self.inner_norm.with_sum(&xs, &dropout(&cross, self.dropout.0, train));
-        let fed = self.feed_forward.forward(&normed, train);
-        xs + dropout(&fed, self.dropout.1, train)
-    }
+    })
 }

@@ -9,6 +9,7 @@ mod bert_generation;
 mod bert_layer;
 mod bigbird_pegasus;
 mod blenderbot;
+mod block;
 mod electra;
 mod gpt2;
 mod marian;

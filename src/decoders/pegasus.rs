@@ -3,21 +3,20 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tch::Tensor;
 
+use super::DecoderArch;
 use super::bart::{self, ALIASES, Config, EPS, IGNORE};
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::{Core, Plain};
+use super::block::Order;
 use super::marian::fixed_positions;
-use super::{Decoder, DecoderArch, Limits};
-use crate::nn::position::plain;
-use crate::nn::{Cache, Embedding, LayerNorm, Params};
+use crate::nn::Params;
 
 pub(super) const PEGASUS: DecoderArch = DecoderArch {
     model_type: "pegasus",
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| Ok(Box::new(Pegasus::new(p, &Config::read(defaults(), json, ALIASES)?)?)),
+    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
     ignore: IGNORE,
 };
 
@@ -29,44 +28,12 @@ fn defaults() -> Value {
     bart::changed(bart::defaults("pegasus"), changes)
 }
 
-struct Pegasus {
-    core: Core,
-    /// [P, D]
-    embed_positions: Embedding,
-    layer_norm: LayerNorm,
-}
-
-impl Pegasus {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model.decoder", "lm_head.weight")?;
-        let p = p / "model" / "decoder";
-        Ok(Pegasus {
-            core,
-            embed_positions: fixed_positions(&p, config)?,
-            layer_norm: p.layer_norm("layer_norm", config.d_model, EPS)?,
-        })
-    }
-}
-
-impl Decoder for Pegasus {
-    fn forward(
-        &self,
-        input_ids: &Tensor,
-        encoder_hidden_states: &Tensor,
-        cache: &mut Cache,
-        train: bool,
-    ) -> Tensor {
-        let positions = plain(input_ids.size()[1], cache.past(), input_ids.device());
-        let xs = self.core.tokens(input_ids) + self.embed_positions.forward(&positions);
-        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
-        self.layer_norm.forward(&xs)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Tensor {
-        self.core.logits(hidden_states)
-    }
-
-    fn limits(&self) -> Limits {
-        self.core.limits(Some(self.embed_positions.weight.size()[0]))
-    }
+fn new(p: &Params, config: &Config) -> Result<Plain> {
+    let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
+    let p = p / "model" / "decoder";
+    Ok(Plain {
+        core,
+        embed_positions: fixed_positions(&p, config)?,
+        layer_norm: Some(p.layer_norm("layer_norm", config.d_model, EPS)?),
+    })
 }

@@ -5,10 +5,9 @@ use anyhow::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::DecoderArch;
 use super::bert::{self, Bert, Config, Head, Transform};
 use super::bert_embeddings::{Embeddings, Positions};
-use super::bert_layer::Layer;
+use super::{DecoderArch, bert_layer};
 use crate::nn::params::ZEROS;
 use crate::nn::{Activation, Params, config};
 
@@ -57,7 +56,8 @@ fn new(p: &Params, config: &Config, own: &Own) -> Result<Bert> {
     Ok(Bert {
         embeddings: Embeddings::new(&embeddings, config, word, positions)?,
         project: Some(encoder.linear("embedding_hidden_mapping_in", input, d, init)?),
-        layers: Layer::stack(&(&encoder / "layer"), config)?,
+        layers: bert_layer::stack(&(&encoder / "layer"), config)?,
+        layer_norm: None,
         head: Head {
             transform: Some(Transform {
                 dense: head.linear("dense", d, output, init)?,

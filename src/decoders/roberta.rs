@@ -6,10 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::DecoderArch;
 use super::bert::{self, Bert, Config, Head, PositionType, Transform};
 use super::bert_embeddings::{Embeddings, Positions};
-use super::bert_layer::Layer;
+use super::{DecoderArch, bert_layer};
 use crate::nn::params::Init;
 use crate::nn::{Activation, Embedding, Params};
 
@@ -96,7 +95,8 @@ fn new(p: &Params, base: &str, config: &Config) -> Result<Bert> {
     Ok(Bert {
         embeddings: Embeddings::new(&(&base / "embeddings"), config, word, positions)?,
         project: None,
-        layers: Layer::stack(&(&base / "encoder" / "layer"), config)?,
+        layers: bert_layer::stack(&(&base / "encoder" / "layer"), config)?,
+        layer_norm: None,
         head: head(&(p / "lm_head"), config, decoder)?,
         limits: config.limits(max_positions(config)),
     })

@@ -5,12 +5,12 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::DecoderArch;
-use super::bert::{self, Bert, Config, Head, Transform};
+use super::bert::{self, Bert, Config, Head};
 use super::bert_embeddings::{Embeddings, Positions, project};
-use super::bert_layer::Layer;
-use crate::nn::position::{Rotary, sinusoidal_marian};
-use crate::nn::{Activation, Params, config};
+use super::block::Block;
+use super::{DecoderArch, bert_layer};
+use crate::nn::position::{Relative, Rotary, sinusoidal_marian};
+use crate::nn::{Params, config};
 
 pub(super) const ROFORMER: DecoderArch = DecoderArch {
     model_type: "roformer",
@@ -44,7 +44,7 @@ struct Own {
 }
 
 fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
-    let (d, e, init) = (config.hidden_size, config.embedding_size(), config.init());
+    let e = config.embedding_size();
     let (word, decoder) = p.tied(
         "roformer.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.weight",
@@ -56,28 +56,13 @@ fn new(p: &Params, config: &Config, rotary_value: bool) -> Result<Bert> {
     let embeddings = Embeddings::new(&(&base / "embeddings"), config, word, Positions::None)?;
     let project = project(&base, "embeddings_project", e, config)?;
     let rotary = rotary(&(&base / "encoder"), config, rotary_value)?;
-    let turn = |layer: &mut Layer| layer.rotate(rotary.share());
-    let layers = Layer::stack_with(&(&base / "encoder" / "layer"), config, turn)?;
-    let head = p / "cls" / "predictions";
-    let transform = &head / "transform";
-    Ok(Bert {
-        embeddings,
-        project,
-        layers,
-        head: Head {
-            transform: Some(Transform {
-                dense: transform.linear("dense", d, e, init)?,
-                activation: Activation::from_name(&config.hidden_act)?,
-                layer_norm: transform.layer_norm("LayerNorm", e, config.layer_norm_eps)?,
-            }),
-            decoder: head.head(
-                "decoder.weight",
-                decoder,
-                Some(Head::bias(&head, config.vocab_size)?),
-            )?,
-        },
-        limits: config.limits(config.max_position_embeddings),
-    })
+    let turn = |block: &mut Block| {
+        block.attention.relative = Some(Relative::Rotary(rotary.share()));
+    };
+    let layers = bert_layer::stack_with(&(&base / "encoder" / "layer"), config, turn)?;
+    let head = Head::predictions(&(p / "cls" / "predictions"), config, decoder)?;
+    let limits = config.limits(config.max_position_embeddings);
+    Ok(Bert { embeddings, project, layers, layer_norm: None, head, limits })
 }
 
 /// The table `embed_positions.weight` [P, d] below `p`: sines, then cosines.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use super::bart::{Config, EPS, OFFSET};
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::Core;
+use super::block::Order;
 use super::{Decoder, DecoderArch, Limits};
 use crate::nn::params::ZEROS;
 use crate::nn::position::{plain, sinusoidal_fairseq, skipping_padding};
@@ -70,7 +71,8 @@ impl Trocr {
         let config: Config = config::parse(merged)?;
         config.check()?;
         let d = config.d_model;
-        let core = Core::new(p, &config, "model.decoder", "output_projection.weight")?;
+        let core =
+            Core::new(p, &config, Order::PostNorm, "model.decoder", "output_projection.weight")?;
         let p = p / "model" / "decoder";
         let positions = if own.use_learned_position_embeddings {
             let rows = config.max_position_embeddings + OFFSET;
@@ -124,7 +126,7 @@ impl Decoder for Trocr {
             Some(norm) => norm.forward(&xs),
             None => xs,
         };
-        self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::post_norm)
+        self.core.layers(&xs, encoder_hidden_states, cache, train)
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Tensor {

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use super::bart::{Config, EPS, OFFSET};
-use super::bart_layer::{Core, Layer};
+use super::bart_layer::Core;
+use super::block::Order;
 use super::{Decoder, DecoderArch, Limits, check_cross_attention};
 use crate::nn::position::sinusoidal_fairseq;
 use crate::nn::{Cache, LayerNorm, Params, config};
@@ -69,7 +70,7 @@ struct Xglm {
 
 impl Xglm {
     fn new(p: &Params, config: &Config) -> Result<Self> {
-        let core = Core::new(p, config, "model", "lm_head.weight")?;
+        let core = Core::new(p, config, Order::PreNorm, "model", "lm_head.weight")?;
         let rows = config.max_position_embeddings + OFFSET;
         let table = sinusoidal_fairseq(rows, config.d_model, config.pad_token_id);
         Ok(Xglm {
@@ -104,7 +105,7 @@ impl Decoder for Xglm {
     ) -> Tensor {
         let positions = self.positions(cache.past(), input_ids.size()[1]);
         let xs = self.core.tokens(input_ids) + positions;
-        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train, Layer::pre_norm);
+        let xs = self.core.layers(&xs, encoder_hidden_states, cache, train);
         self.layer_norm.forward(&xs)
     }
 
