@@ -118,9 +118,10 @@ pub(super) struct LayerInit {
 }
 
 /// Where the tower's tensors are: the class that the reference makes has one level more than others
-/// wrote.
+/// wrote. Of a model of images and text both spellings are offered, and that of the class is taken.
 pub(super) fn tower(p: &Params) -> Params {
-    if p.has("embeddings.patch_embedding.weight") { p.clone() } else { p / "vision_model" }
+    let (inside, first) = (p / "vision_model", "embeddings.patch_embedding.weight");
+    if p.has(first) && !inside.has(first) { p.clone() } else { inside }
 }
 
 fn build(p: &Params, defaults: Value, json: &Value) -> Result<Box<dyn Encoder>> {

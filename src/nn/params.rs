@@ -42,6 +42,16 @@ pub struct Params {
     many_rows: bool,
 }
 
+/// What a tensor of the checkpoint is to the model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Trained,
+    /// Stored, but never changed by training.
+    Fixed,
+    /// The same, of whole numbers, which the model computes itself.
+    Whole,
+}
+
 impl Params {
     /// The root of a store.
     pub fn root(store: Rc<Store>) -> Self {
@@ -94,7 +104,7 @@ impl Params {
     ///
     /// Missing and misshapen tensors are noted, not returned: `Store::check` tells all of them at once.
     pub fn var(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        self.variable(name, shape, true, || init.draw(shape))
+        self.variable(name, shape, Sort::Trained, || init.draw(shape))
     }
 
     /// A table that the checkpoint stores but training never changes; `make` computes it if absent.
@@ -104,7 +114,7 @@ impl Params {
         shape: &[i64],
         make: impl FnOnce() -> Tensor,
     ) -> Result<Tensor> {
-        self.variable(name, shape, false, make)
+        self.variable(name, shape, Sort::Fixed, make)
     }
 
     /// A tensor that the reference's model owns but whose value never reaches the output (poolers,
@@ -115,7 +125,7 @@ impl Params {
         if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
             return Ok(());
         }
-        self.variable(name, shape, false, || init.draw(shape)).map(|_| ())
+        self.variable(name, shape, Sort::Fixed, || init.draw(shape)).map(|_| ())
     }
 
     /// Whole numbers that the reference's model stores although its sizes determine them (Swin's
@@ -126,7 +136,7 @@ impl Params {
         if self.store.missing() == Missing::Refuse && !self.store.has(&key) {
             return Ok(());
         }
-        self.table(name, &values.size(), || values.shallow_clone()).map(|_| ())
+        self.variable(name, &values.size(), Sort::Whole, || values.shallow_clone()).map(|_| ())
     }
 
     /// These variables belong to a `LayerNorm`.
@@ -170,13 +180,13 @@ impl Params {
                          each keeps its own value (transformers 4 takes the first for both)"
                     ));
                     self.store.note_untied();
-                    let a = self.keep(&first_key, &first_key, a, shape, true)?;
-                    return Ok((a, self.keep(&second_key, &second_key, b, shape, true)?));
+                    let a = self.keep(&first_key, &first_key, a, shape, Sort::Trained)?;
+                    return Ok((a, self.keep(&second_key, &second_key, b, shape, Sort::Trained)?));
                 }
-                self.keep(&first_key, &first_key, a, shape, true)?
+                self.keep(&first_key, &first_key, a, shape, Sort::Trained)?
             }
-            (Some(a), None) => self.keep(&first_key, &first_key, a, shape, true)?,
-            (None, Some(b)) => self.keep(&first_key, &second_key, b, shape, true)?,
+            (Some(a), None) => self.keep(&first_key, &first_key, a, shape, Sort::Trained)?,
+            (None, Some(b)) => self.keep(&first_key, &second_key, b, shape, Sort::Trained)?,
             (None, None) => self.var(first, shape, init)?,
         };
         self.store.note_alias(&second_key, &first_key);
@@ -193,7 +203,7 @@ impl Params {
         let value = if source == first {
             self.var(names[0], shape, init)?
         } else {
-            self.load(first, source, shape, true)?
+            self.load(first, source, shape, Sort::Trained)?
         };
         for key in &keys[1..] {
             self.store.note_alias(key, first);
@@ -211,12 +221,12 @@ impl Params {
         &self,
         name: &str,
         shape: &[i64],
-        trainable: bool,
+        sort: Sort,
         make: impl FnOnce() -> Tensor,
     ) -> Result<Tensor> {
         let key = self.key(name);
         if self.store.has(&key) {
-            return self.load(&key, &key, shape, trainable);
+            return self.load(&key, &key, shape, sort);
         }
         let value = match self.store.missing() {
             Missing::Refuse => {
@@ -230,31 +240,38 @@ impl Params {
                 made.to_device(self.device()).to_kind(kind)
             }
         };
-        self.store.add(&key, value, trainable)
+        self.store.add(&key, value, sort == Sort::Trained)
     }
 
     /// Adds variable `name` with the value that the source has under `key`.
-    fn load(&self, name: &str, key: &str, shape: &[i64], trainable: bool) -> Result<Tensor> {
+    fn load(&self, name: &str, key: &str, shape: &[i64], sort: Sort) -> Result<Tensor> {
         let value = match self.store.take(key) {
             Some(found) => found?,
             None => Tensor::zeros(shape, (self.kind(), self.device())),
         };
-        self.keep(name, key, value, shape, trainable)
+        self.keep(name, key, value, shape, sort)
     }
 
-    /// Adds variable `name` with `value`, which the source has under `key`, if it has the right shape.
+    /// Adds variable `name` with `value`, which the source has under `key`, if it has the right shape and
+    /// its numbers are what is asked for.
     fn keep(
         &self,
         name: &str,
         key: &str,
         value: Tensor,
         shape: &[i64],
-        trainable: bool,
+        sort: Sort,
     ) -> Result<Tensor> {
-        if value.size() == shape {
+        let fits = sort == Sort::Whole || value.is_floating_point();
+        let trainable = sort == Sort::Trained;
+        if value.size() == shape && fits {
             return self.store.add(name, value, trainable);
         }
-        self.store.note_misshapen(key, &value.size(), shape);
+        if fits {
+            self.store.note_misshapen(key, &value.size(), shape);
+        } else {
+            self.store.note_unfit(key, value.kind());
+        }
         self.store.add(name, Tensor::zeros(shape, (self.kind(), self.device())), trainable)
     }
 }

@@ -56,6 +56,8 @@ struct Tally {
     made: Vec<String>,
     missing: Vec<String>,
     misshapen: Vec<String>,
+    /// Whole numbers in the place of weights.
+    unfit: Vec<String>,
     warnings: Vec<String>,
     /// Two names that the config makes one hold values of their own.
     untied: bool,
@@ -207,6 +209,10 @@ impl Store {
         self.tally.borrow_mut().misshapen.push(line);
     }
 
+    pub(super) fn note_unfit(&self, key: &str, found: Kind) {
+        self.tally.borrow_mut().unfit.push(format!("{key:?} ({found:?})"));
+    }
+
     pub(super) fn warn(&self, sentence: String) {
         self.tally.borrow_mut().warnings.push(sentence);
     }
@@ -220,7 +226,8 @@ impl Store {
         self.tally.borrow().untied
     }
 
-    /// After building: an error that names the tensors that are missing or have the wrong shape.
+    /// After building: an error that names the tensors that are missing, have the wrong shape or hold whole
+    /// numbers instead of weights.
     pub fn check(&self) -> Result<()> {
         let tally = self.tally.borrow();
         if !tally.misshapen.is_empty() {
@@ -229,6 +236,15 @@ impl Store {
                 count(tally.misshapen.len(), "tensor"),
                 if tally.misshapen.len() == 1 { "has" } else { "have" },
                 list(&tally.misshapen)
+            );
+        }
+        if !tally.unfit.is_empty() {
+            bail!(
+                "{} of the checkpoint {} whole numbers where weights belong (quantized models are not \
+                 read): {}",
+                count(tally.unfit.len(), "tensor"),
+                if tally.unfit.len() == 1 { "holds" } else { "hold" },
+                list(&tally.unfit)
             );
         }
         if !tally.missing.is_empty() {

@@ -44,6 +44,9 @@ impl VisionEncoderDecoderConfig {
 
     /// Takes the two parts out of a parsed config.json; refuses what is no VisionEncoderDecoder.
     pub fn from_json(json: Value) -> Result<Self> {
+        for part in [Some(&json), json.get("encoder"), json.get("decoder")].into_iter().flatten() {
+            refuse_quantized(part)?;
+        }
         let Value::Object(mut rest) = json else { bail!("not a JSON object") };
         let model_type = rest.get("model_type").and_then(Value::as_str).unwrap_or_default();
         if model_type != "vision-encoder-decoder" {
@@ -145,6 +148,18 @@ impl VisionEncoderDecoderConfig {
     }
 }
 
+/// Refuses a model whose weights were saved in another form than numbers.
+pub(super) fn refuse_quantized(config: &Value) -> Result<()> {
+    let Some(how) = config.get("quantization_config").filter(|how| !how.is_null()) else {
+        return Ok(());
+    };
+    let method = how.get("quant_method").and_then(Value::as_str).unwrap_or("of an unknown method");
+    bail!(
+        "its quantization_config ({method}) is not supported; take the checkpoint that was not quantized, and \
+         --dtype int8 for small weights"
+    )
+}
+
 /// A JSON file; the error names the path and, for a syntax error, the line.
 pub fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("can't read {path:?}"))?;
@@ -169,6 +184,12 @@ mod tests {
             (json!({"model_type": "gpt2"}), "a decoder alone (\"gpt2\")"),
             (json!({"hidden_size": 3}), "a model without model_type"),
             (json!({"model_type": "vision-encoder-decoder"}), "\"encoder\" is missing"),
+            (
+                json!({"model_type": "vision-encoder-decoder", "encoder": {"model_type": "vit"},
+                    "decoder": {"model_type": "gpt2"},
+                    "quantization_config": {"quant_method": "bitsandbytes"}}),
+                "its quantization_config (bitsandbytes) is not supported",
+            ),
             (json!([1]), "not a JSON object"),
         ];
         for (json, expected) in table {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::config::read_json;
+use super::config::{read_json, refuse_quantized};
 use super::{VisionEncoderDecoderConfig, distilbert};
 use crate::checkpoint::Checkpoint;
 use crate::{decoders, encoders};
@@ -170,6 +170,7 @@ enum Origin {
 
 /// The half's config inside `json`, and what kind of model it was found in.
 fn half_of(half: Half, json: Value) -> Result<(Value, Origin)> {
+    refuse_quantized(&json)?;
     let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_string();
     if model_type == "vision-encoder-decoder" {
         let config = VisionEncoderDecoderConfig::from_json(json)?;
@@ -238,7 +239,7 @@ fn new_names(half: Half, origin: Origin, prefix: &str, key: &str) -> Vec<String>
             .into_iter()
             .collect(),
         Origin::DistilBert => distilbert::new_name(key).into_iter().collect(),
-        // CLIP's towers keep their name inside their own models, AIMv2's does not.
+        // CLIP's towers keep their name, AIMv2's does not: each constructor takes what its class has.
         Origin::Tower => {
             let inside = key.strip_prefix("vision_model.").map(str::to_string);
             inside.into_iter().chain([key.to_string()]).collect()

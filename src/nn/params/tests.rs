@@ -90,3 +90,18 @@ fn spare_tensors_are_kept_but_neither_missed_nor_trained() {
         assert!(!variables[0].trainable);
     }
 }
+
+#[test]
+fn whole_numbers_are_no_weights() {
+    let lookup = |_: &str| Ok(Tensor::from_slice(&[1i8]));
+    let keys = ["a", "b", "index"].map(str::to_string).to_vec();
+    let store = Store::new(keys, Box::new(lookup), Missing::Refuse, Device::Cpu, Kind::Float);
+    let store = Rc::new(store);
+    let p = Params::root(store.clone());
+    let weight = p.var("a", &[1], ZEROS).unwrap();
+    p.spare("b", &[1], ZEROS).unwrap();
+    p.buffer("index", &Tensor::from_slice(&[5i64])).unwrap();
+    assert_eq!(weight.kind(), Kind::Float);
+    let error = store.check().unwrap_err().to_string();
+    assert!(error.contains("2 tensors") && error.contains("\"a\" (Int8), \"b\" (Int8)"), "{error}");
+}
