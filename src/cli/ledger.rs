@@ -14,21 +14,28 @@ use crate::pipeline::Record;
 pub(super) struct Ledger {
     path: PathBuf,
     file: File,
+    /// The image that was written last as a whole.
+    last: Option<String>,
 }
 
 impl Ledger {
     pub(super) fn create(path: &Path) -> Result<Ledger> {
         let file = File::create(path).with_context(|| format!("can't write {path:?}"))?;
-        Ok(Ledger { path: path.to_path_buf(), file })
+        Ok(Ledger { path: path.to_path_buf(), file, last: None })
     }
 
-    /// One failure, of a page or the whole image; on the disk when this returns.
+    /// One failure, of a page or the whole image; on the disk when this returns. Several of one image whose
+    /// pages are not told apart are one line.
     pub(super) fn write(
         &mut self,
         record: &Record,
         page: Option<usize>,
         error: &anyhow::Error,
     ) -> Result<()> {
+        if page.is_none() && self.last.replace(record.image.clone()).as_ref() == Some(&record.image)
+        {
+            return Ok(());
+        }
         let mut map = Map::new();
         map.insert("image".into(), json!(record.image));
         if let Some(bytes) = record.origin.as_deref().and_then(name_bytes) {

@@ -241,10 +241,21 @@ fn undone(
     let listed = args.input.files_from.is_some();
     let ahead: Vec<Input> = stream.by_ref().take(if listed { 0 } else { 2 }).collect();
     let single = ahead.len() == 1 && matches!(args.images.as_slice(), [name] if !name.is_dir());
+    let whole = done.sidecars.as_ref().is_some_and(|names| !names.of_pages());
     let undone = ahead.into_iter().chain(stream).filter(move |input| {
         let skip = done.holds(input, single);
         skipped.fetch_add(u64::from(skip), Ordering::Relaxed);
         !skip
+    });
+    let undone = undone.map(move |input| match input.page {
+        Some(page) if whole => Input::failed(
+            input.name,
+            format!(
+                "page {page} alone is asked for, and the sidecar would pass for the whole file; put {{page}} \
+                 into --out-template, or name the file without its page"
+            ),
+        ),
+        _ => input,
     });
     Ok((single, undone))
 }

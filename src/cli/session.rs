@@ -43,11 +43,12 @@ impl Session<'_> {
     pub(super) fn take(&mut self, mut record: Record) -> Result<()> {
         let rejected = self.settle(&mut record);
         let mut page = record.page;
+        // A sidecar holds all pages or none: another try has to read all of them.
+        let whole = self.sidecars.as_ref().is_some_and(|sidecars| !sidecars.names.of_pages());
         if let Some(sidecars) = &mut self.sidecars
             && let Err(error) = sidecars.take(&record, signals::asked())
         {
-            // A text that could not be kept is a failure of its image: another try has to read all of it.
-            page = page.filter(|_| record.outcome.is_err() || sidecars.names.of_pages());
+            page = page.filter(|_| record.outcome.is_err() || !whole);
             record.outcome = record.outcome.and(Err(error));
         }
         if let Some(explain) = &mut self.explain
@@ -62,7 +63,7 @@ impl Session<'_> {
             let part = page.map_or(String::new(), |page| format!(" page {page}"));
             self.progress.failure(&format!("{}{part}", record.image), &format!("{error:#}"));
             if let Some(ledger) = &mut self.ledger {
-                ledger.write(&record, page, error)?;
+                ledger.write(&record, page.filter(|_| !whole), error)?;
             }
         }
         if let Some(writer) = &mut self.writer {

@@ -186,3 +186,50 @@ fn a_full_disk_is_told_with_the_files_name() {
     let ran = caption(folder.path(), &["000.png", "--output", "/dev/full"]).status(1);
     assert!(ran.stderr.contains("can't write \"/dev/full\""), "{}", ran.stderr);
 }
+
+/// A sidecar holds all pages or none, so another try reads all of them.
+#[test]
+fn failed_pages_are_tried_again_as_a_file() {
+    let folder = folder(1);
+    let place = folder.path();
+    let pages = tests_folder("../src/image/testdata/images/pages.tif");
+    std::fs::copy(pages, place.join("pages.tif")).unwrap();
+    let whole = caption(place, &["pages.tif", "--sidecar=all"]).status(0);
+    assert_eq!(whole.stdout, "");
+    // The first and the third page are larger.
+    let args = ["pages.tif", "--sidecar", "--errors", "e.jsonl", "--max-image-mpixels", "0.00005"];
+    let ran = caption(place, &args).status(2);
+    assert!(ran.stderr.contains("1 ok, 0 skipped, 2 failed"), "{}", ran.stderr);
+    let ledger = records(&text(place, "e.jsonl"));
+    assert_eq!((ledger.len(), ledger[0].get("page")), (1, None));
+    assert!(!place.join("pages.txt").exists());
+    caption(place, &["--files-from", "e.jsonl", "--sidecar"]).status(0);
+    assert_eq!(text(place, "pages.txt"), text(place, "pages.all"));
+    // One page of a list is no whole file.
+    std::fs::write(place.join("list"), "{\"image\": \"pages.tif\", \"page\": 2}\n").unwrap();
+    let one = ["--files-from", "list", "--existing", "overwrite"];
+    let ran = caption(place, &[&one[..], &["--sidecar"]].concat()).status(2);
+    assert!(ran.stderr.contains("page 2 alone is asked for"), "{}", ran.stderr);
+    assert_eq!(text(place, "pages.txt"), text(place, "pages.all"));
+    caption(place, &[&one[..], &["--out-template", "{stem}.{page}"]].concat()).status(0);
+    let second = text(place, "pages.all").lines().nth(1).unwrap().to_string();
+    assert_eq!(text(place, "pages.2").trim_end(), second);
+}
+
+/// Nobody writes to a pipe before it is opened to be written to.
+#[cfg(unix)]
+#[test]
+fn results_go_into_pipes() {
+    let folder = folder(2);
+    let place = folder.path();
+    for (flag, name) in [("--output", "out.jsonl"), ("--errors", "errors")] {
+        let pipe = place.join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
+        let ran = caption(place, &["000.png", "missing.png", flag, name]).status(2);
+        let found = records(&reader.join().unwrap());
+        let expected = if flag == "--output" { 2 } else { 1 };
+        assert_eq!(found.len(), expected, "{flag}: {}", ran.stderr);
+        assert_eq!(found[expected - 1]["image"], "missing.png");
+    }
+}

@@ -218,9 +218,11 @@ fn cell(map: &Map<String, Value>, name: &str) -> String {
     }
 }
 
-/// True if the file is there and begins as a picture does.
+/// True if the file is there and begins as a picture does. What is no plain file is not looked into: a pipe
+/// would wait for its writer.
 pub(super) fn is_picture(file: &Path) -> bool {
-    inputs::head(file, 64).is_some_and(|head| image::is_picture(&head))
+    let head = if file.is_file() { inputs::head(file, 64) } else { None };
+    head.is_some_and(|head| image::is_picture(&head))
 }
 
 /// The file of `--output`; none for standard output.

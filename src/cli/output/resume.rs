@@ -80,14 +80,11 @@ impl Old {
             ),
         };
         let format = form(&args.output);
-        let file = match File::open(path) {
-            _ if !keep => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            file => file.with_context(|| format!("can't read {path:?}"))?,
-        };
-        if !file.metadata()?.is_file() {
+        // A pipe has nothing to keep, and would wait for its writer.
+        if !keep || !path.is_file() {
             return Ok(None);
         }
+        let file = File::open(path).with_context(|| format!("can't read {path:?}"))?;
         if matches!(format, Format::Hocr | Format::Alto) {
             match args.sidecar.existing {
                 None => return Ok(None),
