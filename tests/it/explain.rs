@@ -298,3 +298,22 @@ fn lines_of_a_page_have_pages_of_their_own() {
         agrees(&folder.path().join(page), record);
     }
 }
+
+#[test]
+fn texts_that_stop_at_a_string_have_pages_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, picture) = (golden("vit-bert"), &pictures("vit-bert")[0]);
+    let args = ["caption", "--model", model.to_str().unwrap(), "--format", "jsonl", "--details"];
+    let picture = picture.to_str().unwrap();
+    let run = |more: &[&str]| {
+        let ran = Vedm::new(&[&args[..], &[picture], more].concat()).dir(folder.path()).run();
+        records(&ran.status(0).stdout).remove(0)
+    };
+    let whole = run(&[]);
+    let tokens = whole["tokens"].as_array().unwrap();
+    let stop = tokens[tokens.len() / 2].as_str().unwrap().trim_start_matches("##");
+    let record = run(&["--stop-strings", stop, "--explain", "out"]);
+    assert_eq!(record["finish_reason"], "stop", "{stop:?} in {whole}");
+    let page = folder.path().join("out").join(format!("{}.html", picture.trim_start_matches('/')));
+    agrees(&page, &record);
+}

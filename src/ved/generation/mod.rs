@@ -118,6 +118,10 @@ pub fn generate(
     if prompt.size()[0] == 0 {
         return Ok(Vec::new());
     }
+    ensure!(
+        config.stop_strings.is_empty() || hooks.decode.is_some(),
+        "stop_strings need a tokenizer, and there is none"
+    );
     no_grad(|| {
         let run = Run::new(decoder, prompt, config, hooks)?;
         let session = Session::new(decoder, encoder_hidden_states, prompt, config);
@@ -128,6 +132,11 @@ pub fn generate(
             GenerationMode::GroupBeam => group::run(&run, session),
         }
     })
+}
+
+/// Refuses settings that `generate` would refuse for this decoder, in the same words.
+pub fn check(decoder: &dyn Decoder, prompt: &[i64], config: &GenerationConfig) -> Result<()> {
+    Run::new(decoder, &Tensor::from_slice(prompt).unsqueeze(0), config, &Hooks::default()).map(drop)
 }
 
 /// What stays the same during one call of `generate`.
@@ -165,10 +174,6 @@ impl<'a> Run<'a> {
         if let Some(id) = flat.iter().find(|id| !(0..v).contains(*id)) {
             bail!("the prompt has the token id {id}, the vocabulary ends at {v}");
         }
-        ensure!(
-            config.stop_strings.is_empty() || hooks.decode.is_some(),
-            "stop_strings need a tokenizer, and there is none"
-        );
         ensure!(
             hooks.on_token.is_none()
                 || (images == 1 && config.num_beams == 1 && config.num_return_sequences == 1),

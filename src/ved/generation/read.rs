@@ -90,7 +90,12 @@ impl Reader<'_> {
     }
 
     fn int(&self, key: &str) -> Result<Option<i64>> {
-        self.get(key, "an integer", Value::as_i64)
+        // Some files write 6.0.
+        let whole = |value: &Value| {
+            let exact = |number: &f64| number.fract() == 0.0 && number.abs() < 9e15;
+            value.as_i64().or_else(|| value.as_f64().filter(exact).map(|number| number as i64))
+        };
+        self.get(key, "an integer", whole)
     }
 
     fn float(&self, key: &str) -> Result<Option<f64>> {

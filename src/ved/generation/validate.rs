@@ -16,7 +16,7 @@ pub(super) fn check(
     refuse_missing(values)?;
     check_counts(config)?;
     check_sampling(config, overrides)?;
-    check_modes(config)?;
+    check_modes(config, overrides)?;
     check_ids(config)?;
     warn_of_no_effect(config, overrides, warnings);
     let image_only =
@@ -92,7 +92,7 @@ fn check_sampling(config: &GenerationConfig, overrides: &Map<String, Value>) -> 
     Ok(())
 }
 
-fn check_modes(config: &GenerationConfig) -> Result<()> {
+fn check_modes(config: &GenerationConfig, overrides: &Map<String, Value>) -> Result<()> {
     let (beams, groups) = (config.num_beams, config.num_beam_groups);
     let sequences = config.num_return_sequences;
     if beams == 1 {
@@ -107,13 +107,17 @@ fn check_modes(config: &GenerationConfig) -> Result<()> {
             "num_return_sequences is {sequences}, more than num_beams, which is {beams}"
         );
     }
-    if beams > 1 && (groups > 1 || config.diversity_penalty != 0.0) {
+    // In a file it has no effect then, as in the reference.
+    ensure!(
+        beams == 1
+            || groups > 1
+            || !overrides.contains_key("diversity_penalty")
+            || config.diversity_penalty == 0.0,
+        "diversity_penalty is {}, but there is one beam group; set num_beam_groups",
+        config.diversity_penalty
+    );
+    if beams > 1 && groups > 1 {
         ensure!(!config.do_sample, "beam groups can't sample; leave do_sample off");
-        ensure!(
-            groups > 1,
-            "diversity_penalty is {}, but there is one beam group; set num_beam_groups",
-            config.diversity_penalty
-        );
         ensure!(
             beams % groups == 0,
             "num_beams is {beams}, no multiple of num_beam_groups, which is {groups}"
