@@ -1,5 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the run to come to a good end, the second ends it at once.
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
@@ -20,6 +22,19 @@ pub fn listen(first: &'static str, second: &'static str) -> Result<()> {
             native::exit_at_once(INTERRUPTED);
         }
         stderr::say(format_args!("vedm: {first}"));
+    })
+    .context("can't listen for interrupts")
+}
+
+/// From now on a signal ends the process at once, and `folder`, which is being filled, is removed before; may be
+/// called once a process.
+pub fn abandon(folder: &Path) -> Result<()> {
+    let folder = folder.to_path_buf();
+    ctrlc::set_handler(move || {
+        // Whoever fills it goes on meanwhile, until the folder itself is gone.
+        let _ = (0..100).find(|_| fs::remove_dir_all(&folder).is_ok() || !folder.exists());
+        stderr::say("vedm: interrupted");
+        native::exit_at_once(INTERRUPTED);
     })
     .context("can't listen for interrupts")
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// What the names of all temporary files begin with.
 const PREFIX: &str = ".vedm-";
 
+/// What the names of directories under construction hold.
+const UNFINISHED: &str = "-unfinished-";
+
 /// A file whose process can't be asked for was forgotten if nobody wrote to it for so long.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -19,6 +22,13 @@ static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 pub(super) fn prefix() -> String {
     let realm = realm().unwrap_or_else(|| "x".to_string());
     format!("{PREFIX}{realm}-{}-", std::process::id())
+}
+
+/// A new directory in `folder` to be filled and renamed; dropped before, it is removed.
+pub fn unfinished(folder: &Path) -> std::io::Result<tempfile::TempDir> {
+    let prefix = prefix();
+    let prefix = format!("{}{UNFINISHED}", prefix.trim_end_matches('-'));
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(folder)
 }
 
 /// Removes what killed runs left in `folder`; looks into each folder once.
@@ -32,16 +42,21 @@ pub fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let realm = realm();
     let left = entries.flatten().filter(|entry| is_left(entry, realm.as_deref()));
-    // Another run may have been faster.
-    left.for_each(|entry| drop(fs::remove_file(entry.path())));
+    for entry in left {
+        let path = entry.path();
+        // Another run may have been faster.
+        drop(if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    }
 }
 
-/// A temporary file whose process is gone.
+/// A temporary file, or directory under construction, whose process is gone.
 fn is_left(entry: &DirEntry, realm: Option<&str>) -> bool {
     let name = entry.file_name();
     let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { return false };
     let Ok(metadata) = entry.metadata() else { return false };
-    if !metadata.is_file() {
+    // No other directory is taken away: one that was moved aside is somebody's.
+    let ours = metadata.is_file() || metadata.is_dir() && rest.contains(UNFINISHED);
+    if !ours {
         return false;
     }
     let mut parts = rest.split('-');
@@ -88,12 +103,18 @@ mod tests {
         file(".vedm-elsewhere-1-abd", 1);
         file(".vedm-abcdef", 1);
         file("a.txt", 5);
-        fs::create_dir(folder.path().join(".vedm-partial-1")).unwrap();
-        let mut kept = vec![".vedm-elsewhere-1-abc", ".vedm-partial-1", "a.txt", own.as_str()];
+        fs::create_dir(folder.path().join(".vedm-replaced-1-out")).unwrap();
+        let open = unfinished(folder.path()).unwrap();
+        let open_name = open.path().file_name().unwrap().to_str().unwrap();
+        let mut kept =
+            vec![".vedm-elsewhere-1-abc", ".vedm-replaced-1-out", "a.txt", own.as_str(), open_name];
         if let Some(realm) = realm() {
             let mut ended = std::process::Command::new("true").spawn().unwrap();
             ended.wait().unwrap();
             file(&format!(".vedm-{realm}-{}-abc", ended.id()), 0);
+            let killed = folder.path().join(format!(".vedm-{realm}-{}-unfinished-abc", ended.id()));
+            fs::create_dir(&killed).unwrap();
+            fs::write(killed.join("model.safetensors"), "half").unwrap();
             file(&format!(".vedm-{realm}-1-abc"), 5);
             // The first process is always there.
             kept.push(Box::leak(format!(".vedm-{realm}-1-abc").into_boxed_str()));

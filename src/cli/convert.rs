@@ -11,7 +11,6 @@ use super::download::{self, HubArgs};
 use super::init::FileDtype;
 use crate::checkpoint::{Checkpoint, Memory};
 use crate::models::Need;
-use crate::stderr;
 use crate::text::Tokenizer;
 use crate::ved::parts::{merge, split};
 use crate::ved::report::collapse;
@@ -20,6 +19,7 @@ use crate::ved::save::{
 };
 use crate::ved::verify::compare;
 use crate::ved::{self, LoadOptions, VisionEncoderDecoder};
+use crate::{signals, stderr};
 
 #[derive(Args)]
 pub(super) struct ConvertArgs {
@@ -61,7 +61,7 @@ pub(super) struct ConvertArgs {
     pub allow_unused_tensors: bool,
 
     /// Branch, tag or commit of a model at the Hub [default: main]
-    #[arg(long, env = "VEDM_REVISION", hide_env = true)]
+    #[arg(long, env = "VEDM_REVISION", hide_env = true, conflicts_with = "merge")]
     pub revision: Option<String>,
 
     #[command(flatten)]
@@ -124,6 +124,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Verdict> {
     let dir = download::find(&name, Need::Model, args.revision.as_deref(), &args.hub, false)?;
     keep_apart(out, &dir)?;
     let staging = Staging::new(out, args.force)?;
+    signals::abandon(staging.path())?;
     let (model, warnings) = load_as_stored(&dir, args.allow_unused_tensors)?;
     warnings.iter().for_each(stderr::warn);
 
@@ -155,7 +156,8 @@ fn run_merge(args: &ConvertArgs) -> Result<Verdict> {
         keep_apart(out, part)?;
     }
     let staging = Staging::new(out, args.force)?;
-    let (model, notes) = merge(encoder, decoder)?;
+    signals::abandon(staging.path())?;
+    let (model, notes) = merge(encoder, decoder, args.allow_unused_tensors)?;
     notes.iter().for_each(|note| stderr::say(format_args!("note: {note}")));
     save_model(staging.path(), &model, options(args))?;
     for part in [encoder, decoder] {
@@ -188,7 +190,19 @@ fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecode
 
 /// Files that hold weights, in whatever format.
 fn is_weights(name: &str) -> bool {
-    let by_end = [".safetensors", ".bin", ".h5", ".msgpack", ".index.json", ".pt", ".pth", ".onnx"];
+    let by_end = [
+        ".safetensors",
+        ".bin",
+        ".h5",
+        ".msgpack",
+        ".index.json",
+        ".pt",
+        ".pth",
+        ".onnx",
+        ".ot",
+        ".ckpt",
+        ".gguf",
+    ];
     by_end.iter().any(|end| name.ends_with(end))
 }
 
@@ -225,7 +239,7 @@ fn verify(model: &VisionEncoderDecoder, written: &Path, args: &ConvertArgs) -> R
 /// The same, of two halves.
 fn verify_parts(model: &VisionEncoderDecoder, written: &Path, args: &ConvertArgs) -> Result<f64> {
     let halves = (written.join("encoder"), written.join("decoder"));
-    let (again, _) = merge(&halves.0, &halves.1).context("verify")?;
+    let (again, _) = merge(&halves.0, &halves.1, false).context("verify")?;
     compare(model, &again, args.dtype.map(FileDtype::kind)).context("verify")
 }
 

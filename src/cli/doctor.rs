@@ -1,17 +1,20 @@
 //! `vedm doctor`: what was found, and what follows from it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use serde_json::Map;
 
 use super::Verdict;
 use super::download::{self, HubArgs};
 use crate::checkpoint::Memory;
 use crate::hub::{Settings, Survey, survey};
 use crate::models::{self, Need};
-use crate::ved::{self, LoadOptions, Processor};
+use crate::ved::config::read_json_if_there;
+use crate::ved::generation::check;
+use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder};
 use crate::{decoders, device, encoders, native};
 
 #[derive(Args)]
@@ -74,7 +77,8 @@ fn model(name: &str, hub: &HubArgs, out: &mut impl Write) -> Result<()> {
     let dir = download::find(name, Need::Model, None, hub, false)?;
     writeln!(out, "model       {}", dir.display())?;
     let options = LoadOptions { memory: Memory::Shared, ..LoadOptions::default() };
-    let (model, warnings) = ved::load(&dir, options)?;
+    let (model, mut warnings) = ved::load(&dir, options)?;
+    model.config.check_channels()?;
     let variables = model.store().variables();
     let count: usize = variables.iter().map(|variable| variable.tensor.numel()).sum();
     let limits = model.decoder.limits();
@@ -94,11 +98,29 @@ fn model(name: &str, hub: &HubArgs, out: &mut impl Write) -> Result<()> {
         processor.tokenizer.vocab_size(),
         limits.max_positions.map_or("unlimited".to_string(), |positions| positions.to_string())
     )?;
-    for warning in warnings.iter().chain(&processor.warnings) {
+    warnings.extend(processor.warnings.iter().cloned());
+    warnings.extend(settings(&dir, &model, &processor)?);
+    for warning in warnings {
         writeln!(out, "            warning: {warning}")?;
     }
     writeln!(out, "            sound: every tensor is accounted for")?;
     Ok(())
+}
+
+/// Refuses what would end a run of `caption` or `ocr` although the weights are in order; gives the warnings.
+fn settings(
+    dir: &Path,
+    model: &VisionEncoderDecoder,
+    processor: &Processor,
+) -> Result<Vec<String>> {
+    let file = read_json_if_there(&dir.join("generation_config.json"))?;
+    let (generation, warnings) = model.generation_config(&Map::new(), file.as_ref(), false)?;
+    check(model.decoder.as_ref(), &[generation.start_token()?], &generation)?;
+    if let Some((height, width)) = processor.image_processor.output_size() {
+        let sized = model.encoder.check_size(height as i64, width as i64, false);
+        sized.context("preprocessor_config.json does not fit the encoder")?;
+    }
+    Ok(warnings)
 }
 
 fn capability() -> &'static str {

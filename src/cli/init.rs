@@ -7,11 +7,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use tch::Kind;
 
-use super::Verdict;
 use super::download::{self, HubArgs};
+use super::{Verdict, ids};
 use crate::image::ImageProcessor;
 use crate::models::Need;
-use crate::stderr;
 use crate::text::Tokenizer;
 use crate::ved::VisionEncoderDecoder;
 use crate::ved::assemble::{COMMON, assemble};
@@ -20,6 +19,7 @@ use crate::ved::processor::read_image_processor;
 use crate::ved::report::Report;
 use crate::ved::save::{Staging, WeightOptions, keep_apart, save_model, write_json};
 use crate::ved::source::{Half, Source};
+use crate::{signals, stderr};
 
 #[derive(Args)]
 pub(super) struct InitArgs {
@@ -98,6 +98,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
         keep_apart(&args.out, dir)?;
     }
     let staging = Staging::new(&args.out, args.force)?;
+    signals::abandon(staging.path())?;
     let (tokenizer, decoder_own) = tokenizer(args, &decoder)?;
     let pretrained = matches!(decoder, Source::Pretrained { .. });
     if !pretrained
@@ -107,7 +108,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
         settings.decoder.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
     }
     let unknown = settings.unknown_of_the_top();
-    special_ids(&mut settings, &tokenizer, &decoder, decoder_own)?;
+    ids::fill(&mut settings.top, &mut settings.decoder, &tokenizer, &decoder, decoder_own)?;
 
     tch::manual_seed(args.seed);
     let (model, report) = assemble(
@@ -126,6 +127,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Verdict> {
         tokenizer.vocab_size(),
         tokenizer.vocab_size()
     );
+    ids::check(&model)?;
     let (processor, mut notes) = image_processor(args, &encoder, &model)?;
     notes.extend(unknown);
 
@@ -239,64 +241,6 @@ fn tokenizer(args: &InitArgs, decoder: &Source) -> Result<(Tokenizer, bool)> {
 /// True if the config file itself says how large the vocabulary is; a type's defaults are no file.
 fn names_vocabulary(decoder: &Source, name: &str) -> bool {
     Path::new(name).is_file() && decoder.config().get("vocab_size").is_some_and(|v| !v.is_null())
-}
-
-/// Start, pad and end at the top level and in a drawn decoder: from the checkpoint that tokenizer and
-/// decoder share, else from the tokenizer, unless they are set.
-///
-/// The start token is what the decoder's family names (BART: end, Marian: padding), else [CLS], <s> or
-/// the text's beginning; GPT-2, which has no padding, pads by its end token.
-fn special_ids(
-    settings: &mut Settings,
-    tokenizer: &Tokenizer,
-    decoder: &Source,
-    own: bool,
-) -> Result<()> {
-    let special = &tokenizer.special;
-    let id = |token: &Option<(String, i64)>| token.as_ref().map(|(_, id)| *id);
-    let eos = id(&special.eos).or(id(&special.sep));
-    let bos = id(&special.bos).or(id(&special.cls));
-    let pad = id(&special.pad).or(eos);
-    let family_start = family_start(decoder, bos, eos, pad)?;
-    let start = family_start.or(id(&special.cls)).or(bos).or(eos);
-    let ids = [
-        ("decoder_start_token_id", start),
-        ("bos_token_id", bos),
-        ("eos_token_id", eos),
-        ("pad_token_id", pad),
-    ];
-    let drawn = matches!(decoder, Source::Config(_));
-    for (name, value) in ids {
-        let value = if own { decoder.id(name).or(value) } else { value };
-        let Some(value) = value else { continue };
-        let value = settings.top.entry(name).or_insert(json!(value)).clone();
-        // Pretrained decoders keep their ids: RoBERTa counts its positions from the padding id.
-        if drawn && (name != "decoder_start_token_id" || family_start.is_some()) {
-            settings.decoder.entry(name).or_insert(value);
-        }
-    }
-    for name in ["decoder_start_token_id", "eos_token_id", "pad_token_id"] {
-        ensure!(
-            settings.top.contains_key(name),
-            "the tokenizer has no token for {name}; pass --set {name}=ID"
-        );
-    }
-    Ok(())
-}
-
-/// The start token of a family that names one: the tokenizer's token of the same role.
-fn family_start(
-    decoder: &Source,
-    bos: Option<i64>,
-    eos: Option<i64>,
-    pad: Option<i64>,
-) -> Result<Option<i64>> {
-    let defaults = Half::Decoder.defaults(decoder.model_type())?;
-    let default = |name: &str| defaults.get(name).and_then(Value::as_i64);
-    let Some(start) = default("decoder_start_token_id") else { return Ok(None) };
-    let roles = [("eos_token_id", eos), ("pad_token_id", pad), ("bos_token_id", bos)];
-    let role = roles.into_iter().find(|(name, _)| default(name) == Some(start));
-    Ok(role.and_then(|(_, id)| id).or(eos).or(bos))
 }
 
 /// The encoder's own processor, or its family's default at the encoder's size.

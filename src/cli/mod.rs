@@ -7,6 +7,7 @@ mod download;
 mod eval;
 mod explain;
 mod generate;
+mod ids;
 mod init;
 mod inputs;
 mod ledger;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
@@ -108,6 +108,12 @@ fn complete(
     let mut given = source.config().clone();
     let Value::Object(map) = &mut given else { bail!("the {} config is no object", half.name()) };
     for (key, value) in set {
+        let must =
+            half == Half::Decoder && matches!(key.as_str(), "is_decoder" | "add_cross_attention");
+        ensure!(
+            !must || *value == json!(true),
+            "--set decoder.{key}={value}: the decoder of such a model has {key} = true"
+        );
         map.insert(key.clone(), value.clone());
     }
     let aliases = match half {

@@ -105,22 +105,29 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     give_back();
 
     let mut warnings = store.warnings();
-    let unused = unused(&model);
-    if !unused.is_empty() {
-        let names: Vec<String> = unused.iter().map(|name| format!("{name:?}")).collect();
-        let sentence = format!(
-            "{} tensor{} of the checkpoint {} not part of the model its config describes: {}",
-            unused.len(),
-            if unused.len() == 1 { "" } else { "s" },
-            if unused.len() == 1 { "is" } else { "are" },
-            list(&names)
-        );
-        if !options.allow_unused {
-            bail!("{dir:?}: {sentence}; correct config.json, or pass --allow-unused-tensors");
-        }
-        warnings.push(sentence);
-    }
+    warnings.extend(tell_unused(&model, options.allow_unused).with_context(|| format!("{dir:?}"))?);
     Ok((model, warnings))
+}
+
+/// A sentence about tensors of the checkpoint that the model does not use, if there are any: an error unless
+/// they are allowed.
+pub(super) fn tell_unused(model: &VisionEncoderDecoder, allowed: bool) -> Result<Option<String>> {
+    let unused = unused(model);
+    if unused.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = unused.iter().map(|name| format!("{name:?}")).collect();
+    let sentence = format!(
+        "{} tensor{} of the checkpoint {} not part of the model its config describes: {}",
+        unused.len(),
+        if unused.len() == 1 { "" } else { "s" },
+        if unused.len() == 1 { "is" } else { "are" },
+        list(&names)
+    );
+    if !allowed {
+        bail!("{sentence}; correct config.json, or pass --allow-unused-tensors");
+    }
+    Ok(Some(sentence))
 }
 
 /// The number type that holds every float of the files as it is: theirs, or f32 where they differ.

@@ -12,9 +12,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::assemble::assemble;
 use super::config::{read_json, read_json_if_there};
-use super::load::stored_kind;
+use super::load::{stored_kind, tell_unused};
 use super::report::collapse;
-use super::save::{WeightFormat, WeightOptions, name_dtype, with_aliases, write_json};
+use super::save::{WeightFormat, WeightOptions, in_kind, name_dtype, with_aliases, write_json};
 use super::source::{Half, Source};
 use super::{VisionEncoderDecoder, VisionEncoderDecoderConfig};
 use crate::checkpoint::{self, Checkpoint};
@@ -46,7 +46,7 @@ pub fn split(
         }
         write_json(&folder.join("config.json"), &config)?;
         let prefix = format!("{}.", half.name());
-        let tensors = tensors_under(model, &prefix, kind);
+        let tensors = tensors_under(model, &prefix, kind)?;
         match options.format {
             WeightFormat::Safetensors => {
                 checkpoint::save_safetensors(&folder, &tensors, Some(options.max_shard_size))?;
@@ -64,7 +64,7 @@ pub fn split(
         }
     }
     copy_files(dir, out)?;
-    let projection: Vec<(String, Tensor)> = tensors_under(model, "enc_to_dec_proj.", kind)
+    let projection: Vec<(String, Tensor)> = tensors_under(model, "enc_to_dec_proj.", kind)?
         .into_iter()
         .map(|(name, tensor)| (format!("enc_to_dec_proj.{name}"), tensor))
         .collect();
@@ -78,15 +78,16 @@ pub fn split(
 }
 
 /// The variables whose names begin with `prefix`, without it.
-fn tensors_under(model: &VisionEncoderDecoder, prefix: &str, kind: Kind) -> Vec<(String, Tensor)> {
-    let variables = model.store().variables();
+fn tensors_under(
+    model: &VisionEncoderDecoder,
+    prefix: &str,
+    kind: Kind,
+) -> Result<Vec<(String, Tensor)>> {
+    let variables = model.store().variables().into_iter();
     variables
-        .into_iter()
         .filter_map(|variable| {
             let name = variable.name.strip_prefix(prefix)?.to_string();
-            let floats = variable.tensor.is_floating_point();
-            let tensor = variable.tensor.detach();
-            Some((name, if floats { tensor.to_kind(kind) } else { tensor }))
+            Some(in_kind(&variable, kind).map(|tensor| (name, tensor)))
         })
         .collect()
 }
@@ -112,7 +113,16 @@ fn copy_files(dir: &Path, out: &Path) -> Result<()> {
 
 /// Joins an encoder's and a decoder's directory. If `split` wrote both, projection and top level come
 /// back as they were; else the projection and missing cross-attention are drawn, which the notes say.
-pub fn merge(encoder: &Path, decoder: &Path) -> Result<(VisionEncoderDecoder, Vec<String>)> {
+///
+/// `allow_unused`: halves of one model may hold tensors that it does not use.
+pub fn merge(
+    encoder: &Path,
+    decoder: &Path,
+    allow_unused: bool,
+) -> Result<(VisionEncoderDecoder, Vec<String>)> {
+    // However the two are spelled.
+    let real = |dir: &Path| dir.canonicalize().with_context(|| format!("can't find {dir:?}"));
+    let (encoder, decoder) = (&*real(encoder)?, &*real(decoder)?);
     let parent = encoder.parent().filter(|parent| decoder.parent() == Some(parent));
     let top = match parent {
         Some(parent) => read_json_if_there(&parent.join(TOP))?,
@@ -120,7 +130,11 @@ pub fn merge(encoder: &Path, decoder: &Path) -> Result<(VisionEncoderDecoder, Ve
     };
     let projection = parent.map(|parent| parent.join(PROJECTION)).filter(|path| path.is_file());
     match top {
-        Some(Value::Object(top)) => rejoin(encoder, decoder, top, projection.as_deref()),
+        Some(Value::Object(top)) => {
+            let (model, mut notes) = rejoin(encoder, decoder, top, projection.as_deref())?;
+            notes.extend(tell_unused(&model, allow_unused)?);
+            Ok((model, notes))
+        }
         _ => join_strangers(encoder, decoder),
     }
 }

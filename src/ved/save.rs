@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::VisionEncoderDecoder;
 use crate::checkpoint;
+use crate::nn::store::Variable;
 
 /// Refuses an output that is an input, lies inside one, or holds one: inputs are never changed, and
 /// replacing a directory would remove what lies in it.
@@ -51,14 +52,15 @@ impl Staging {
             bail!("{target:?} exists already; choose another name or pass --force");
         }
         ensure!(!target.is_file(), "{target:?} is a file, the output is a directory");
+        // Of a link, what it leads to.
+        let target = &*if target.is_symlink() { resolved(target) } else { target.to_path_buf() };
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         std::fs::create_dir_all(parent).with_context(|| format!("can't make {parent:?}"))?;
-        let folder = tempfile::Builder::new()
-            .prefix(".vedm-partial-")
-            .tempdir_in(parent)
+        checkpoint::sweep(parent);
+        let folder = checkpoint::unfinished(parent)
             .with_context(|| format!("can't write into {parent:?}"))?;
         Ok(Staging { folder, target: target.to_path_buf(), replace: force })
     }
@@ -159,13 +161,8 @@ pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptio
         .store()
         .variables()
         .into_iter()
-        .map(|variable| {
-            let floats = variable.tensor.is_floating_point();
-            let tensor = variable.tensor.detach();
-            let tensor = if floats { tensor.to_kind(kind) } else { tensor };
-            (variable.name, tensor)
-        })
-        .collect();
+        .map(|variable| Ok((variable.name.clone(), in_kind(&variable, kind)?)))
+        .collect::<Result<_>>()?;
     match options.format {
         WeightFormat::Safetensors => {
             checkpoint::save_safetensors(dir, &tensors, Some(options.max_shard_size))
@@ -175,6 +172,23 @@ pub fn save_model(dir: &Path, model: &VisionEncoderDecoder, options: WeightOptio
             checkpoint::save_pytorch(dir, &tensors, Some(options.max_shard_size))
         }
     }
+}
+
+/// The variable's numbers as `kind`, whole numbers as they are; refused where some are too large for it.
+pub(super) fn in_kind(variable: &Variable, kind: Kind) -> Result<Tensor> {
+    let tensor = variable.tensor.detach();
+    if !tensor.is_floating_point() || tensor.kind() == kind {
+        return Ok(tensor);
+    }
+    let found = tensor.to_kind(kind);
+    let lost = found.isinf().logical_and(&tensor.isinf().logical_not());
+    ensure!(
+        !bool::try_from(lost.any())?,
+        "tensor {:?} has values that {} does not hold; use --dtype bf16 or f32",
+        variable.name,
+        dtype_name(kind)
+    );
+    Ok(found)
 }
 
 /// The tensors under all of their names: `pytorch_model.bin` holds both names of a tied tensor, which

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 use super::VisionEncoderDecoder;
 
 /// Compares the variables of `found` with those of `expected` (cast to `kind`, if given) bit by bit,
-/// then the logits of the first tokens for one image, computed in f32.
-/// Gives the largest difference of the logits.
+/// then the logits of the first tokens for one image, each model in its own number type.
+/// Gives the largest difference of the logits; an error where only the second model's are no numbers.
 pub fn compare(
     expected: &VisionEncoderDecoder,
     found: &VisionEncoderDecoder,
@@ -62,8 +62,13 @@ fn logits_difference(a: &VisionEncoderDecoder, b: &VisionEncoderDecoder) -> Resu
         let ids = Tensor::zeros([1, 1], (Kind::Int64, model.device()));
         model.logits(&states, &ids, false).to_kind(Kind::Float)
     };
-    let difference = (logits(a) - logits(b)).abs().max();
-    f64::try_from(difference).context("the logits can't be compared")
+    let (expected, found) = (logits(a), logits(b));
+    let finite = |logits: &Tensor| bool::try_from(logits.isfinite().all()).unwrap_or(false);
+    ensure!(
+        finite(&found) || !finite(&expected),
+        "the logits of one image are no numbers, and were before"
+    );
+    f64::try_from((expected - found).abs().max()).context("the logits can't be compared")
 }
 
 fn image_shape(model: &VisionEncoderDecoder) -> Option<(i64, i64, i64)> {

@@ -249,12 +249,54 @@ fn full_disks_and_killed_runs_leave_nothing_that_looks_whole() {
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
                 .collect();
-            let hidden = |name: &String| name.starts_with(".vedm-partial-");
+            let hidden = |name: &String| name.starts_with(".vedm-") && name.contains("unfinished");
             assert!(names.iter().all(hidden), "{flags}: {names:?}");
-            assert!(killed || names.is_empty(), "{flags}: {names:?}");
+            assert_eq!(names.is_empty(), !killed, "{flags}: {names:?}");
             let error = String::from_utf8_lossy(&ran.stderr).into_owned();
             assert!(killed || error.starts_with("vedm: error: "), "{flags}: {error}");
+            // The next run takes away what is left.
+            convert(&golden("vit-gpt2"), &out, &[]).status(0);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{flags}");
         }
+    }
+}
+
+/// Whatever is written meanwhile, an interrupt leaves nothing.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_nothing() {
+    for command in ["convert", "init"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, out) = (text(&golden("vit-gpt2")), text(&folder.path().join("out")));
+        // Some hundred megabytes of small shards.
+        let large = "decoder.n_layer=60";
+        let args =
+            ["init", "large", "--encoder", "vit", "--decoder", "gpt2", "--tokenizer", &model];
+        let sizes = ["--set", large, "--set", "decoder.n_embd=192", "--set", "decoder.n_head=4"];
+        let source = tempfile::tempdir().unwrap();
+        let all = [&args[..], &sizes].concat();
+        let mut line = Vec::new();
+        if command == "convert" {
+            Vedm::new(&all).dir(source.path()).run().status(0);
+            let input = text(&source.path().join("large"));
+            line.extend(["convert".to_string(), input, out.clone(), "--verify".to_string()]);
+        } else {
+            line.extend(all.iter().map(|arg| arg.replace("large", &out)));
+        }
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vedm"))
+            .args(&line)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        while names() == 0 && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let pid = child.id().to_string();
+        std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let status = child.wait().unwrap().code();
+        assert!(status == Some(130), "{command}: {status:?}");
+        assert_eq!(names(), 0, "{command}");
     }
 }
 

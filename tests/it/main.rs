@@ -12,6 +12,7 @@ mod explain;
 mod files;
 mod fuzz;
 mod grid;
+mod halves;
 mod house;
 mod hub;
 mod init;
