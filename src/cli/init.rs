@@ -261,7 +261,7 @@ fn image_processor(
     let processor = match &named {
         Some(dir) => read_image_processor(dir, encoder_type, &mut notes)
             .context("the image processor of the encoder; --image-processor names another")?,
-        None => drawn_processor(encoder_type, &mut notes)?,
+        None => ImageProcessor::default_for(encoder_type)?,
     };
     let Some(size) = image_size(&model.config.encoder) else { return Ok((processor, notes)) };
     // The default of a family without a file of its own is of another size as likely as not.
@@ -286,18 +286,6 @@ fn image_processor(
     notes
         .push(format!("the image processor's size is now {}x{}, as the encoder's", size.0, size.1));
     Ok((resized, notes))
-}
-
-/// The default of a drawn encoder's family; a plain ViT's where the family's own is not available: drawn
-/// weights know of no other.
-fn drawn_processor(encoder_type: &str, notes: &mut Vec<String>) -> Result<ImageProcessor> {
-    ImageProcessor::default_for(encoder_type).or_else(|_| {
-        notes.push(format!(
-            "no image processor belongs to {encoder_type:?}; preprocessor_config.json is a \
-             ViTImageProcessor's"
-        ));
-        ImageProcessor::default_for("vit")
-    })
 }
 
 /// image_size of a config, (height, width).

@@ -140,7 +140,8 @@ fn batch_size(
             // grows with the images are keys and values of an image's tokens, of which most encoders have
             // one for 16 by 16 pixels, some fewer.
             let limits = model.decoder.limits();
-            let tokens = processor.image_processor.output_size().map_or(1024, |(h, w)| h * w / 256);
+            let tokens =
+                processor.image_processor.most_pixels().map_or(1024, |pixels| pixels / 256);
             let numbers = 2 * limits.layers * tokens.max(1) * limits.hidden_size.max(1) as usize;
             let bytes = numbers.max(1) * if model.kind() == Kind::Float { 4 } else { 2 };
             let least = (2 * CROSS / bytes).clamp(1, 8);

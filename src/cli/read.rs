@@ -287,7 +287,7 @@ fn reader(task: Task, args: &ReadArgs, texts: &Texts) -> Result<Reader> {
 /// lines that they are for.
 fn reads_pages(processor: &ImageProcessor) -> bool {
     let strip = processor.output_size().is_some_and(|(height, width)| width > 2 * height);
-    processor.class.is_document && !strip
+    processor.class.is_document() && !strip
 }
 
 /// The text lines of a page, in reading order.

@@ -3,30 +3,41 @@
 use anyhow::{Context, Result, bail};
 
 use super::filter::Filter;
-use super::size::Size;
+use super::size::{Size, Sizes};
 
 /// A class of `transformers`' image processors: its name and its defaults.
-///
-/// All classes take the same steps in the same order (`processor`); they differ in which steps
-/// they have, in the defaults, and in what `size` may look like.
 #[derive(Debug, PartialEq)]
 pub struct Class {
-    /// `image_processor_type` of preprocessor_config.json, without the `Fast` of its twin.
+    /// `image_processor_type` of preprocessor_config.json; without the `Fast` of its twin, unless
+    /// the fast one is all there is.
     pub name: &'static str,
+    pub steps: Steps,
     pub size: Size,
-    /// A bare number for `size` is the shortest edge, and the size may be given as such.
-    pub by_shortest_edge: bool,
+    /// What `size` may look like.
+    pub sizes: Sizes,
     /// A list for `size` is `[width, height]`.
     pub size_list_is_width_first: bool,
     pub resample: Filter,
     /// `crop_size` (height, width) of the centre crop, for classes that have one.
     pub crop_size: Option<(usize, usize)>,
-    /// Pages: the shortest edge is scaled to the smaller side of `size`, then shrunk into `size`
-    /// and padded.
-    pub is_document: bool,
     pub do_crop_margin: bool,
     pub image_mean: [f64; 3],
     pub image_std: [f64; 3],
+}
+
+/// How the images of a class come to their size and become floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// Resized, perhaps cropped, rescaled and normalised.
+    Picture,
+    /// Pages: the shortest edge is scaled to the smaller side of `size`, then shrunk into `size`
+    /// and padded; rescaled and normalised.
+    Page,
+    /// For the detection of objects: resized to sides that are multiples of 16, rescaled and
+    /// normalised, and padded after that.
+    Detection,
+    /// Rescaled, resized as floats, perhaps cropped, and normalised.
+    Floats,
 }
 
 /// IMAGENET_STANDARD_MEAN and IMAGENET_STANDARD_STD.
@@ -38,12 +49,12 @@ const OPENAI_CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 const VIT: Class = Class {
     name: "ViTImageProcessor",
+    steps: Steps::Picture,
     size: Size::Exact { height: 224, width: 224 },
-    by_shortest_edge: false,
+    sizes: Sizes::Sides,
     size_list_is_width_first: false,
     resample: Filter::Bilinear,
     crop_size: None,
-    is_document: false,
     do_crop_margin: false,
     image_mean: HALF,
     image_std: HALF,
@@ -60,7 +71,7 @@ const DEIT: Class = Class {
 const CLIP: Class = Class {
     name: "CLIPImageProcessor",
     size: Size::ShortestEdge(224),
-    by_shortest_edge: true,
+    sizes: Sizes::ShortestEdge,
     resample: Filter::Bicubic,
     crop_size: Some((224, 224)),
     image_mean: OPENAI_CLIP_MEAN,
@@ -68,21 +79,26 @@ const CLIP: Class = Class {
     ..VIT
 };
 
+/// The slow class of this name can't resize to a shortest edge, though that is its own default
+/// (`KeyError: 'height'`). Its fast twin can, as CLIP does.
+const CHINESE_CLIP: &str = "ChineseCLIPImageProcessor";
+
 const DONUT: Class = Class {
     name: "DonutImageProcessor",
+    steps: Steps::Page,
     size: Size::Exact { height: 2560, width: 1920 },
     size_list_is_width_first: true,
-    is_document: true,
     ..VIT
 };
 
-/// Every class that is read. ConvNext, YOLOS and the rest have no encoder here to go with.
+/// Every class that is read. ConvNext and the rest have no encoder here to go with.
 pub static CLASSES: &[Class] = &[
     VIT,
     DEIT,
     Class { name: "BeitImageProcessor", ..DEIT },
     CLIP,
     Class { name: "BitImageProcessor", ..CLIP },
+    Class { name: CHINESE_CLIP, ..CLIP },
     Class { name: "SiglipImageProcessor", resample: Filter::Bicubic, ..VIT },
     DONUT,
     Class {
@@ -93,6 +109,23 @@ pub static CLASSES: &[Class] = &[
         image_mean: IMAGENET_DEFAULT_MEAN,
         image_std: IMAGENET_DEFAULT_STD,
         ..DONUT
+    },
+    Class {
+        name: "YolosImageProcessor",
+        steps: Steps::Detection,
+        size: Size::Edges { shortest: 800, longest: 1333 },
+        sizes: Sizes::BothEdges,
+        image_mean: IMAGENET_DEFAULT_MEAN,
+        image_std: IMAGENET_DEFAULT_STD,
+        ..VIT
+    },
+    Class {
+        name: "DINOv3ViTImageProcessorFast",
+        steps: Steps::Floats,
+        sizes: Sizes::Any,
+        image_mean: IMAGENET_DEFAULT_MEAN,
+        image_std: IMAGENET_DEFAULT_STD,
+        ..VIT
     },
 ];
 
@@ -111,10 +144,14 @@ const MODEL_TYPES: &[(&str, &str)] = &[
     ("dinov2_with_registers", "BitImageProcessor"),
     ("clip", "CLIPImageProcessor"),
     ("clip_vision_model", "CLIPImageProcessor"),
+    ("chinese_clip", CHINESE_CLIP),
+    ("chinese_clip_vision_model", CHINESE_CLIP),
     ("aimv2", "CLIPImageProcessor"),
     ("aimv2_vision_model", "CLIPImageProcessor"),
     ("siglip", "SiglipImageProcessor"),
     ("siglip_vision_model", "SiglipImageProcessor"),
+    ("dinov3_vit", "DINOv3ViTImageProcessorFast"),
+    ("yolos", "YolosImageProcessor"),
     ("donut-swin", "DonutImageProcessor"),
     ("nougat", "NougatImageProcessor"),
 ];
@@ -125,11 +162,29 @@ impl Class {
     /// (`ViTFeatureExtractor`).
     pub fn from_name(name: &str) -> Result<&'static Self> {
         let today = name.replace("FeatureExtractor", "ImageProcessor");
-        let today = today.strip_suffix("Fast").unwrap_or(&today);
-        CLASSES.iter().find(|class| class.name == today).with_context(|| {
+        let slow = |name: &str| name.strip_suffix("Fast").unwrap_or(name).to_owned();
+        let today = slow(&today);
+        CLASSES.iter().find(|class| slow(class.name) == today).with_context(|| {
             let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
             format!("image processor {name:?} is not supported; known are {}", known.join(", "))
         })
+    }
+
+    /// Pages, whose shape is kept.
+    pub fn is_document(&self) -> bool {
+        self.steps == Steps::Page
+    }
+
+    /// Whether a longest edge in `size` is refused: where the slow class fails and the fast one
+    /// would heed it, there is no telling what is meant.
+    pub(super) fn refuses_longest_edge(&self) -> bool {
+        self.name == CHINESE_CLIP
+    }
+
+    /// The name for a file that had none: one that transformers can run with this size.
+    pub(super) fn written_name(&self, size: Option<Size>) -> String {
+        let fails = self.name == CHINESE_CLIP && matches!(size, Some(Size::ShortestEdge(_)));
+        format!("{}{}", self.name, if fails { "Fast" } else { "" })
     }
 
     /// The class for an encoder's `model_type`.
@@ -160,6 +215,13 @@ mod tests {
             ("DonutFeatureExtractor", "DonutImageProcessor"),
             ("CLIPImageProcessorFast", "CLIPImageProcessor"),
             ("NougatImageProcessor", "NougatImageProcessor"),
+            ("YolosFeatureExtractor", "YolosImageProcessor"),
+            ("YolosImageProcessorFast", "YolosImageProcessor"),
+            ("ChineseCLIPFeatureExtractor", "ChineseCLIPImageProcessor"),
+            ("ChineseCLIPImageProcessorFast", "ChineseCLIPImageProcessor"),
+            ("DINOv3ViTImageProcessorFast", "DINOv3ViTImageProcessorFast"),
+            // As transformers 5 names it.
+            ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast"),
         ];
         for (name, class) in cases {
             assert_eq!(Class::from_name(name).unwrap().name, class);
@@ -175,9 +237,9 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_by_name() {
-        let error = Class::from_name("YolosImageProcessor").unwrap_err().to_string();
-        assert!(error.starts_with("image processor \"YolosImageProcessor\" is not supported"));
-        let error = Class::from_model_type("yolos").unwrap_err().to_string();
-        assert!(error.starts_with("no image processor is known for encoders of type \"yolos\""));
+        let error = Class::from_name("DetrImageProcessor").unwrap_err().to_string();
+        assert!(error.starts_with("image processor \"DetrImageProcessor\" is not supported"));
+        let error = Class::from_model_type("detr").unwrap_err().to_string();
+        assert!(error.starts_with("no image processor is known for encoders of type \"detr\""));
     }
 }

@@ -1,12 +1,12 @@
 //! preprocessor_config.json, read and written.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use super::ImageProcessor;
-use super::class::Class;
+use super::class::Steps;
+use super::fields::{Fields, class_of, sides};
 use super::filter::Filter;
-use super::size::{Size, Spelling};
 
 impl ImageProcessor {
     /// Reads the content of preprocessor_config.json, or of `image_processor` in
@@ -17,18 +17,9 @@ impl ImageProcessor {
     pub fn from_json(config: &Value, fallback_model_type: Option<&str>) -> Result<Self> {
         let raw =
             config.as_object().context("the image processor's settings are no JSON object")?;
+        let class = class_of(raw, fallback_model_type)?;
         let fields = Fields(raw);
-        let class = match (fields.get("image_processor_type"), fields.get("feature_extractor_type"))
-        {
-            (Some(name), _) | (None, Some(name)) => Class::from_name(
-                name.as_str()
-                    .with_context(|| format!("{name} is not an image processor's name"))?,
-            )?,
-            (None, None) => Class::from_model_type(fallback_model_type.context(
-                "the image processor is not named; \"image_processor_type\" is missing",
-            )?)?,
-        };
-        let is_document = class.is_document;
+        let is_document = class.is_document();
         let do_resize = fields.flag("do_resize", true)?;
         let do_rescale = fields.flag("do_rescale", true)?;
         let mut processor = ImageProcessor {
@@ -39,8 +30,9 @@ impl ImageProcessor {
             size: None,
             resample: if do_resize { fields.resample(class)? } else { class.resample },
             do_thumbnail: is_document && fields.flag("do_thumbnail", true)?,
-            do_pad: is_document && fields.flag("do_pad", true)?,
-            do_center_crop: class.crop_size.is_some() && fields.flag("do_center_crop", true)?,
+            do_pad: fields.do_pad(class)?,
+            pad_size: None,
+            do_center_crop: fields.do_center_crop(class)?,
             crop_size: class.crop_size.unwrap_or_default(),
             do_rescale,
             rescale_factor: fields.rescale_factor(do_rescale)?,
@@ -53,7 +45,13 @@ impl ImageProcessor {
             processor.size = Some(fields.size(class)?);
         }
         if let (true, Some(value)) = (processor.do_center_crop, fields.get("crop_size")) {
-            processor.crop_size = crop_size(value)?;
+            processor.crop_size = sides(value, "crop_size")?;
+        }
+        if let (true, Some(value)) = (processor.pads_after(), fields.get("pad_size")) {
+            processor.pad_size = Some(sides(value, "pad_size")?);
+        }
+        if class.steps == Steps::Floats {
+            processor.check_floats()?;
         }
         ensure!(
             !processor.do_normalize || processor.image_std.iter().all(|&std| std != 0.0),
@@ -76,7 +74,12 @@ impl ImageProcessor {
         map.shift_remove("use_square_size");
         // A file that names the fast twin of the class keeps that name.
         if !map.get("image_processor_type").is_some_and(Value::is_string) {
-            map.insert("image_processor_type".to_owned(), json!(self.class.name));
+            let name = self.class.written_name(self.size);
+            map.insert("image_processor_type".to_owned(), json!(name));
+        }
+        if self.class.steps == Steps::Detection {
+            map.shift_remove("max_size");
+            map.shift_remove("pad_and_return_pixel_mask");
         }
         let mut set = |key: &str, value: Value| map.insert(key.to_owned(), value);
         if self.class.do_crop_margin {
@@ -87,12 +90,17 @@ impl ImageProcessor {
             set("size", size.to_json());
         }
         set("resample", json!(self.resample.code()));
-        if self.class.is_document {
+        if self.class.is_document() {
             set("do_thumbnail", json!(self.do_thumbnail));
             set("do_align_long_axis", json!(self.do_align_long_axis));
+        }
+        if matches!(self.class.steps, Steps::Page | Steps::Detection) {
             set("do_pad", json!(self.do_pad));
         }
-        if self.class.crop_size.is_some() {
+        if let Some((height, width)) = self.pad_size {
+            set("pad_size", json!({ "height": height, "width": width }));
+        }
+        if self.class.crop_size.is_some() || self.do_center_crop {
             let (height, width) = self.crop_size;
             set("do_center_crop", json!(self.do_center_crop));
             set("crop_size", json!({ "height": height, "width": width }));
@@ -107,89 +115,41 @@ impl ImageProcessor {
 
     /// Whether any step needs `size`.
     fn reads_size(&self) -> bool {
-        self.do_resize || self.do_align_long_axis || self.do_thumbnail || self.do_pad
-    }
-}
-
-fn crop_size(value: &Value) -> Result<(usize, usize)> {
-    let square = Spelling { by_shortest_edge: false, list_is_width_first: false };
-    match Size::from_json(value, "crop_size", square)? {
-        Size::Exact { height, width } => Ok((height, width)),
-        Size::ShortestEdge(_) => bail!("crop_size = {value} gives no \"height\" and \"width\""),
-    }
-}
-
-/// The keys of a preprocessor file. As in the reference, a `size`, `crop_size`, `image_mean` or
-/// `image_std` that is null counts as missing, and a flag that is null as false.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
+        let page = self.class.is_document() && self.do_pad;
+        self.do_resize || self.do_align_long_axis || self.do_thumbnail || page
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.0.get(key) {
-            None => Ok(default),
-            Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => bail!("{key} = {other} is neither true nor false"),
-        }
+    /// Whether what is normalised is padded.
+    fn pads_after(&self) -> bool {
+        self.class.steps == Steps::Detection && self.do_pad
     }
 
-    fn size(&self, class: &Class) -> Result<Size> {
-        let Some(value) = self.get("size") else { return Ok(class.size) };
-        // A leftover of Kosmos-2 in CLIP's class.
-        let square = class.name == "CLIPImageProcessor" && self.flag("use_square_size", false)?;
-        let spelling = Spelling {
-            by_shortest_edge: class.by_shortest_edge,
-            list_is_width_first: class.size_list_is_width_first,
-        };
-        Ok(match Size::from_json(value, "size", spelling)? {
-            Size::ShortestEdge(edge) if square => Size::Exact { height: edge, width: edge },
-            size => size,
-        })
-    }
-
-    fn resample(&self, class: &Class) -> Result<Filter> {
-        match self.0.get("resample") {
-            None => Ok(class.resample),
-            Some(value) => {
-                let code = value.as_u64();
-                Filter::from_code(code.with_context(|| {
-                    format!("resample = {value} is not the number of a filter, 0 to 5")
-                })?)
-            }
-        }
-    }
-
-    fn rescale_factor(&self, is_used: bool) -> Result<f64> {
-        match self.0.get("rescale_factor").filter(|_| is_used) {
-            None => Ok(1.0 / 255.0),
-            Some(value) => {
-                value.as_f64().with_context(|| format!("rescale_factor = {value} is not a number"))
-            }
-        }
-    }
-
-    /// One number for each of red, green and blue; a single number stands for all three.
-    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3]> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        if let Some(number) = value.as_f64() {
-            return Ok([number; 3]);
-        }
-        let numbers: Option<Vec<f64>> =
-            value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-        numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok()).with_context(|| {
-            format!("{key} = {value} is not three numbers, for red, green and blue")
-        })
+    /// Refuses what images that are resized as floats can't be.
+    fn check_floats(&self) -> Result<()> {
+        let name = self.class.name;
+        // The reference resizes bytes by other rules then, and fails as soon as it normalises them.
+        ensure!(self.do_rescale, "do_rescale = false is not supported for {name}");
+        ensure!(
+            matches!(self.resample, Filter::Bilinear | Filter::Bicubic),
+            "resample = {} is not supported for {name}; its filters are 2 (bilinear) and 3 (bicubic)",
+            self.resample.code()
+        );
+        ensure!(
+            !self.do_center_crop || self.crop_size != (0, 0),
+            "do_center_crop = true needs a crop_size"
+        );
+        Ok(())
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::size::Size;
     use super::*;
+
+    const YOLOS: &str = "YolosImageProcessor";
+    const DINOV3: &str = "DINOv3ViTImageProcessorFast";
 
     fn processor(config: Value) -> ImageProcessor {
         ImageProcessor::from_json(&config, Some("vit")).unwrap()
@@ -229,6 +189,17 @@ mod tests {
             (json!({"image_processor_type": "CLIPImageProcessor", "do_center_crop": false}), None),
             (json!({"feature_extractor_type": "DonutFeatureExtractor"}), Some((2560, 1920))),
             (json!({"image_processor_type": "DonutImageProcessor", "do_pad": false}), None),
+            (json!({"image_processor_type": "YolosFeatureExtractor"}), None),
+            (json!({"image_processor_type": YOLOS, "size": [20, 30]}), Some((20, 30))),
+            (
+                json!({"image_processor_type": YOLOS, "pad_size": {"height": 40, "width": 50}}),
+                Some((40, 50)),
+            ),
+            (json!({"image_processor_type": DINOV3}), Some((224, 224))),
+            (
+                json!({"image_processor_type": DINOV3, "do_center_crop": true, "crop_size": 20}),
+                Some((20, 20)),
+            ),
         ];
         for (config, size) in cases {
             assert_eq!(processor(config.clone()).output_size(), size, "{config}");
@@ -247,7 +218,31 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_followed_are_refused() {
         let cases = [
-            (json!({"image_processor_type": "YolosImageProcessor"}), "\"YolosImageProcessor\""),
+            (json!({"image_processor_type": "DetrImageProcessor"}), "\"DetrImageProcessor\""),
+            (
+                json!({"image_processor_type": YOLOS, "size": {"shortest_edge": 800}}),
+                "gives no \"shortest_edge\" and \"longest_edge\"",
+            ),
+            (json!({"image_processor_type": YOLOS, "size": 800, "max_size": null}), "longest_edge"),
+            (json!({"image_processor_type": YOLOS, "size": 800, "max_size": "9"}), "max_size"),
+            (json!({"image_processor_type": YOLOS, "pad_size": {"height": 9}}), "pad_size"),
+            (json!({"image_processor_type": DINOV3, "resample": 1}), "resample = 1"),
+            (json!({"image_processor_type": DINOV3, "do_rescale": false}), "do_rescale = false"),
+            (
+                json!({"image_processor_type": DINOV3, "do_center_crop": true}),
+                "do_center_crop = true needs a crop_size",
+            ),
+            (
+                json!({"image_processor_type": DINOV3, "size": 9, "default_to_square": false}),
+                "default_to_square = false",
+            ),
+            (
+                json!({
+                    "image_processor_type": "ChineseCLIPImageProcessorFast",
+                    "size": {"shortest_edge": 9, "longest_edge": 20},
+                }),
+                "it has no longest edge",
+            ),
             (json!({"size": {"shortest_edge": 224}}), "gives no \"height\" and \"width\""),
             (json!({"resample": 6}), "resample = 6 is not supported"),
             (json!({"resample": null}), "resample = null"),
@@ -287,5 +282,56 @@ mod tests {
             })
         );
         assert_eq!(processor(written.clone()).to_json(), written);
+    }
+
+    #[test]
+    fn old_names_of_yolos_are_written_as_todays() {
+        let written = processor(json!({
+            "feature_extractor_type": "YolosFeatureExtractor", "size": 512, "max_size": 864,
+            "pad_and_return_pixel_mask": true, "format": "coco_detection", "pad_size": [900, 900],
+        }))
+        .to_json();
+        let expected = json!({
+            "format": "coco_detection", "image_processor_type": YOLOS, "do_resize": true,
+            "size": {"shortest_edge": 512, "longest_edge": 864}, "resample": 2, "do_pad": true,
+            "pad_size": {"height": 900, "width": 900}, "do_rescale": true,
+            "rescale_factor": 0.00392156862745098, "do_normalize": true,
+            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+        });
+        assert_eq!(written, expected);
+        assert_eq!(processor(written.clone()).to_json(), written);
+    }
+
+    /// transformers can't run its slow class with that size.
+    #[test]
+    fn a_shortest_edge_of_chinese_clip_is_written_for_the_fast_class() {
+        let default = ImageProcessor::default_for("chinese_clip_vision_model").unwrap();
+        let name = |processor: &ImageProcessor| processor.to_json()["image_processor_type"].clone();
+        assert_eq!(name(&default), "ChineseCLIPImageProcessorFast");
+        let exact =
+            json!({"feature_extractor_type": "ChineseCLIPFeatureExtractor", "size": [9, 9]});
+        assert_eq!(name(&processor(exact)), "ChineseCLIPImageProcessor");
+    }
+
+    #[test]
+    fn another_size_is_kept_in_the_form_of_the_first() {
+        let sizes = |config: Value, height, width| {
+            let other = processor(config).with_size(height, width).unwrap();
+            (other.size.unwrap(), other.output_size())
+        };
+        let yolos = || json!({ "image_processor_type": YOLOS });
+        let edges = Size::Edges { shortest: 24, longest: 32 };
+        assert_eq!(sizes(yolos(), 32, 24), (edges, None));
+        // Sides that are multiples of 16 would come to nothing.
+        let exact = Size::Exact { height: 32, width: 8 };
+        assert_eq!(sizes(yolos(), 32, 8), (exact, Some((32, 8))));
+        let clip = json!({"image_processor_type": "CLIPImageProcessor", "size": 256});
+        assert_eq!(sizes(clip, 56, 112), (Size::ShortestEdge(64), Some((56, 112))));
+        let dinov3 = json!({
+            "image_processor_type": DINOV3, "do_center_crop": true, "crop_size": 20,
+            "size": {"shortest_edge": 30, "longest_edge": 60},
+        });
+        let edges = Size::Edges { shortest: 60, longest: 120 };
+        assert_eq!(sizes(dinov3, 40, 40), (edges, Some((40, 40))));
     }
 }

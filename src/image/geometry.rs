@@ -26,7 +26,7 @@ pub fn shortest_edge_size(image: &Rgb8, edge: usize) -> (usize, usize) {
 }
 
 /// `int(a * b / c)` of Python.
-fn scale(a: usize, b: usize, c: usize) -> usize {
+pub(super) fn scale(a: usize, b: usize, c: usize) -> usize {
     ((a * b) as f64 / c as f64) as usize
 }
 
@@ -38,20 +38,22 @@ pub fn resize_and_center_crop(
     filter: Filter,
     crop: (usize, usize),
 ) -> Result<Rgb8> {
-    // Along one side: where the part to keep begins, its length, and the border before it. The
-    // larger half of an odd border comes first.
-    let part = |size: usize, crop: usize| {
-        if crop <= size {
-            ((size - crop) / 2, crop, 0)
-        } else {
-            (0, size, (crop - size).div_ceil(2))
-        }
+    let (window, above, before) = center_window(size, crop);
+    let kept = resize_window(image, size.1, size.0, filter, window)?;
+    // The larger half of an odd border comes first.
+    Ok(place(kept, crop, above.div_ceil(2), before.div_ceil(2)))
+}
+
+/// What of an image of `size` (height, width) is kept for the centre of `crop`, and how many rows
+/// and columns are missing to the crop.
+pub(super) fn center_window(size: (usize, usize), crop: (usize, usize)) -> (Window, usize, usize) {
+    let part = |size: usize, crop: usize| match size.checked_sub(crop) {
+        Some(more) => (more / 2, crop, 0),
+        None => (0, size, crop - size),
     };
     let (top, height, above) = part(size.0, crop.0);
     let (left, width, before) = part(size.1, crop.1);
-    let window = Window { left, top, width, height };
-    let kept = resize_window(image, size.1, size.0, filter, window)?;
-    Ok(place(kept, crop, above, before))
+    (Window { left, top, width, height }, above, before)
 }
 
 /// Puts `image` on a black page of `size` (height, width), `top` and `left` pixels from its corner.

@@ -207,9 +207,30 @@ fn nothing_is_enlarged_beyond_reason() {
         "image_processor_type": "ViTImageProcessor", "size": {"height": 60_000, "width": 60_000}
     }));
     assert!(error.unwrap_err().to_string().contains("60000x60000"));
+    let error = process(serde_json::json!({
+        "image_processor_type": "YolosImageProcessor", "size": {"shortest_edge": 800, "longest_edge": 1333}
+    }));
+    assert!(
+        error.unwrap_err().to_string().contains("is too narrow: it would be resized to 1328x0")
+    );
+    let error = process(serde_json::json!({
+        "image_processor_type": "DINOv3ViTImageProcessor", "size": {"max_height": 9, "max_width": 60}
+    }));
+    assert!(error.unwrap_err().to_string().contains("is too narrow: it would be resized to 60x0"));
+    let error = process(serde_json::json!({
+        "image_processor_type": "YolosImageProcessor", "size": {"height": 9, "width": 60},
+        "pad_size": {"height": 20, "width": 40}
+    }));
+    let expected = "an image of 60x9 pixels cannot be padded to the pad_size 40x20";
+    assert_eq!(error.unwrap_err().to_string(), expected);
     // Where only the middle is kept, nothing of the rest is made.
     let kept = process(serde_json::json!({
         "image_processor_type": class, "size": {"shortest_edge": 224}, "crop_size": 224
+    }));
+    assert_eq!(kept.unwrap(), [224, 224]);
+    let kept = process(serde_json::json!({
+        "image_processor_type": "DINOv3ViTImageProcessor", "size": {"shortest_edge": 224},
+        "do_center_crop": true, "crop_size": 224
     }));
     assert_eq!(kept.unwrap(), [224, 224]);
 }

@@ -8,11 +8,13 @@
 //!   damaged, and gives 8-bit RGB: turned upright by EXIF, transparency laid over a background
 //!   (`color`). Pages of a TIFF are in `tiff`, frames of animations in `frames`, and which of them are
 //!   decoded in `select` and `visit`. Decoders read through `bytes`, which limits their time.
-//! * [`ImageProcessor`] is preprocessor_config.json (`config`): one fixed order of steps
-//!   (`processor`), whose defaults and spellings depend on the class (`class`, `size`). The steps on
-//!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and `filter`.
+//! * [`ImageProcessor`] is preprocessor_config.json (`config`, `fields`): a fixed order of steps
+//!   (`processor`), whose defaults and spellings depend on the class (`class`, `size`, `target`). The steps on
+//!   8-bit pixels are in `geometry`, and with Pillow's own arithmetic in `resample`, `reduce` and
+//!   `filter`; `antialias` is PyTorch's arithmetic, for the class that resizes floats.
 //! * [`Pixels`] holds the floats, channel by channel. It is plain memory, so it crosses threads.
 
+mod antialias;
 mod blank;
 mod bytes;
 pub mod class;
@@ -20,6 +22,7 @@ mod color;
 mod config;
 pub mod decode;
 mod encode;
+mod fields;
 pub mod filter;
 mod frames;
 pub mod geometry;
@@ -32,6 +35,7 @@ pub mod resample;
 mod select;
 pub mod size;
 mod sniff;
+mod target;
 #[cfg(test)]
 mod tests;
 mod tiff;

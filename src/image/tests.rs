@@ -97,7 +97,7 @@ struct ProcessorCase {
 fn pixel_values_are_the_reference() {
     let cases: Vec<ProcessorCase> =
         serde_json::from_str(include_str!("testdata/processor.json")).unwrap();
-    assert_eq!(cases.len(), 91);
+    assert_eq!(cases.len(), 157);
     for ProcessorCase { class, mut config, image, shape, hash: expected, samples } in cases {
         config["image_processor_type"] = Value::from(class);
         let [width, height, margin] = image;
@@ -115,6 +115,35 @@ fn pixel_values_are_the_reference() {
         // Not only close: the same floats.
         let bytes = out.data.iter().flat_map(|value| value.to_le_bytes());
         assert_eq!(hash(bytes), expected, "{case}");
+    }
+}
+
+/// The slow class fails on a shortest edge; its fast one is CLIP's.
+#[test]
+fn chinese_clip_resizes_to_a_shortest_edge_as_clip() {
+    let out = |class: &str| {
+        let config =
+            serde_json::json!({"image_processor_type": class, "size": 40, "crop_size": 33});
+        let processor = ImageProcessor::from_json(&config, None).unwrap();
+        processor.process(&picture(90, 50, 0)).unwrap()
+    };
+    assert_eq!(out("ChineseCLIPImageProcessor"), out("CLIPImageProcessor"));
+}
+
+/// What is arranged ahead and what is left to do come to the same as all at once.
+#[test]
+fn the_two_halves_of_the_steps_are_the_whole() {
+    let sizes = serde_json::json!({"height": 20, "width": 30});
+    for class in ["ViTImageProcessor", "YolosImageProcessor", "DINOv3ViTImageProcessorFast"] {
+        let config = serde_json::json!({
+            "image_processor_type": class, "size": sizes, "pad_size": {"height": 33, "width": 40},
+        });
+        let processor = ImageProcessor::from_json(&config, None).unwrap();
+        let image = picture(50, 61, 0);
+        let whole = processor.process(&image).unwrap();
+        assert_eq!(processor.to_floats(&processor.arrange(image).unwrap()), whole, "{class}");
+        let last = *whole.data.last().unwrap();
+        assert_eq!(last == processor.padding()[2], class.starts_with("Yolos"), "{class}");
     }
 }
 

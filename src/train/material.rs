@@ -94,7 +94,7 @@ pub(super) fn read(
     if let Some(stream) = Stream::parse(&request.data.to_string_lossy())? {
         let longest = look_at(&stream, options, &labeller, talk)?;
         let eval = other()?.map(evaluation).transpose()?;
-        let processor = processor.image_processor.clone();
+        let processor = Box::new(processor.image_processor.clone());
         return Ok(Material::new(Source::Stream(stream, processor), None, eval, labels, longest));
     }
     let table = Table::read(&request.data, &request.columns)?;

@@ -192,6 +192,32 @@ ENCODERS = [
         GPT1,
         "gpt2:120",
     ),
+    # With their own image processors.
+    case(
+        "dinov3-vit-bert",
+        VIT | {"model_type": "dinov3_vit", "num_register_tokens": 2, "rope_theta": 40.0},
+        BERT1,
+        processor={"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 24, "width": 32}},
+        pictures=THREE,
+    ),
+    case(
+        "chinese-clip-gpt2",
+        CLIP | {"model_type": "chinese_clip_vision_model"},
+        GPT1,
+        "gpt2:120",
+        # Its own default, a shortest edge, is a KeyError in it.
+        size(30, 28) | {"image_processor_type": "ChineseCLIPImageProcessor", "crop_size": {"height": 24, "width": 24}},
+    ),
+    case(
+        "yolos-bert-edges",
+        VIT | {"model_type": "yolos", "image_size": [32, 24], "num_detection_tokens": 3, "num_hidden_layers": 3},
+        BERT1,
+        processor={
+            "image_processor_type": "YolosImageProcessor", "size": {"shortest_edge": 24, "longest_edge": 40},
+        },
+        # Both come to 16x32, so that one tensor holds them.
+        pictures=("blobs_37x23", "stripes_45x27"),
+    ),
 ]
 
 DECODERS = [

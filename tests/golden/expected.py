@@ -4,6 +4,7 @@ Shared by `make.py` (the pinned transformers) and `legacy.py` (an older one).
 """
 
 import copy
+import json
 from unittest.mock import patch
 
 import numpy as np
@@ -18,16 +19,21 @@ from checkpoint import settle
 #: Smallest gap between the best two scores of a greedy step, and between two returned beams of an image.
 GREEDY_MARGIN, BEAM_MARGIN = 1e-3, 1e-4
 
+#: Image processors without a slow version; they need torchvision.
+FAST_ALONE = ("DINOv3ViTImageProcessorFast",)
+
 
 class Unstable(Exception):
     """These weights make a result that a rounding error could change, or a dull one: the next seed is tried."""
 
 
 def load_pixels(folder, names) -> torch.Tensor:
-    """Upright RGB pictures through the image processor of the folder: `[B, 3, H, W]`."""
-    processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
+    """Upright RGB pictures through the image processor of the folder, the slow one if there is one: `[B, 3, H, W]`."""
+    kind = json.loads((folder / "preprocessor_config.json").read_text()).get("image_processor_type")
+    processor = AutoImageProcessor.from_pretrained(folder, use_fast=kind in FAST_ALONE)
     images = [ImageOps.exif_transpose(Image.open(folder / name)).convert("RGB") for name in names]
-    return torch.from_numpy(np.stack([processor(image)["pixel_values"][0] for image in images])).float().contiguous()
+    pixels = [np.asarray(processor(image)["pixel_values"][0]) for image in images]
+    return torch.from_numpy(np.stack(pixels)).float().contiguous()
 
 
 def stored(folder) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

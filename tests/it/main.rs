@@ -23,6 +23,7 @@ mod odd;
 mod outputs;
 mod parity;
 mod precision;
+mod processors;
 mod resume;
 mod shipped;
 mod small;

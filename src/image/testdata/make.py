@@ -1,4 +1,5 @@
-"""Writes resample.json, processor.json and images/ beside this file, with Pillow 13.0.0 and transformers 4.57.6.
+"""Writes resample.json, processor.json and images/ beside this file, with Pillow 13.0.0, transformers 4.57.6, and
+torch 2.11.0 with torchvision 0.26.0 on a CPU with AVX2 (for DINOv3, which has a fast image processor alone).
 
 The pictures are computed, by the same formula here and in the tests; of each result the file holds an
 FNV-1a hash of all bytes (equal hash: equal to the bit) and a few values to read when it differs. Of the
@@ -13,12 +14,15 @@ from PIL import Image, ImageOps, PngImagePlugin
 from transformers import (
     BeitImageProcessor,
     BitImageProcessor,
+    ChineseCLIPImageProcessor,
     CLIPImageProcessor,
     DeiTImageProcessor,
+    DINOv3ViTImageProcessorFast,
     DonutImageProcessor,
     NougatImageProcessor,
     SiglipImageProcessor,
     ViTImageProcessor,
+    YolosImageProcessor,
 )
 
 HERE = Path(__file__).parent
@@ -75,7 +79,8 @@ def case_of(width, height, out_width, out_height, code, gap, out):
 def processor():
     classes = {c.__name__: c for c in (
         ViTImageProcessor, DeiTImageProcessor, BeitImageProcessor, BitImageProcessor, CLIPImageProcessor,
-        SiglipImageProcessor, DonutImageProcessor, NougatImageProcessor)}
+        SiglipImageProcessor, DonutImageProcessor, NougatImageProcessor, ChineseCLIPImageProcessor,
+        YolosImageProcessor, DINOv3ViTImageProcessorFast)}
     square, wide, tall = (60, 60, 0), (90, 40, 0), (37, 81, 0)
     strip, pixel, large = (500, 3, 0), (1, 1, 0), (301, 260, 0)
     shapes = [square, wide, tall, strip, pixel, large]
@@ -126,6 +131,40 @@ def processor():
         ("NougatImageProcessor", page, page_shapes + [(90, 70, 9), (70, 200, 20)]),
         ("NougatImageProcessor", page | {"do_crop_margin": False}, [(90, 70, 9)]),
         ("NougatImageProcessor", {"size": [64, 48], "do_align_long_axis": True}, [(90, 40, 5)]),
+        # A shortest edge, its own default, is a KeyError in it.
+        ("ChineseCLIPImageProcessor", {"size": {"height": 32, "width": 32}, "crop_size": 32}, shapes),
+        ("ChineseCLIPImageProcessor", {"size": [40, 30], "crop_size": [33, 28], "resample": 2}, [tall]),
+        ("ChineseCLIPImageProcessor", {"size": [20, 30], "do_center_crop": False}, [wide]),
+        ("YolosImageProcessor", {"size": {"shortest_edge": 48, "longest_edge": 90}},
+         [square, wide, tall, pixel, large, (90, 48, 0), (48, 90, 0)]),
+        ("YolosImageProcessor", {}, [(37, 23, 0), (20, 31, 0)]),
+        ("YolosImageProcessor", {"size": 40}, [wide]),
+        ("YolosImageProcessor", {"size": 40, "max_size": 64}, [wide, large]),
+        ("YolosImageProcessor", {"size": {"height": 30, "width": 50}, "resample": 3}, shapes),
+        ("YolosImageProcessor", {"size": {"max_height": 50, "max_width": 40}}, [square, wide, tall]),
+        ("YolosImageProcessor", {"size": 40, "max_size": 64, "pad_size": {"height": 70, "width": 65}},
+         [wide, tall]),
+        ("YolosImageProcessor", {"do_resize": False, "do_pad": False, "pad_size": {"height": 9, "width": 9}},
+         [tall]),
+        ("YolosImageProcessor", {"size": 40, "max_size": 64, "pad_and_return_pixel_mask": False,
+                                 "pad_size": {"height": 70, "width": 65}}, [wide]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"height": 32, "width": 32}}, shapes + [(1500, 1100, 0)]),
+        ("DINOv3ViTImageProcessorFast", {}, [wide, large]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"height": 32, "width": 24}, "resample": 3}, shapes),
+        ("DINOv3ViTImageProcessorFast", {"size": {"height": 60, "width": 24}}, [square]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"height": 24, "width": 60}, "resample": 3}, [square]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"shortest_edge": 36}, "do_center_crop": True,
+                                         "crop_size": 32}, [square, wide, tall, pixel]),
+        ("DINOv3ViTImageProcessorFast", {"size": [20, 41], "do_center_crop": True, "crop_size": [33, 28]},
+         [wide, tall]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"shortest_edge": 48, "longest_edge": 90}},
+         [square, wide, tall, (90, 48, 0)]),
+        ("DINOv3ViTImageProcessorFast", {"size": {"max_height": 50, "max_width": 40}}, [wide, tall]),
+        ("DINOv3ViTImageProcessorFast", {"do_resize": False}, [tall]),
+        ("DINOv3ViTImageProcessorFast", {"size": 24, "do_normalize": False}, [wide]),
+        ("DINOv3ViTImageProcessorFast", {"size": 24, "do_normalize": None, "do_resize": None}, [wide]),
+        ("DINOv3ViTImageProcessorFast", {"size": 24, "rescale_factor": 0.0078125, "image_mean": [0.25] * 3,
+                                         "image_std": [2.0] * 3}, [wide]),
     ]
     cases = []
     for name, config, pictures in jobs:
@@ -133,7 +172,7 @@ def processor():
             image = picture(width, height, margin)
             # Told the layout: a height of 1 or 3 would be taken for the channels.
             out = classes[name](**config)(image, input_data_format="channels_last")["pixel_values"][0]
-            out = np.ascontiguousarray(out.astype(np.float32))
+            out = np.ascontiguousarray(np.asarray(out).astype(np.float32))
             cases.append({"class": name, "config": config, "image": [width, height, margin],
                           "shape": list(out.shape), "hash": fnv(out.tobytes()),
                           "samples": samples(out, 8)})

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use super::augment::Augment;
 use super::images::Images;
 use super::order::epoch_order;
-use crate::image::{ImageProcessor, Pixels, Rgb8};
+use crate::image::{ImageProcessor, Pixels};
 
 /// How a data set is cut into batches.
 #[derive(Clone, Debug)]
@@ -156,18 +156,17 @@ impl<L> Batch<L> {
         Batch { pixels, shape, labels, images, next, content }
     }
 
-    /// Finds `content`: the columns outside of which every image is what the processor pads with, black as
-    /// numbers of the model.
+    /// Finds `content`: the columns outside of which every image is what the processor pads with, as numbers
+    /// of the model.
     pub(super) fn find_content(&mut self, processor: &ImageProcessor) {
-        let black = Rgb8 { width: 1, height: 1, data: vec![0; 3] };
-        let black = processor.to_floats(&black).data;
+        let empty = processor.padding();
         let [_, channels, height, width] = self.shape;
         let area = (height * width).max(1);
         let (mut start, mut stop) = (usize::MAX, 0);
         for image in self.pixels.chunks(area * channels.max(1)) {
             let padding = |column: usize| {
-                image.chunks(area).zip(&black).all(|(plane, black)| {
-                    plane.iter().skip(column).step_by(width).all(|value| value == black)
+                image.chunks(area).zip(&empty).all(|(plane, empty)| {
+                    plane.iter().skip(column).step_by(width).all(|value| value == empty)
                 })
             };
             let first = (0..width).find(|column| !padding(*column)).unwrap_or(0);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::image::{DecodeOptions, ImageProcessor};
+use crate::image::{DecodeOptions, ImageProcessor, Rgb8};
 use crate::train::data::table::ImageSource;
 
 /// `n` images of one colour each, its number; row `i` has `1 + i % 5` label tokens.

@@ -11,7 +11,7 @@ use crate::image::{DecodeOptions, ImageProcessor};
 pub enum Source {
     Rows(Dataset),
     /// The command, and what its pictures go through.
-    Stream(Stream, ImageProcessor),
+    Stream(Stream, Box<ImageProcessor>),
 }
 
 /// Batches, one after another, without end.
