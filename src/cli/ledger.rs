@@ -15,7 +15,7 @@ pub(super) struct Ledger {
     path: PathBuf,
     file: File,
     /// The image that was written last as a whole.
-    last: Option<String>,
+    last: Option<(String, Option<PathBuf>)>,
 }
 
 impl Ledger {
@@ -32,10 +32,11 @@ impl Ledger {
         page: Option<usize>,
         error: &anyhow::Error,
     ) -> Result<()> {
-        if page.is_none() && self.last.replace(record.image.clone()).as_ref() == Some(&record.image)
-        {
+        let whole = page.is_none().then(|| (record.image.clone(), record.origin.clone()));
+        if whole.is_some() && self.last == whole {
             return Ok(());
         }
+        self.last = whole;
         let mut map = Map::new();
         map.insert("image".into(), json!(record.image));
         if let Some(bytes) = record.origin.as_deref().and_then(name_bytes) {

@@ -13,7 +13,7 @@ use vedm::nn::Packing;
 use vedm::pipeline;
 use vedm::ved::{self, LoadOptions, Processor, VisionEncoderDecoder};
 
-use crate::support::{device, tests_folder};
+use crate::support::{device, elsewhere, tests_folder};
 
 /// Largest absolute errors, f32.
 const PIXELS: f64 = 1e-6;
@@ -21,8 +21,6 @@ const STATES: f64 = 1e-4;
 const LOGITS: f64 = 1e-4;
 const LOSS: f64 = 1e-5;
 const SCORES: f64 = 1e-4;
-/// How many times as much a GPU may be off, which adds in another order than the reference's CPU.
-const ELSEWHERE: f64 = 8.0;
 /// How many times the reference's own rounding error is allowed where that is larger.
 const NOISE: f64 = 4.0;
 /// Relative.
@@ -37,11 +35,6 @@ struct Case {
     json: Value,
     line: String,
     failures: Vec<String>,
-}
-
-/// 1 on a CPU.
-fn elsewhere() -> f64 {
-    if device() == Device::Cpu { 1.0 } else { ELSEWHERE }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use vedm::train::optim::{Freeze, Gradients, parameters};
 use vedm::ved::VisionEncoderDecoder;
 
 use crate::grid::{Grid, Row, build, groups, image, uniform};
-use crate::support::tests_folder;
+use crate::support::{elsewhere, tests_folder};
 
 /// How far a gradient may be off: as a share of its own norm, and of the norm of all gradients together,
 /// because some are 0 but for rounding (a bias of keys moves all scores of a query alike).
@@ -141,7 +141,7 @@ impl Case<'_> {
             [("loss", found.double_value(&[]), loss, LOSS), ("norm", gradients.norm(), norm, TOTAL)]
         {
             let error = (found - expected).abs();
-            if error.is_nan() || error > bound * expected {
+            if error.is_nan() || error > bound * elsewhere() * expected {
                 wrong.push(format!("{what} {found}, not {expected}"));
             }
         }
@@ -174,7 +174,7 @@ impl Case<'_> {
                 .collect();
             let found = gradient.norm().double_value(&[]);
             let projection = (gradient * Tensor::from_slice(&weights)).sum(None).double_value(&[]);
-            let bound = GRADIENT.0 * expected + GRADIENT.1 * norm;
+            let bound = (GRADIENT.0 * expected + GRADIENT.1 * norm) * elsewhere();
             let error = (found - expected).abs().max((projection - projected).abs()) / bound;
             largest = largest.max(error);
             if error.is_nan() || error > 1.0 {
