@@ -112,7 +112,7 @@ pub fn prepare(
     let mut seen = HashSet::new();
     let mut unknown: HashMap<char, usize> = HashMap::new();
     for ((row, image), label) in table.rows.into_iter().zip(image_of_row).zip(labels) {
-        let place = format!("line {}, {}", row.line, row.image.name());
+        let place = row.place();
         let text = row.text.as_deref().unwrap_or_default();
         let label = match (&checked[image], label) {
             (Err(error), _) => {
@@ -315,6 +315,15 @@ mod tests {
         let options = BatchOptions { epochs: Some(1), batch_size: 2, ..BatchOptions::default() };
         let batches = prepared.dataset.batches(&options, Position::default()).unwrap();
         assert_eq!(batches.map(Result::unwrap).count(), 1);
+        // As are rows that name nothing, or of which it is not clear what they name.
+        let lost = "a.png,the\n,the\nb.png,the, mat\n";
+        let error = check(lost, false).err().unwrap().to_string();
+        let told =
+            "2 of 3 rows can't be used (line 3: the column \"image\" is empty); mend the table";
+        assert!(error.contains(told), "{error}");
+        let prepared = check(lost, true).unwrap();
+        assert_eq!(prepared.table.rows.len(), 1);
+        assert!(prepared.report.bad[1].starts_with("line 4: 3 fields where the header has 2"));
         let error = check("none.png,the\n", true).err().unwrap().to_string();
         assert!(error.contains("none of its 1 rows can be used"), "{error}");
     }
