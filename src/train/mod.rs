@@ -56,6 +56,8 @@ struct Run<'a> {
     /// Samples and seconds of steps since the last line of the log.
     samples: u64,
     seconds: f64,
+    /// Images that were left out at their step.
+    left_out: u64,
     /// What to do about a CER of 1 and more, from the last evaluation.
     advice: Option<String>,
 }
@@ -73,6 +75,7 @@ pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
         frozen: None,
         samples: 0,
         seconds: 0.0,
+        left_out: 0,
         advice: None,
     };
     let outcome = run.go();
@@ -116,6 +119,10 @@ impl Run<'_> {
             self.step(&mut feed)?;
         }
         feed.notes().iter().for_each(|note| self.setup.talk.warn(note));
+        if self.left_out > 0 {
+            let sentence = "images of --data could not be used and were left out";
+            self.setup.talk.warn(&format!("{} {sentence}", self.left_out));
+        }
         drop(feed);
         self.finish()?;
         Ok(Outcome::Done)
@@ -132,8 +139,9 @@ impl Run<'_> {
             augment: self.options.augment.as_deref().map(str::parse).transpose()?,
             trim: self.options.trim_padding > 0.0,
             pixels: self.frozen.is_none(),
+            skip_bad_rows: self.options.skip_bad_rows,
         };
-        self.setup.train.feed(&options, self.options.skip_bad_rows, position)
+        self.setup.train.feed(&options, position)
     }
 
     /// Adds to the mean of the losses, and writes it when it is time.

@@ -55,6 +55,7 @@ impl Run<'_> {
             shuffle: false,
             workers: Some(self.options.workers()),
             epochs: Some(1),
+            skip_bad_rows: self.options.skip_bad_rows,
             ..BatchOptions::default()
         };
         let (mut sum, mut items) = (0.0, 0);
@@ -62,7 +63,11 @@ impl Run<'_> {
             if signals::asked() {
                 return Ok(None);
             }
+            // What is left out is told where texts are read.
             let batch = batch?;
+            if batch.labels.is_empty() {
+                continue;
+            }
             let labels = batch.label_ids().to_device(self.request.device);
             let pixel_values = batch.pixel_values().to_device(self.request.device);
             let model = &self.setup.reader.model;
