@@ -50,7 +50,7 @@ pub use leftover::{sweep, unfinished};
 use mapped::Mapped;
 pub use pytorch_write::write_pytorch;
 pub use safetensors_write::write_safetensors;
-pub use shards::{save_pytorch, save_safetensors};
+pub use shards::{is_weights, save_pytorch, save_safetensors};
 pub use weights::{Weights, first_of_shared};
 
 #[cfg(target_endian = "big")]

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::atomic::{Finished, write_file};
 use super::weights::{Item, Weights};
-use super::{pytorch_write, safetensors_write};
+use super::{FILES, pytorch_write, safetensors_write};
 
 /// Names of the files of one format.
 struct Family {
@@ -40,6 +40,11 @@ impl Family {
         let five = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
         numbers.is_some_and(|(at, of)| five(at) && five(of))
     }
+}
+
+/// Whether a file of this name holds weights that a directory is opened with.
+pub fn is_weights(name: &str) -> bool {
+    FILES.contains(&name) || [SAFETENSORS, PYTORCH].iter().any(|family| family.is_shard(name))
 }
 
 /// Saves `tensors` as `model.safetensors` in `dir`, or as shards of at most `max_shard_size`

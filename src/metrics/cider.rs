@@ -1,10 +1,10 @@
 //! CIDEr-D (Vedantam et al. 2015) as pycocoevalcap computes it (`CiderScorer`, n = 4, sigma = 6): the
 //! weights of n-grams come from the references of the set itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Counts of n-grams of 1 to 4 words.
-type Counts<'a> = HashMap<&'a [String], f64>;
+/// Counts of n-grams of 1 to 4 words. In order: sums of floats depend on it, and equal texts get equal scores.
+type Counts<'a> = BTreeMap<&'a [String], f64>;
 
 /// Of each item its references and its hypothesis, as lists of words -> one score an item, 0 to 10.
 ///
@@ -38,7 +38,7 @@ pub fn cider_d(items: &[(Vec<Vec<String>>, Vec<String>)]) -> Vec<f64> {
 }
 
 fn count(words: &[String]) -> Counts<'_> {
-    let mut counts = HashMap::new();
+    let mut counts = Counts::new();
     for n in 1..=4 {
         for gram in words.windows(n) {
             *counts.entry(gram).or_default() += 1.0;
@@ -49,7 +49,7 @@ fn count(words: &[String]) -> Counts<'_> {
 
 /// A text as four vectors, one a length of n-grams.
 struct Weighted<'a> {
-    values: HashMap<&'a [String], f64>,
+    values: BTreeMap<&'a [String], f64>,
     norms: [f64; 4],
     length: f64,
 }

@@ -91,6 +91,24 @@ fn cider_d_agrees_with_pycocoevalcap() {
 }
 
 #[test]
+fn equal_texts_get_equal_scores_to_the_last_bit() {
+    let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+    let long =
+        "the quick brown fox jumps over a lazy dog and runs from the old cat on its way home";
+    let items: Vec<_> = (0..40)
+        .map(|item| {
+            let reference: Vec<String> =
+                words(long).into_iter().cycle().skip(item).take(12 + item % 7).collect();
+            (vec![reference.clone()], reference[..10].to_vec())
+        })
+        .collect();
+    let first = cider::cider_d(&items);
+    for _ in 0..20 {
+        assert_eq!(cider::cider_d(&items), first);
+    }
+}
+
+#[test]
 fn the_nearest_reference_counts() {
     let item = Item {
         references: vec!["a black cat".to_string(), "The  Dog\n".to_string()],

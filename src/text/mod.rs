@@ -128,6 +128,11 @@ impl Tokenizer {
         }
     }
 
+    /// Whether a text that is too long loses its beginning (`truncation_side`), where the reference truncates.
+    pub fn truncates_left(&self) -> bool {
+        self.files.config_str("truncation_side") == Some("left")
+    }
+
     /// The id of a token, added tokens first.
     pub fn token_to_id(&self, token: &str) -> Option<i64> {
         match &self.backend {

@@ -1,11 +1,23 @@
 //! The model card: README.md of a trained model, in the form that the Hugging Face Hub reads.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
 use super::report;
 use crate::metrics::Scores;
+
+/// The file of the card in a model's directory.
+pub const CARD: &str = "README.md";
+/// What every card says.
+const MADE: &str = "trained with vedm ";
+
+/// True if a file lies there that no run of this program has written.
+pub fn is_foreign(path: &Path) -> bool {
+    path.exists() && !fs::read_to_string(path).is_ok_and(|text| text.contains(MADE))
+}
 
 /// What a card tells.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +58,7 @@ impl Card {
         let name = &self.name;
         let _ = writeln!(
             out,
-            "\n# {name}\n\nA VisionEncoderDecoder model (image in, text out), trained with vedm {} from \
+            "\n# {name}\n\nA VisionEncoderDecoder model (image in, text out), {MADE}{} from \
              `{}`.",
             env!("CARGO_PKG_VERSION"),
             self.base_model
@@ -82,7 +94,11 @@ impl Card {
 
     fn tell_scores(&self, out: &mut String) {
         let Some((scores, step)) = &self.scores else {
-            out.push_str("\n## Scores\n\nNot measured: training had no evaluation data.\n");
+            let why = match &self.eval {
+                None => ": training had no evaluation data",
+                Some(_) => "",
+            };
+            let _ = writeln!(out, "\n## Scores\n\nNot measured{why}.");
             return;
         };
         let _ = writeln!(
@@ -158,7 +174,7 @@ fn hub_name(model: &str) -> Option<&str> {
     let parts: Vec<&str> = name.split('/').collect();
     let fits =
         parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'));
-    let is_folder = std::path::Path::new(model).exists();
+    let is_folder = Path::new(model).exists();
     (fits && name.chars().all(allowed) && !is_folder).then_some(name)
 }
 

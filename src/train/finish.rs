@@ -1,22 +1,22 @@
 //! The end of a run: the model, its card, the plot, and a table of what was measured.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tch::Device;
+use tch::{Device, Tensor};
 
-use super::card::{Card, DataSet};
+use super::card::{self, CARD, Card, DataSet};
 use super::log::{self, METRICS};
+use super::output::checkpoint_dir;
+use super::plot::PLOT;
 use super::setup::Setup;
-use super::state::{self, checkpoint_dir};
-use super::{Run, plot};
+use super::{Run, plot, state};
 use crate::checkpoint::{self, Checkpoint};
+use crate::nn::Variable;
 use crate::ved::VisionEncoderDecoder;
 
-/// The plot of metrics.jsonl in the output directory.
-const PLOT: &str = "training.svg";
 /// Rows of the last table: the first ones of a long run are left out.
 const ROWS: usize = 20;
 
@@ -28,15 +28,26 @@ impl Run<'_> {
         talk.stop();
         let best = state.best_global_step.filter(|_| self.options.load_best_model_at_end);
         if let Some(best) = best.filter(|best| *best != state.global_step) {
-            let dir = checkpoint_dir(out, best);
-            take_weights(&reader.model, &dir)
-                .with_context(|| format!("the best model, {dir:?}, can't be read"))?;
-            talk.say(&format!("the model of step {best} is the best and is kept"));
+            let named = state.best_model_checkpoint.as_ref().map(PathBuf::from);
+            match take_weights(&reader.model, &named.unwrap_or_else(|| checkpoint_dir(out, best))) {
+                Ok(()) => talk.say(&format!("the model of step {best} is the best and is kept")),
+                Err(error) => {
+                    talk.warn(&format!(
+                        "the best model, of step {best}, can't be read, the last one is kept: {error:#}"
+                    ));
+                    state.scores = None;
+                }
+            }
         }
         state::write_model(out, &reader.model, companions)
             .context("the trained model could not be written")?;
         plot::draw(&out.join(METRICS), &out.join(PLOT))?;
-        checkpoint::write_file(&out.join("README.md"), self.card().markdown().as_bytes())?;
+        let card = out.join(CARD);
+        if card::is_foreign(&card) {
+            talk.say(&format!("{card:?} is not of this program and stays as it is"));
+        } else {
+            checkpoint::write_file(&card, self.card().markdown().as_bytes())?;
+        }
 
         let Setup { state, talk, .. } = &self.setup;
         let table = table(&state.log_history);
@@ -95,11 +106,17 @@ impl Run<'_> {
     }
 }
 
-/// The weights of a checkpoint into the variables of a model.
+/// The weights of a checkpoint into the variables of a model: all of them, or none.
 fn take_weights(model: &VisionEncoderDecoder, dir: &Path) -> Result<()> {
     let file = Checkpoint::open(dir)?;
-    for mut variable in model.store().variables() {
+    let variables = model.store().variables();
+    let value = |variable: &Variable| -> Result<Tensor> {
         let value = file.tensor(&variable.name)?;
+        ensure!(value.size() == variable.tensor.size(), "{:?} is of another model", variable.name);
+        Ok(value)
+    };
+    let values: Vec<Tensor> = variables.iter().map(value).collect::<Result<_>>()?;
+    for (mut variable, value) in variables.into_iter().zip(values) {
         tch::no_grad(|| variable.tensor.copy_(&value));
     }
     Ok(())

@@ -39,12 +39,14 @@ impl FrozenStates {
     /// Computes all of them, in the order of the table and in batches that nothing but the options
     /// shapes: a resumed run has the same. `encode` maps [B, C, H, W] to [B, S, De].
     ///
+    /// `progress` is told how many of all images are done, and which ones were left out just now.
+    ///
     /// None if they would take more than `STATES_BYTES`, if images differ in size, or after an interrupt.
     pub fn compute(
         data: &Dataset,
         options: &Options,
         encode: impl Fn(&Tensor) -> Result<Tensor>,
-        progress: impl Fn(usize, usize),
+        mut progress: impl FnMut(usize, usize, &[String]),
     ) -> Result<Option<FrozenStates>> {
         let each = data.each_image();
         let batches = BatchOptions {
@@ -52,12 +54,18 @@ impl FrozenStates {
             shuffle: false,
             workers: Some(options.workers()),
             epochs: Some(1),
+            skip_bad_rows: options.skip_bad_rows,
             ..BatchOptions::default()
         };
         let mut states: Vec<Option<Tensor>> = (0..data.images().len()).map(|_| None).collect();
         let (mut done, mut size) = (0, None);
         for batch in each.batches(&batches, Position::default())? {
             let batch = batch?;
+            done += batch.images.len() + batch.left_out.len();
+            progress(done, each.len(), &batch.left_out);
+            if batch.labels.is_empty() {
+                continue;
+            }
             let found = encode(&batch.pixel_values())?.to_device(Device::Cpu);
             let own = found.size().split_off(1);
             let bytes = each.len() * own.iter().product::<i64>() as usize * size_of::<f32>();
@@ -68,8 +76,6 @@ impl FrozenStates {
                 // A copy: the parts of one tensor would keep each other alive.
                 states[*image] = Some(state.copy());
             }
-            done += batch.images.len();
-            progress(done, each.len());
         }
         Ok(Some(FrozenStates { states }))
     }
@@ -100,7 +106,11 @@ impl Run<'_> {
             )
         };
         let counting = talk.counting("encoding the images once");
-        let progress = |done, all| counting.done(done, all);
+        let mut left_out = Vec::new();
+        let progress = |done: usize, all: usize, bad: &[String]| {
+            left_out.extend_from_slice(bad);
+            counting.done(done, all);
+        };
         let frozen = FrozenStates::compute(train, options, encode, progress)?;
         drop(counting);
         if frozen.is_none() && !signals::asked() {
@@ -114,6 +124,7 @@ impl Run<'_> {
             talk.say("the encoder is frozen: what it says of each image is kept");
         }
         self.frozen = frozen;
+        self.tell_left_out(&left_out);
         Ok(())
     }
 }

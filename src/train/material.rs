@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::data::check::{CACHE_BYTES, CheckOptions, Prepared, prepare};
+use super::data::check::{CACHE_BYTES, CheckOptions, Prepared, WHOLE, prepare};
 use super::data::{Dataset, LabelRule, Labeller, Source, Stream, Table};
 use super::log::Talk;
 use super::options::{Interval, Options};
@@ -68,6 +68,7 @@ pub(super) fn read(
             decode: DecodeOptions::default(),
             cache_bytes: CACHE_BYTES,
             arranged,
+            whole: WHOLE,
         };
         let counting = talk.counting(&format!("checking the {what}"));
         let progress = |done, all| counting.done(done, all);
@@ -92,7 +93,7 @@ pub(super) fn read(
     };
 
     if let Some(stream) = Stream::parse(&request.data.to_string_lossy())? {
-        let longest = look_at(&stream, options, &labeller, talk)?;
+        let longest = look_at(&stream, options, request.eval_data.is_some(), &labeller, talk)?;
         let eval = other()?.map(evaluation).transpose()?;
         let processor = Box::new(processor.image_processor.clone());
         return Ok(Material::new(Source::Stream(stream, processor), None, eval, labels, longest));
@@ -119,7 +120,13 @@ pub(super) fn read(
 
 /// Shows the first samples of a stream as labels, and refuses what makes no sense with it. Gives the
 /// tokens of the longest of them.
-fn look_at(stream: &Stream, options: &Options, labeller: &Labeller, talk: &Talk) -> Result<usize> {
+fn look_at(
+    stream: &Stream,
+    options: &Options,
+    has_eval: bool,
+    labeller: &Labeller,
+    talk: &Talk,
+) -> Result<usize> {
     options.max_steps.context(NO_END)?;
     if let Some(share) = options.eval_split {
         bail!("--eval-split {share}: a stream can't be split; pass a table by --eval-data");
@@ -128,6 +135,14 @@ fn look_at(stream: &Stream, options: &Options, labeller: &Labeller, talk: &Talk)
         talk.warn(
             "a stream has no epochs, so nothing is saved before the end; pass --save-steps N",
         );
+    }
+    if has_eval && options.eval_steps == Interval::Epoch {
+        let sentence = "a stream has no epochs, so nothing is evaluated before the end";
+        ensure!(
+            options.early_stopping_patience.is_none(),
+            "--early-stopping-patience: {sentence}; pass --eval-steps N"
+        );
+        talk.warn(&format!("{sentence}; pass --eval-steps N"));
     }
     let mut longest = 0;
     for (name, text) in stream.first(SHOWN)? {

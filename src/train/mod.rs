@@ -12,8 +12,10 @@ mod material;
 pub mod memory;
 pub mod optim;
 pub mod options;
+pub mod output;
 pub mod plot;
 pub mod report;
+mod resume;
 pub mod scaler;
 pub mod schedule;
 pub mod setup;
@@ -29,7 +31,8 @@ use ctc::CtcHead;
 use data::{BatchOptions, Feed, Position};
 use frozen::FrozenStates;
 use optim::Gradients;
-use options::{Interval, Options};
+use options::{Interval, Options, Resume, Start};
+use output::checkpoint_dir;
 pub use setup::Request;
 use setup::Setup;
 
@@ -56,6 +59,8 @@ struct Run<'a> {
     /// Samples and seconds of steps since the last line of the log.
     samples: u64,
     seconds: f64,
+    /// Images that were left out at their step.
+    left_out: u64,
     /// What to do about a CER of 1 and more, from the last evaluation.
     advice: Option<String>,
 }
@@ -73,6 +78,7 @@ pub fn run(request: &Request, options: &Options) -> Result<Outcome> {
         frozen: None,
         samples: 0,
         seconds: 0.0,
+        left_out: 0,
         advice: None,
     };
     let outcome = run.go();
@@ -87,6 +93,8 @@ impl Run<'_> {
         self.freeze()?;
         let mut feed = self.feed(self.setup.state.position)?;
         let resumed = self.setup.state.global_step;
+        // A run that goes on from elsewhere has no checkpoint of its own yet.
+        let kept = checkpoint_dir(&self.request.output, resumed).is_dir().then_some(resumed);
         let max_steps = self.setup.state.max_steps;
         self.setup.talk.start(resumed, max_steps);
         loop {
@@ -103,7 +111,7 @@ impl Run<'_> {
                 save |= self.evaluate()?;
             }
             let interrupted = signals::asked();
-            if save || (interrupted && step != resumed) {
+            if save || (interrupted && step > 0 && Some(step) != kept) {
                 self.save()?;
             }
             if interrupted {
@@ -116,6 +124,10 @@ impl Run<'_> {
             self.step(&mut feed)?;
         }
         feed.notes().iter().for_each(|note| self.setup.talk.warn(note));
+        if self.left_out > 0 {
+            let sentence = "images of --data that could not be used and were left out";
+            self.setup.talk.warn(&format!("{sentence}: {}", self.left_out));
+        }
         drop(feed);
         self.finish()?;
         Ok(Outcome::Done)
@@ -132,8 +144,9 @@ impl Run<'_> {
             augment: self.options.augment.as_deref().map(str::parse).transpose()?,
             trim: self.options.trim_padding > 0.0,
             pixels: self.frozen.is_none(),
+            skip_bad_rows: self.options.skip_bad_rows,
         };
-        self.setup.train.feed(&options, self.options.skip_bad_rows, position)
+        self.setup.train.feed(&options, position)
     }
 
     /// Adds to the mean of the losses, and writes it when it is time.
@@ -143,7 +156,8 @@ impl Run<'_> {
             state.loss_sum += loss;
             state.loss_count += 1;
         }
-        let mean = state.loss_sum / state.loss_count.max(1) as f64;
+        // None of them: NaN, which is what the losses were.
+        let mean = state.loss_sum / state.loss_count as f64;
         let rate = self.samples as f64 / self.seconds.max(1e-9);
         talk.step(state.global_step, mean, learning_rate, rate);
         let ends = state.global_step == state.max_steps;
@@ -195,16 +209,23 @@ impl Run<'_> {
         tensors.extend(ctc.iter().flat_map(CtcHead::state));
         state::save(out, state, &reader.model, companions, &tensors)?;
         let best = state.best_global_step.filter(|_| self.options.load_best_model_at_end);
-        state::rotate(out, self.options.save_total_limit, best)
+        output::rotate(out, self.options.save_total_limit, state.global_step, best)
     }
 
     fn tell_how_to_go_on(&self) {
         let step = self.setup.state.global_step;
-        let place = state::checkpoint_dir(&self.request.output, step);
-        let place = if step > 0 { format!("{place:?} is saved") } else { "nothing is lost".into() };
+        let place = match step {
+            0 => "nothing is lost".to_string(),
+            step => format!("{:?} is saved", checkpoint_dir(&self.request.output, step)),
+        };
+        let how = match &self.request.start {
+            _ if step == 0 => "--overwrite-output-dir begins anew",
+            Start::Resume(Resume::From(_)) => "--resume-from-checkpoint and no directory goes on",
+            Start::Overwrite => "--resume-from-checkpoint for --overwrite-output-dir goes on",
+            _ => "--resume-from-checkpoint goes on",
+        };
         self.setup.talk.warn(&format!(
-            "interrupted after step {step} of {}: {place}; the same command with \
-             --resume-from-checkpoint goes on",
+            "interrupted after step {step} of {}: {place}; the same command with {how}",
             self.setup.state.max_steps
         ));
     }

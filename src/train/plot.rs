@@ -6,6 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+/// The plot of metrics.jsonl in the output directory.
+pub const PLOT: &str = "training.svg";
+
 const WIDTH: f64 = 760.0;
 const PANEL: f64 = 260.0;
 /// Around the drawing of a panel: left, top, right, bottom.

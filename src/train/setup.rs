@@ -8,12 +8,13 @@ use tch::Device;
 
 use super::ctc::CtcHead;
 use super::data::{Augment, Dataset, LabelRule, Source, Table, TableOptions};
-use super::log::{METRICS, Talk};
+use super::log::Talk;
 use super::material::{self, Material, NO_END};
 use super::optim::{AdamW, AdamWOptions, Freeze, parameters};
-use super::options::{Options, Resume, Start, check_evaluation};
+use super::options::{Options, Start, check_evaluation};
 use super::schedule::{Rate, Schedule, warmup_steps};
-use super::state::{self, Companions, Fingerprint, Saved, TrainState};
+use super::state::{Companions, TrainState};
+use super::{output, resume};
 use crate::pipeline::Reader;
 use crate::ved::config::read_json_if_there;
 use crate::ved::generation::GenerationConfig;
@@ -63,7 +64,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
     if let Some(names) = &options.augment {
         names.parse::<Augment>().context("--augment")?;
     }
-    let saved = saved(request, &talk)?;
+    let saved = resume::saved(request, &talk)?;
     let source = match (&saved, &request.model) {
         (Some(saved), _) => saved.dir.clone(),
         (None, Some(model)) => model.clone(),
@@ -124,9 +125,7 @@ pub fn open(request: &Request, options: &Options) -> Result<Setup> {
         let restored = optimizer.restore(&moments);
         let restored = restored.and_then(|()| ctc.iter_mut().try_for_each(|c| c.restore(&moments)));
         restored.with_context(|| format!("{:?}", saved.dir))?;
-        state = TrainState { max_steps, ..saved.state.clone() };
-        tell_changes(&state, options, &data, &talk);
-        state.data = data;
+        state = resume::state(saved, request, options, &data, max_steps, &talk);
     }
     state.scaler = options.fp16.then(|| state.scaler.unwrap_or_default());
     state.options = options.to_map();
@@ -159,79 +158,15 @@ fn check_trimming(model: &VisionEncoderDecoder, options: &Options) -> Result<()>
 const NO_START: &str = "config.json needs decoder_start_token_id and pad_token_id at its top level to \
                         train with labels; set them there";
 
-/// The checkpoint to go on from, after a look at what lies in the output directory.
-fn saved(request: &Request, talk: &Talk) -> Result<Option<Saved>> {
-    let out = &request.output;
-    ensure!(!out.is_file(), "--output {out:?} is a file, the output is a directory");
-    if let Some(model) = &request.model
-        && model.canonicalize().ok() == out.canonicalize().ok()
-    {
-        bail!("--output {out:?} is the model itself; train into another directory");
-    }
-    let has_model = ["config.json", METRICS].iter().any(|name| out.join(name).exists());
-    match &request.start {
-        Start::Resume(Resume::From(dir)) => Saved::open(dir).map(Some),
-        Start::Resume(Resume::Newest) => {
-            let (saved, notes) = Saved::newest(out)?;
-            notes.iter().for_each(|note| talk.warn(note));
-            Ok(Some(saved))
-        }
-        Start::Overwrite => {
-            if let Some(model) = &request.model {
-                let inside = model
-                    .canonicalize()
-                    .is_ok_and(|model| out.canonicalize().is_ok_and(|out| model.starts_with(out)));
-                ensure!(!inside, "the model {model:?} lies in {out:?}, which is to be overwritten");
-            }
-            Ok(None)
-        }
-        Start::Fresh => {
-            if let Some((step, _)) = state::checkpoints(out)?.last() {
-                bail!(
-                    "{out:?} holds checkpoint-{step} of an earlier run: pass --resume-from-checkpoint \
-                     to go on with it, or --overwrite-output-dir to start anew"
-                );
-            }
-            ensure!(
-                !has_model,
-                "{out:?} holds a model already: choose another directory, or pass \
-                 --overwrite-output-dir"
-            );
-            Ok(None)
-        }
-    }
-}
-
 /// Makes the output directory, removes what is half written, and an earlier run if that was asked for.
 fn clear(request: &Request) -> Result<()> {
     let out = &request.output;
     std::fs::create_dir_all(out).with_context(|| format!("can't make {out:?}"))?;
-    state::sweep(out)?;
+    output::sweep(out)?;
     if request.start == Start::Overwrite {
-        state::clear(out)?;
+        output::clear(out)?;
     }
     Ok(())
-}
-
-/// A resumed run says how it differs from the one that is gone on with.
-fn tell_changes(state: &TrainState, options: &Options, data: &Fingerprint, talk: &Talk) {
-    talk.say(&format!("going on after step {} of {}", state.global_step, state.max_steps));
-    let changes = options.changes_since(&state.options);
-    if !changes.is_empty() {
-        talk.warn(&format!("options differ from the checkpoint's: {}", changes.join(", ")));
-    }
-    if state.data != *data {
-        talk.warn(&format!(
-            "the data is not the checkpoint's ({} then, {} now): the run goes on at the same place of it",
-            rows(state.data.train_rows),
-            rows(data.train_rows)
-        ));
-    }
-}
-
-/// A number of rows to train on, as people say it.
-fn rows(count: usize) -> String {
-    if count == 0 { "a stream".to_string() } else { format!("{count} rows to train on") }
 }
 
 /// The settings that evaluations generate with.

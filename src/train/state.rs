@@ -1,4 +1,4 @@
-//! Where a run stands, and `checkpoint-N`: written whole or not at all, found again on resumption.
+//! Where a run stands, and `checkpoint-N`: written whole or not at all, and read back.
 //!
 //! ```text
 //! checkpoint-N/  config.json  model.safetensors  tokenizer and processor files   (opens as a model)
@@ -9,12 +9,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
 use super::data::Position;
+use super::options::greater_is_better;
+use super::output::checkpoint_dir;
 use super::scaler::Scaler;
 use crate::checkpoint::{self, Checkpoint};
 use crate::metrics::Scores;
@@ -25,9 +27,6 @@ use crate::ved::{Processor, VisionEncoderDecoder};
 /// The names of the two files that only a checkpoint of a run has.
 pub const STATE: &str = "trainer_state.json";
 pub const OPTIMIZER: &str = "optimizer.safetensors";
-const PREFIX: &str = "checkpoint-";
-/// What the names of temporary files and directories of this program begin with.
-const LEFTOVER: &str = ".vedm-";
 
 /// Everything a run needs to go on as if it had never stopped, apart from weights and moments.
 ///
@@ -37,7 +36,7 @@ const LEFTOVER: &str = ".vedm-";
 pub struct TrainState {
     /// Steps of the optimizer that are done.
     pub global_step: u64,
-    /// The same in epochs, as the reference logs it.
+    /// The same in epochs: the share of the rows that were taken (the reference counts batches).
     pub epoch: f64,
     /// Steps of the whole run.
     pub max_steps: u64,
@@ -47,6 +46,8 @@ pub struct TrainState {
     pub position: Position,
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
+    /// Where the best model lies.
+    pub best_model_checkpoint: Option<String>,
     /// The last step after which an evaluation ended.
     pub evaluated_step: Option<u64>,
     /// Evaluations since the best one.
@@ -70,6 +71,34 @@ pub struct TrainState {
     pub options: Map<String, Value>,
     /// What the data was.
     pub data: Fingerprint,
+}
+
+impl TrainState {
+    /// Counts an evaluation by the metric of this name; true if it is the best so far.
+    pub fn rank(&mut self, name: &str, metric: f64, step: u64) -> bool {
+        let gain = match self.best_metric {
+            Some(best) if greater_is_better(name) => metric > best,
+            Some(best) => metric < best,
+            None => metric.is_finite(),
+        };
+        if gain {
+            (self.best_metric, self.best_global_step) = (Some(metric), Some(step));
+            self.evaluations_without_gain = 0;
+        } else {
+            self.evaluations_without_gain += 1;
+        }
+        gain
+    }
+
+    /// Ranks all evaluations of the log by another metric.
+    pub fn rank_anew(&mut self, name: &str) {
+        (self.best_metric, self.best_global_step, self.evaluations_without_gain) = (None, None, 0);
+        let figure = |line: &Value| Some((line["step"].as_u64()?, line.get(name)?.as_f64()?));
+        let figures: Vec<(u64, f64)> = self.log_history.iter().filter_map(figure).collect();
+        for (step, metric) in figures {
+            self.rank(name, metric, step);
+        }
+    }
 }
 
 /// Tells one set of rows from another.
@@ -100,50 +129,12 @@ impl Saved {
         Ok(Saved { dir: dir.to_path_buf(), state })
     }
 
-    /// The newest checkpoint of `out` that can be read, and sentences about newer ones that can't.
-    pub fn newest(out: &Path) -> Result<(Saved, Vec<String>)> {
-        let mut notes = Vec::new();
-        for (_, dir) in checkpoints(out)?.into_iter().rev() {
-            match Saved::open(&dir) {
-                Ok(saved) => return Ok((saved, notes)),
-                Err(error) => notes.push(format!("a damaged checkpoint is passed over: {error:#}")),
-            }
-        }
-        match notes.first() {
-            Some(note) => bail!("{out:?} has no checkpoint to go on from; {note}"),
-            None => bail!("{out:?} has no checkpoint to go on from"),
-        }
-    }
-
     /// The optimizer's tensors by name.
     pub fn moments(&self) -> Result<Vec<(String, Tensor)>> {
         let file = Checkpoint::open_file(&self.dir.join(OPTIMIZER))?;
         let keys: Vec<String> = file.keys().map(str::to_string).collect();
         keys.into_iter().map(|key| Ok((key.clone(), file.tensor(&key)?))).collect()
     }
-}
-
-/// All `checkpoint-N` directories of `out` by their step; none if `out` is not there.
-pub fn checkpoints(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    if !out.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(out).with_context(|| format!("can't list {out:?}"))? {
-        let path = entry.with_context(|| format!("can't list {out:?}"))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let step = name.strip_prefix(PREFIX).and_then(|step| step.parse().ok());
-        if let Some(step) = step.filter(|_| path.is_dir()) {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The directory of the checkpoint after `step`.
-pub fn checkpoint_dir(out: &Path, step: u64) -> PathBuf {
-    out.join(format!("{PREFIX}{step}"))
 }
 
 /// What is written beside the weights, so that a directory opens as a model.
@@ -236,91 +227,10 @@ fn sync(dir: &Path) {
     }
 }
 
-/// Removes the oldest checkpoints beyond `limit`; never the newest, and never the best.
-pub fn rotate(out: &Path, limit: Option<usize>, best: Option<u64>) -> Result<()> {
-    let Some(limit) = limit else { return Ok(()) };
-    let all = checkpoints(out)?;
-    let mut surplus = all.len().saturating_sub(limit.max(1));
-    let newest = all.last().map(|(step, _)| *step);
-    for (step, dir) in &all {
-        if surplus == 0 {
-            break;
-        }
-        if Some(*step) == newest || Some(*step) == best {
-            continue;
-        }
-        discard(dir)?;
-        surplus -= 1;
-    }
-    Ok(())
-}
-
-/// Removes a directory that takes another name first: half a checkpoint never has a checkpoint's.
-fn discard(dir: &Path) -> Result<()> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = dir.with_file_name(format!("{LEFTOVER}replaced-{name}"));
-    fs::rename(dir, &hidden).with_context(|| format!("can't remove {dir:?}"))?;
-    fs::remove_dir_all(&hidden).with_context(|| format!("can't remove {hidden:?}"))
-}
-
-/// Removes what a killed run left half written or half removed.
-pub fn sweep(out: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(LEFTOVER) {
-            continue;
-        }
-        let path = entry.path();
-        let removed =
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("can't remove {path:?}"))?;
-    }
-    Ok(())
-}
-
-/// Removes all checkpoints and the logs of an earlier run.
-pub fn clear(out: &Path) -> Result<()> {
-    for (_, dir) in checkpoints(out)? {
-        discard(&dir)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn folder(steps: &[u64]) -> tempfile::TempDir {
-        let out = tempfile::tempdir().unwrap();
-        for step in steps {
-            fs::create_dir(checkpoint_dir(out.path(), *step)).unwrap();
-        }
-        fs::create_dir(out.path().join("checkpoint-x")).unwrap();
-        fs::write(out.path().join("checkpoint-3"), "a file").unwrap();
-        out
-    }
-
-    #[allow(clippy::type_complexity)]
-    #[test]
-    fn rotation_spares_the_newest_and_the_best() {
-        // Checkpoints, limit, best, what stays.
-        let table: [(&[u64], Option<usize>, Option<u64>, &[u64]); 6] = [
-            (&[2, 10, 9], None, None, &[2, 9, 10]),
-            (&[2, 10, 9], Some(2), None, &[9, 10]),
-            (&[2, 10, 9], Some(2), Some(2), &[2, 10]),
-            (&[2, 10, 9], Some(1), Some(2), &[2, 10]),
-            (&[2, 10, 9], Some(1), Some(10), &[10]),
-            (&[2, 10, 9], Some(5), Some(7), &[2, 9, 10]),
-        ];
-        for (steps, limit, best, expected) in table {
-            let out = folder(steps);
-            rotate(out.path(), limit, best).unwrap();
-            let left: Vec<u64> =
-                checkpoints(out.path()).unwrap().into_iter().map(|(step, _)| step).collect();
-            assert_eq!(left, expected, "{limit:?} {best:?}");
-        }
-    }
 
     #[test]
     fn states_come_back_bit_for_bit() {
@@ -337,12 +247,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_checkpoint_is_told() {
-        let out = folder(&[5]);
-        let error = Saved::newest(out.path()).err().unwrap().to_string();
-        assert!(error.contains("checkpoint-5") && error.contains(STATE), "{error}");
-        let empty = folder(&[]);
-        let error = Saved::newest(empty.path()).err().unwrap().to_string();
-        assert!(error.ends_with("has no checkpoint to go on from"), "{error}");
+    fn evaluations_are_ranked_by_another_metric() {
+        let line = |step: u64, loss: f64, cer: f64| serde_json::json!({"step": step, "eval_loss": loss, "eval_cer": cer});
+        let log = [line(1, 3.0, 0.5), line(2, 2.0, 0.25), line(3, 1.0, 0.25), line(4, 4.0, 0.75)];
+        let mut state = TrainState { log_history: log.to_vec(), ..TrainState::default() };
+        state.log_history.insert(1, serde_json::json!({"step": 2, "loss": 0.1}));
+        let mut by = |name: &str| {
+            state.rank_anew(name);
+            (state.best_global_step, state.best_metric, state.evaluations_without_gain)
+        };
+        assert_eq!(by("eval_loss"), (Some(3), Some(1.0), 1));
+        assert_eq!(by("eval_cer"), (Some(2), Some(0.25), 2));
+        assert_eq!(by("eval_bleu-4"), (None, None, 0));
     }
 }

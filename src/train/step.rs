@@ -16,6 +16,8 @@ use crate::splitmix;
 
 /// Steps in a row without a finite loss after which a run ends.
 const MAX_NON_FINITE: u64 = 5;
+/// Images left out at their step that are told by name.
+const NAMED: u64 = 10;
 /// In 16 bits, lengths of labels and numbers of columns come in multiples of this.
 const STEP: i64 = 8;
 
@@ -25,13 +27,21 @@ impl Run<'_> {
         let start = Instant::now();
         let labeller = self.setup.labels.labeller(&self.setup.reader.processor.tokenizer);
         let mut group: Vec<Batch> = Vec::new();
+        let (mut place, mut left_out) = (self.setup.state.position, Vec::new());
         while group.len() < self.options.gradient_accumulation_steps {
             let batch = feed.next(&labeller)?;
-            let epoch_ends = batch.next.index == 0;
-            group.push(batch);
-            if epoch_ends {
+            place = batch.next;
+            left_out.extend(batch.left_out.iter().cloned());
+            group.extend(Some(batch).filter(|batch| !batch.labels.is_empty()));
+            if place.index == 0 {
                 break;
             }
+        }
+        self.setup.state.position = place;
+        self.tell_left_out(&left_out);
+        if group.is_empty() {
+            // All rows up to the epoch's end were left out: there is no step to make.
+            return Ok(());
         }
         let items: usize = group.iter().flat_map(|batch| &batch.labels).map(Vec::len).sum();
         let samples: usize = group.iter().map(|batch| batch.labels.len()).sum();
@@ -58,7 +68,6 @@ impl Run<'_> {
         )?;
 
         let state = &mut self.setup.state;
-        state.position = group.last().map_or(state.position, |batch| batch.next);
         state.global_step += 1;
         state.epoch = match self.setup.train.rows() {
             Some(rows) => state.position.epoch as f64 + state.position.index as f64 / rows as f64,
@@ -71,6 +80,16 @@ impl Run<'_> {
         state.seconds += seconds;
         self.look_at(loss, grad_norm)?;
         self.log(loss, grad_norm, learning_rate)
+    }
+
+    /// Names the first images that are left out at their step, and counts all of them.
+    pub(super) fn tell_left_out(&mut self, sentences: &[String]) {
+        for sentence in sentences {
+            if self.left_out < NAMED {
+                self.setup.talk.warn(&format!("{sentence}; it is left out"));
+            }
+            self.left_out += 1;
+        }
     }
 
     /// Forward and backward pass of one batch; gives its share of the loss. -> []

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::data::{BatchOptions, Position};
 use super::evaluate::{self, Evaluation};
 use super::memory::{self, guarded};
-use super::options::{eval_name, greater_is_better};
+use super::options::eval_name;
+use super::output::checkpoint_dir;
 use super::setup::Setup;
 use super::{Run, loss, rounded};
 use crate::signals;
@@ -55,6 +56,7 @@ impl Run<'_> {
             shuffle: false,
             workers: Some(self.options.workers()),
             epochs: Some(1),
+            skip_bad_rows: self.options.skip_bad_rows,
             ..BatchOptions::default()
         };
         let (mut sum, mut items) = (0.0, 0);
@@ -62,7 +64,11 @@ impl Run<'_> {
             if signals::asked() {
                 return Ok(None);
             }
+            // What is left out is told where texts are read.
             let batch = batch?;
+            if batch.labels.is_empty() {
+                continue;
+            }
             let labels = batch.label_ids().to_device(self.request.device);
             let pixel_values = batch.pixel_values().to_device(self.request.device);
             let model = &self.setup.reader.model;
@@ -115,13 +121,14 @@ impl Run<'_> {
         let Setup { state, talk, .. } = &mut self.setup;
         let name = eval_name(self.options.metric_for_best_model.as_deref().unwrap_or("loss"));
         let Some(metric) = figures.get(&name).and_then(Value::as_f64) else {
-            bail!("the evaluation gave no number for {name}");
+            bail!(
+                "{name} after step {} is NaN, so the model is none any more: lower --learning-rate or raise \
+                 --warmup-ratio, and go on from an earlier checkpoint or begin anew",
+                state.global_step
+            );
         };
-        let gain = match state.best_metric {
-            Some(best) if greater_is_better(&name) => metric > best,
-            Some(best) => metric < best,
-            None => metric.is_finite(),
-        };
+        let step = state.global_step;
+        let gain = state.rank(&name, metric, step);
         let percent = |key: &str| figures[key].as_f64().unwrap_or(f64::NAN) * 100.0;
         talk.say(&format!(
             "evaluation after step {}: loss {:.4}  CER {:.2} %  WER {:.2} %  exact {:.1} %  BLEU-4 {:.2}  \
@@ -144,11 +151,8 @@ impl Run<'_> {
         state.log_history.push(line);
         state.evaluated_step = Some(state.global_step);
         if gain {
-            state.best_metric = Some(metric);
-            state.best_global_step = Some(state.global_step);
-            state.evaluations_without_gain = 0;
-        } else {
-            state.evaluations_without_gain += 1;
+            let dir = std::path::absolute(checkpoint_dir(&self.request.output, step));
+            state.best_model_checkpoint = dir.ok().and_then(|dir| Some(dir.to_str()?.to_string()));
         }
         if gain || !self.options.load_best_model_at_end {
             state.scores = Some((evaluation.scores, state.global_step));

@@ -202,6 +202,36 @@ fn images_without_a_text_are_told_and_not_scored() {
 }
 
 #[test]
+fn bad_rows_of_a_table_are_told_as_missing_files_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, text) = texts().swap_remove(0);
+    let name = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::copy(&image, &path).unwrap();
+        path.display().to_string()
+    };
+    let lines = [
+        serde_json::json!({"image": name("a.png"), "text": text}),
+        serde_json::json!({"image": name("b.png"), "text": []}),
+        serde_json::json!({"image": name("c.png"), "text": null}),
+        serde_json::json!({"image": "", "text": "x"}),
+    ];
+    let data = folder.path().join("test.jsonl");
+    std::fs::write(&data, lines.map(|line| line.to_string()).join("\n")).unwrap();
+    let ran = eval_of(&data).status(2);
+    for words in [
+        "b.png: no text lies beside it",
+        "c.png: no text lies beside it",
+        "test.jsonl, line 4: the image is not a path",
+    ] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    let found = json(ran);
+    assert_eq!((&found["images"], found["exact_match"].as_f64()), (&Value::from(1), Some(1.0)));
+    assert_eq!(found["failed"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn unreadable_tables_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.csv");

@@ -20,6 +20,7 @@ mod inputs;
 mod killed;
 mod lines;
 mod odd;
+mod output;
 mod outputs;
 mod parity;
 mod precision;

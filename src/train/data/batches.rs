@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
@@ -32,6 +32,8 @@ pub struct BatchOptions {
     pub trim: bool,
     /// False: batches come without pixels, for a model that knows its images by their numbers.
     pub pixels: bool,
+    /// Leave rows out whose image turns out bad, which the check before the first step need not have seen.
+    pub skip_bad_rows: bool,
 }
 
 impl Default for BatchOptions {
@@ -47,6 +49,7 @@ impl Default for BatchOptions {
             augment: None,
             trim: false,
             pixels: true,
+            skip_bad_rows: false,
         }
     }
 }
@@ -74,6 +77,9 @@ pub struct Batch<L = Vec<Vec<i64>>> {
     pub next: Position,
     /// Columns of pixels outside of which all images are padding, if that was asked for.
     pub content: Option<Range<usize>>,
+    /// What was left out on the way here, as `path: reason`, each image once. A batch may have lost all of
+    /// its rows.
+    pub left_out: Vec<String>,
 }
 
 /// Rows ready to be batched: every label encoded, every image known.
@@ -118,16 +124,11 @@ impl Batch {
 
 impl<L> Batch<L> {
     /// Puts processed images into one block of memory.
-    pub(super) fn stack(
-        images: Vec<Result<Pixels>>,
-        labels: L,
-        next: Position,
-    ) -> Result<Batch<L>> {
+    pub(super) fn stack(images: Vec<Pixels>, labels: L, next: Position) -> Result<Batch<L>> {
         let mut pixels = Vec::new();
         let mut size: Option<[usize; 3]> = None;
         let count = images.len();
         for image in images {
-            let image = image?;
             let own = [image.channels, image.height, image.width];
             let first = *size.get_or_insert_with(|| {
                 pixels.reserve_exact(image.data.len() * count);
@@ -147,13 +148,14 @@ impl<L> Batch<L> {
         }
         let [c, h, w] = size.unwrap_or_default();
         let shape = [count, c, h, w];
-        Ok(Batch { pixels, shape, labels, images: Vec::new(), next, content: None })
+        let (images, left_out) = (Vec::new(), Vec::new());
+        Ok(Batch { pixels, shape, labels, images, next, content: None, left_out })
     }
 
     /// The same pixels with other labels.
     pub(super) fn with_labels<M>(self, labels: M) -> Batch<M> {
-        let Batch { pixels, shape, images, next, content, .. } = self;
-        Batch { pixels, shape, labels, images, next, content }
+        let Batch { pixels, shape, images, next, content, left_out, .. } = self;
+        Batch { pixels, shape, labels, images, next, content, left_out }
     }
 
     /// Finds `content`: the columns outside of which every image is what the processor pads with, as numbers
@@ -214,7 +216,8 @@ impl Dataset {
     /// Batches from a place on. The last batch of an epoch holds what is left.
     ///
     /// The same options and place give the same batches, whatever the number of workers. An image that
-    /// fails ends the iterator with its error.
+    /// fails ends the iterator with its error, unless its rows are to be left out; so does an epoch without
+    /// a row.
     pub fn batches(&self, options: &BatchOptions, start: Position) -> Result<Batches> {
         ensure!(!self.is_empty(), "there are no rows to take batches from");
         ensure!(
@@ -229,15 +232,22 @@ impl Dataset {
             while options.epochs.is_none_or(|epochs| position.epoch < epochs) {
                 let order = data.order(&options, position.epoch);
                 let left = order.get(position.index as usize..).unwrap_or_default();
+                let mut used = position.index > 0;
                 for rows in left.chunks(options.batch_size) {
                     let epoch = position.epoch;
                     position.index += rows.len() as u64;
                     if position.index == order.len() as u64 {
                         position = Position { epoch: position.epoch + 1, index: 0 };
                     }
-                    if !emit(data.batch(rows, &options, epoch, position)) {
+                    let batch = data.batch(rows, &options, epoch, position);
+                    used |= batch.as_ref().is_ok_and(|batch| !batch.labels.is_empty());
+                    if !emit(batch) {
                         return;
                     }
+                }
+                if !used {
+                    emit(Err(anyhow!("not one of the {} rows can be used", order.len())));
+                    return;
                 }
                 if left.is_empty() {
                     position = Position { epoch: position.epoch + 1, index: 0 };
@@ -261,31 +271,47 @@ impl Dataset {
         epoch: u64,
         next: Position,
     ) -> Result<Batch> {
-        let labels = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
-        let numbers = rows.iter().map(|row| self.rows[*row].image).collect();
-        if !options.pixels {
-            let shape = [rows.len(), 0, 0, 0];
-            let pixels = Vec::new();
-            return Ok(Batch { pixels, shape, labels, images: numbers, next, content: None });
-        }
-        let images: Vec<Result<Pixels>> = rows
-            .par_iter()
-            .map(|row| {
-                let image = self.rows[*row].image;
-                match &options.augment {
-                    None => self.images.pixels(image, None),
-                    Some(augment) => {
-                        let alter = |image| augment.apply(image, options.seed, epoch, *row as u64);
-                        self.images.pixels(image, Some(&alter))
+        let image = |row: &usize| self.rows[*row].image;
+        let mut rows: Vec<usize> = rows.to_vec();
+        rows.retain(|row| !self.images.is_left_out(image(row)));
+        let (mut pixels, mut left_out) = (Vec::new(), Vec::new());
+        if options.pixels {
+            let read: Vec<Result<Pixels>> =
+                rows.par_iter().map(|row| self.pixels(*row, options, epoch)).collect();
+            let mut kept = Vec::with_capacity(rows.len());
+            for (row, read) in rows.into_iter().zip(read) {
+                match read {
+                    Ok(read) => {
+                        pixels.push(read);
+                        kept.push(row);
+                    }
+                    Err(error) if options.skip_bad_rows => {
+                        let is_new = self.images.leave_out(image(&row));
+                        left_out.extend(is_new.then(|| format!("{error:#}")));
+                    }
+                    Err(error) => {
+                        return Err(anyhow!("{error:#}; --skip-bad-rows leaves such rows out"));
                     }
                 }
-            })
-            .collect();
-        let mut batch = Batch { images: numbers, ..Batch::stack(images, labels, next)? };
-        if options.trim {
+            }
+            rows = kept;
+        }
+        let labels: Vec<_> = rows.iter().map(|row| self.rows[*row].label.clone()).collect();
+        let images = rows.iter().map(image).collect();
+        let mut batch = Batch { images, left_out, ..Batch::stack(pixels, labels, next)? };
+        batch.shape[0] = rows.len();
+        if options.pixels && options.trim && !rows.is_empty() {
             batch.find_content(self.images.processor());
         }
         Ok(batch)
+    }
+
+    /// What the model sees of a row in an epoch.
+    fn pixels(&self, row: usize, options: &BatchOptions, epoch: u64) -> Result<Pixels> {
+        let image = self.rows[row].image;
+        let Some(augment) = &options.augment else { return self.images.pixels(image, None) };
+        let alter = |image| augment.apply(image, options.seed, epoch, row as u64);
+        self.images.pixels(image, Some(&alter))
     }
 }
 

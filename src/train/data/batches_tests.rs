@@ -125,8 +125,43 @@ fn a_lost_image_ends_the_batches_with_its_name() {
     std::fs::remove_file(folder.path().join("2.png")).unwrap();
     let mut batches = data.batches(&options(), Position::default()).unwrap();
     let error = batches.next().unwrap().unwrap_err().to_string();
-    assert!(error.ends_with("2.png: no such file"), "{error}");
+    let told = "2.png: no such file; --skip-bad-rows leaves such rows out";
+    assert!(error.ends_with(told), "{error}");
     assert!(batches.next().is_none());
+}
+
+#[test]
+fn a_lost_image_is_left_out_if_that_is_wished() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(folder.path(), 10, 0, false);
+    // The first batch loses two rows, the last one of the epoch all it has.
+    for lost in [2, 8, 3, 7] {
+        std::fs::remove_file(folder.path().join(format!("{lost}.png"))).unwrap();
+    }
+    let options = BatchOptions { skip_bad_rows: true, ..options() };
+    // Every image is told once.
+    let batches: Vec<Batch> =
+        data.batches(&options, Position::default()).unwrap().take(6).map(Result::unwrap).collect();
+    let told: Vec<usize> = batches.iter().map(|batch| batch.left_out.len()).collect();
+    assert_eq!(told, [2, 0, 2, 0, 0, 0]);
+    assert!(batches[0].left_out[0].ends_with("2.png: no such file"));
+    let labels: Vec<Vec<i64>> =
+        batches.iter().map(|batch| batch.labels.iter().map(|label| label[0]).collect()).collect();
+    assert_eq!(labels[..3], [vec![6, 1], vec![4, 5, 0, 9], vec![]]);
+    assert_eq!(batches[2].next, Position { epoch: 1, index: 0 });
+    let without = BatchOptions { pixels: false, ..options.clone() };
+    let known = data.batches(&without, Position::default()).unwrap().next().unwrap().unwrap();
+    assert_eq!((known.images, known.shape[0]), (vec![6, 1], 2));
+    (0..10)
+        .for_each(|image| drop(std::fs::remove_file(folder.path().join(format!("{image}.png")))));
+    let end = read_all(&data, &options);
+    assert_eq!(end, "not one of the 10 rows can be used");
+}
+
+/// The error that ends the batches.
+fn read_all(data: &Dataset, options: &BatchOptions) -> String {
+    let mut batches = data.batches(options, Position::default()).unwrap();
+    batches.find_map(Result::err).unwrap().to_string()
 }
 
 #[test]
@@ -138,6 +173,7 @@ fn labels_are_filled_with_the_ignored_id() {
         images: vec![],
         next: Position::default(),
         content: None,
+        left_out: vec![],
     };
     let rows: Vec<Vec<i64>> = Vec::try_from(batch.label_ids()).unwrap();
     assert_eq!(rows, [[5, 6, 7], [8, -100, -100]]);
@@ -160,7 +196,6 @@ fn padding_is_what_every_image_has_of_it() {
         processor.process(&image).unwrap()
     };
     let content = |images: Vec<Pixels>| {
-        let images = images.into_iter().map(Ok).collect();
         let mut batch = Batch::stack(images, Vec::<Vec<i64>>::new(), Position::default()).unwrap();
         batch.find_content(&processor);
         batch.content.unwrap()

@@ -23,13 +23,15 @@ pub struct CheckOptions {
     /// See [`Images::new`].
     pub cache_bytes: u64,
     pub arranged: bool,
+    /// Images behind this many are checked by the heads and ends of their files; [`WHOLE`].
+    pub whole: usize,
 }
 
 /// Memory for images between epochs.
 pub const CACHE_BYTES: u64 = 1 << 30;
 
-/// Tables with more images are checked by the heads and ends of the files behind this many.
-const WHOLE: usize = 50_000;
+/// So many images are decoded before the first step: of a larger table, it would take too long.
+pub const WHOLE: usize = 50_000;
 /// Faults of one kind that are told by name.
 const NAMED: usize = 3;
 
@@ -60,8 +62,8 @@ pub struct Report {
     pub repeated: usize,
     /// The shortest and the longest label in tokens, and the mean.
     pub tokens: (usize, usize, f64),
-    /// Only the heads and ends of some files were looked at.
-    pub partly: bool,
+    /// Of the images behind this many, only the heads and ends were looked at.
+    pub partly: Option<usize>,
     /// Three labels: the text, its tokens, the text that comes back.
     pub examples: Vec<(String, Vec<String>, String)>,
     max_target_length: usize,
@@ -96,7 +98,7 @@ pub fn prepare(
     let checked: Vec<Result<u64>> = (0..images.len())
         .into_par_iter()
         .map(|image| {
-            let checked = images.check(image, image < WHOLE);
+            let checked = images.check(image, image < options.whole);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, images.len());
             checked
         })
@@ -104,7 +106,7 @@ pub fn prepare(
 
     let mut report = Report {
         rows: table.rows.len(),
-        partly: images.len() > WHOLE,
+        partly: Some(options.whole).filter(|whole| images.len() > *whole),
         max_target_length: labeller.max_target_length(),
         ..Report::default()
     };
@@ -112,7 +114,7 @@ pub fn prepare(
     let mut seen = HashSet::new();
     let mut unknown: HashMap<char, usize> = HashMap::new();
     for ((row, image), label) in table.rows.into_iter().zip(image_of_row).zip(labels) {
-        let place = format!("line {}, {}", row.line, row.image.name());
+        let place = row.place();
         let text = row.text.as_deref().unwrap_or_default();
         let label = match (&checked[image], label) {
             (Err(error), _) => {
@@ -234,8 +236,8 @@ impl Report {
         if self.repeated > 0 {
             told.push(format!("{} with image and text of an earlier row", rows(self.repeated)));
         }
-        if self.partly {
-            told.push(format!("images behind the first {WHOLE} were not decoded whole"));
+        if let Some(whole) = self.partly {
+            told.push(format!("images behind the first {whole} were not decoded whole"));
         }
         for (text, tokens, back) in &self.examples {
             told.push(format!("label {text:?} is {} and comes back as {back:?}", tokens.join("|")));
@@ -275,8 +277,12 @@ mod tests {
     }
 
     /// Checks a table written into a folder with `a.png`, `b.png` (another picture), `copy.png` (as a)
-    /// and `cut.png` (half a file).
+    /// `cut.png` (half a file) and `torn.png` (whole but for its middle).
     fn check(rows: &str, skip_bad_rows: bool) -> Result<Prepared> {
+        check_some(rows, skip_bad_rows, WHOLE)
+    }
+
+    fn check_some(rows: &str, skip_bad_rows: bool, whole: usize) -> Result<Prepared> {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::copy(case().join("blobs_37x23.png"), path("a.png")).unwrap();
@@ -284,6 +290,9 @@ mod tests {
         std::fs::copy(case().join("glyphs_50x18_L.png"), path("b.png")).unwrap();
         let bytes = std::fs::read(path("a.png")).unwrap();
         std::fs::write(path("cut.png"), &bytes[..bytes.len() / 2]).unwrap();
+        let mut torn = bytes.clone();
+        torn[bytes.len() / 2..][..8].fill(0);
+        std::fs::write(path("torn.png"), torn).unwrap();
         std::fs::write(path("t.csv"), format!("image,text\n{rows}")).unwrap();
         let tokenizer = Tokenizer::from_dir(&case(), None).unwrap();
         let labeller = Labeller::new(&tokenizer, None, 8, 1000).unwrap();
@@ -293,6 +302,7 @@ mod tests {
             decode: DecodeOptions::default(),
             cache_bytes: CACHE_BYTES,
             arranged: true,
+            whole,
         };
         let table = Table::read(&path("t.csv"), &TableOptions::default()).unwrap();
         prepare(table, &labeller, &processor, &options, &|_, _| {})
@@ -315,8 +325,27 @@ mod tests {
         let options = BatchOptions { epochs: Some(1), batch_size: 2, ..BatchOptions::default() };
         let batches = prepared.dataset.batches(&options, Position::default()).unwrap();
         assert_eq!(batches.map(Result::unwrap).count(), 1);
+        // As are rows that name nothing, or of which it is not clear what they name.
+        let lost = "a.png,the\n,the\nb.png,the, mat\n";
+        let error = check(lost, false).err().unwrap().to_string();
+        let told =
+            "2 of 3 rows can't be used (line 3: the column \"image\" is empty); mend the table";
+        assert!(error.contains(told), "{error}");
+        let prepared = check(lost, true).unwrap();
+        assert_eq!(prepared.table.rows.len(), 1);
+        assert!(prepared.report.bad[1].starts_with("line 4: 3 fields where the header has 2"));
         let error = check("none.png,the\n", true).err().unwrap().to_string();
         assert!(error.contains("none of its 1 rows can be used"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_decoded_may_be_found_bad_at_its_step() {
+        let rows = "a.png,the\ntorn.png,the\n";
+        assert!(check(rows, false).is_err());
+        let prepared = check_some(rows, false, 1).unwrap();
+        let told = prepared.report.sentences().join("\n");
+        assert!(told.contains("images behind the first 1 were not decoded whole"), "{told}");
+        assert_eq!(prepared.dataset.len(), 2);
     }
 
     #[test]

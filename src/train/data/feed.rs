@@ -29,16 +29,15 @@ impl Source {
         }
     }
 
-    /// Batches from a place on. `skip_bad` leaves out samples of a stream that can't be used; those of
-    /// a table are known before.
-    pub fn feed(&self, options: &BatchOptions, skip_bad: bool, start: Position) -> Result<Feed> {
+    /// Batches from a place on.
+    pub fn feed(&self, options: &BatchOptions, start: Position) -> Result<Feed> {
         match self {
             Source::Rows(data) => data.batches(options, start).map(Feed::Rows),
             Source::Stream(stream, processor) => {
                 let options = StreamOptions {
                     batch_size: options.batch_size,
                     workers: options.workers,
-                    skip_bad_rows: skip_bad,
+                    skip_bad_rows: options.skip_bad_rows,
                     decode: DecodeOptions::default(),
                     augment: options.augment.clone(),
                     seed: options.seed,
@@ -68,11 +67,8 @@ impl Feed {
     /// What should be known of a stream when it is over.
     pub fn notes(&self) -> Vec<String> {
         let Feed::Stream(batches) = self else { return Vec::new() };
-        let counts = [
-            (batches.bad(), "samples of the stream could not be used and were left out"),
-            (batches.cut(), "labels of the stream were cut by --max-target-length"),
-        ];
-        let told = counts.iter().filter(|(count, _)| *count > 0);
-        told.map(|(count, what)| format!("{count} {what}")).collect()
+        let cut = batches.cut();
+        let told = format!("{cut} labels of the stream were cut by --max-target-length");
+        (cut > 0).then_some(told).into_iter().collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The images of a data set: decoded, augmented and processed, with a cache that is bounded in bytes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow};
@@ -15,6 +15,8 @@ pub struct Images {
     processor: ImageProcessor,
     decode: DecodeOptions,
     cache: Vec<OnceLock<Arc<Rgb8>>>,
+    /// Images that turned out bad at their step.
+    left_out: Vec<AtomicBool>,
     /// Bytes that the cache may still take.
     room: AtomicU64,
     /// The cache holds images as they leave resizing and cropping, not as they are decoded.
@@ -33,7 +35,9 @@ impl Images {
         arranged: bool,
     ) -> Self {
         let cache = (0..sources.len()).map(|_| OnceLock::new()).collect();
-        Images { sources, processor, decode, cache, room: AtomicU64::new(cache_bytes), arranged }
+        let left_out = sources.iter().map(|_| AtomicBool::new(false)).collect();
+        let room = AtomicU64::new(cache_bytes);
+        Images { sources, processor, decode, cache, left_out, room, arranged }
     }
 
     pub fn processor(&self) -> &ImageProcessor {
@@ -50,6 +54,16 @@ impl Images {
 
     pub fn name(&self, index: usize) -> String {
         self.sources[index].name()
+    }
+
+    /// True if an image was left out.
+    pub fn is_left_out(&self, index: usize) -> bool {
+        self.left_out[index].load(Ordering::Relaxed)
+    }
+
+    /// Leaves an image out from now on; false if it was before.
+    pub fn leave_out(&self, index: usize) -> bool {
+        !self.left_out[index].swap(true, Ordering::Relaxed)
     }
 
     /// Decodes an image and keeps it if there is room; its name goes into the error.

@@ -30,8 +30,11 @@ pub struct Labeller<'a> {
 #[derive(Clone, Copy)]
 pub struct LabelRule {
     max_target_length: usize,
-    /// Special tokens behind a text.
+    /// Special tokens before and behind a text.
+    prefix: usize,
     suffix: usize,
+    /// A text that is too long loses its beginning.
+    cuts_left: bool,
     append: Option<i64>,
     unknown: Option<i64>,
     vocab_size: i64,
@@ -69,7 +72,8 @@ impl LabelRule {
         let unknown = tokenizer.special.unk.as_ref().map(|(_, id)| *id);
         let end = tokenizer.special.eos.as_ref().map(|(_, id)| *id);
         let unknown = unknown.filter(|unknown| Some(*unknown) != end);
-        Ok(LabelRule { max_target_length, suffix, append, unknown, vocab_size })
+        let cuts_left = tokenizer.truncates_left();
+        Ok(LabelRule { max_target_length, prefix, suffix, cuts_left, append, unknown, vocab_size })
     }
 
     /// The rule applied by the tokenizer that it was made for.
@@ -90,19 +94,19 @@ impl<'a> Labeller<'a> {
         Ok(rule.labeller(tokenizer))
     }
 
-    /// The ids of a text, at most `max_target_length`; what is cut is cut before the end token.
+    /// The ids of a text, at most `max_target_length`; what is cut is text, at its end unless the tokenizer's
+    /// `truncation_side` is left.
     ///
     /// # Errors
     /// A token that the decoder has no row for.
     pub fn encode(&self, text: &str) -> Result<Label> {
+        let LabelRule { max_target_length, prefix, suffix, cuts_left, .. } = self.rule;
         let mut ids = self.tokenizer.encode(text, true)?;
-        let room = self.rule.max_target_length - usize::from(self.rule.append.is_some());
-        let cut = ids.len() > room;
-        if cut {
-            let suffix = ids.split_off(ids.len() - self.rule.suffix);
-            ids.truncate(room - self.rule.suffix);
-            ids.extend(suffix);
-        }
+        let room = max_target_length - usize::from(self.rule.append.is_some());
+        let surplus = ids.len().saturating_sub(room);
+        let cut = surplus > 0;
+        let start = if cuts_left { prefix } else { ids.len().saturating_sub(suffix + surplus) };
+        ids.drain(start..start + surplus);
         let unknown = ids.iter().filter(|id| Some(**id) == self.rule.unknown).count();
         ids.extend(self.rule.append);
         if let Some(id) = ids.iter().find(|id| !(0..self.rule.vocab_size).contains(*id)) {
@@ -144,15 +148,29 @@ impl<'a> Labeller<'a> {
     }
 }
 
-/// How many special tokens the tokenizer puts before and behind a text.
+/// How many special tokens the tokenizer puts before and behind a text, seen by a text of known tokens: one
+/// that is lost on the way, or is special itself, would not tell where the text stands.
 fn special_tokens(tokenizer: &Tokenizer) -> Result<(usize, usize)> {
-    let probe = "a";
-    let plain = tokenizer.encode(probe, false)?;
-    let whole = tokenizer.encode(probe, true)?;
+    let is_plain =
+        |ids: &Vec<i64>| !ids.is_empty() && !ids.iter().any(|id| tokenizer.is_special(*id));
+    let mut probes = Some("a".to_string()).into_iter().chain(vocabulary(tokenizer));
+    let found = probes.find_map(|probe| {
+        let plain = tokenizer.encode(&probe, false).ok().filter(is_plain)?;
+        Some((probe, plain))
+    });
+    let (probe, plain) =
+        found.context("the tokenizer has no token that a text could be made of")?;
+    let whole = tokenizer.encode(&probe, true)?;
     let extra = whole.len().saturating_sub(plain.len());
     let starts = |prefix: &usize| whole[*prefix..].starts_with(&plain);
     let prefix = (0..=extra).find(starts).unwrap_or(extra);
     Ok((prefix, extra - prefix))
+}
+
+/// What the tokens of the vocabulary stand for. Nothing is listed before it is asked for.
+fn vocabulary(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
+    let tokens = std::iter::once(()).flat_map(|()| tokenizer.tokens());
+    tokens.filter_map(|(id, _)| tokenizer.decode(&[id], true).ok())
 }
 
 #[cfg(test)]
@@ -208,6 +226,78 @@ mod tests {
             }
             let label = &labels(case, 5, &[text])[0];
             assert_eq!((label.ids.as_slice(), label.cut), (*cut, true), "{case}");
+        }
+    }
+
+    /// A tokenizer of digits alone, with these tokens around a text.
+    fn digits(template: &[&str], truncation_side: &str) -> tempfile::TempDir {
+        let id = |token: &&str| if *token == "<s>" { 0 } else { 2 };
+        let piece = |token: &&str| match *token {
+            "$A" => serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}),
+            token => serde_json::json!({"SpecialToken": {"id": token, "type_id": 0}}),
+        };
+        let special: serde_json::Map<_, _> = template
+            .iter()
+            .filter(|token| **token != "$A")
+            .map(|token| {
+                let of = serde_json::json!({"id": token, "ids": [id(token)], "tokens": [token]});
+                ((*token).to_string(), of)
+            })
+            .collect();
+        let single: Vec<_> = template.iter().map(piece).collect();
+        let processor = serde_json::json!({
+            "type": "TemplateProcessing", "single": single, "pair": single,
+            "special_tokens": special,
+        });
+        let mut vocab = serde_json::json!({"<s>": 0, "<pad>": 1, "</s>": 2});
+        (0..10).for_each(|digit| vocab[digit.to_string()] = (digit + 3).into());
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": [],
+            "pre_tokenizer": {
+                "type": "Split", "pattern": {"Regex": ""}, "behavior": "Isolated", "invert": false,
+            },
+            "post_processor": if template == ["$A"] { serde_json::Value::Null } else { processor },
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                "byte_fallback": false, "vocab": vocab, "merges": [],
+            },
+        });
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast", "truncation_side": truncation_side,
+            "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>",
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, json: &serde_json::Value| {
+            std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+        };
+        write("tokenizer.json", &json);
+        write("tokenizer_config.json", &config);
+        folder
+    }
+
+    #[allow(clippy::type_complexity)]
+    #[test]
+    fn readers_of_digits_need_no_letters() {
+        // Template, where it is cut, labels of 12 and of 123456 in at most 5 tokens: those of transformers,
+        // and the end where the template has none.
+        let table: [(&[&str], &str, &[i64], &[i64]); 5] = [
+            (&["<s>", "$A", "</s>"], "right", &[0, 4, 5, 2], &[0, 4, 5, 6, 2]),
+            (&["<s>", "$A", "</s>"], "left", &[0, 4, 5, 2], &[0, 7, 8, 9, 2]),
+            (&["<s>", "$A"], "right", &[0, 4, 5, 2], &[0, 4, 5, 6, 2]),
+            (&["$A"], "right", &[4, 5, 2], &[4, 5, 6, 7, 2]),
+            (&["$A"], "left", &[4, 5, 2], &[6, 7, 8, 9, 2]),
+        ];
+        for (template, side, short, cut) in table {
+            let folder = digits(template, side);
+            let tokenizer = Tokenizer::from_dir(folder.path(), None).unwrap();
+            assert!(tokenizer.encode("a", false).unwrap().is_empty());
+            let labeller = Labeller::new(&tokenizer, None, 5, 13).unwrap();
+            assert_eq!(labeller.encode("12").unwrap().ids, short, "{template:?} {side}");
+            let label = labeller.encode("123456").unwrap();
+            assert_eq!((label.ids.as_slice(), label.cut), (cut, true), "{template:?} {side}");
         }
     }
 

@@ -4,8 +4,6 @@
 use std::io::{BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
@@ -53,7 +51,6 @@ pub struct StreamOptions {
 /// Batches of a stream; their labels are still texts.
 pub struct StreamBatches {
     batches: Batches<Vec<String>>,
-    bad: Arc<AtomicUsize>,
     cut: usize,
 }
 
@@ -95,9 +92,7 @@ impl Stream {
         options: &StreamOptions,
         start: Position,
     ) -> Result<StreamBatches> {
-        let bad = Arc::new(AtomicUsize::new(0));
-        let (stream, processor) = (self.clone(), processor.clone());
-        let (options, counted) = (options.clone(), bad.clone());
+        let (stream, processor, options) = (self.clone(), processor.clone(), options.clone());
         let batches = Batches::produce(options.workers, move |emit| {
             // Windows begin at multiples of their length, so that a resumed run cuts the same batches.
             let window = (options.batch_size * options.window()) as u64;
@@ -122,16 +117,14 @@ impl Stream {
                 for (place, raw) in cut.into_iter().enumerate().skip(done) {
                     let taken = first + ((place + 1) * options.batch_size) as u64;
                     let next = Position { epoch: 0, index: taken };
-                    let batch = batch(raw, next, &processor, &options, &counted);
-                    let Some(batch) = batch.transpose() else { continue };
-                    if !emit(batch) {
+                    if !emit(batch(raw, next, &processor, &options)) {
                         return;
                     }
                 }
                 done = 0;
             }
         })?;
-        Ok(StreamBatches { batches, bad, cut: 0 })
+        Ok(StreamBatches { batches, cut: 0 })
     }
 }
 
@@ -151,11 +144,6 @@ impl StreamBatches {
     /// Labels that were longer than the limit so far.
     pub fn cut(&self) -> usize {
         self.cut
-    }
-
-    /// Samples that were left out so far.
-    pub fn bad(&self) -> usize {
-        self.bad.load(Ordering::Relaxed)
     }
 }
 
@@ -194,14 +182,13 @@ fn cut(samples: &mut Running, options: &StreamOptions) -> Result<Vec<Vec<(u64, R
     Ok(order.into_iter().filter_map(|place| batches[place].take()).collect())
 }
 
-/// One batch; none if none of its samples could be used.
+/// One batch of the samples that can be used.
 fn batch(
     raw: Vec<(u64, Raw)>,
     next: Position,
     processor: &ImageProcessor,
     options: &StreamOptions,
-    bad: &AtomicUsize,
-) -> Result<Option<Batch<Vec<String>>>> {
+) -> Result<Batch<Vec<String>>> {
     let prepared: Vec<Result<Pixels>> = raw
         .par_iter()
         .map(|(number, raw)| {
@@ -216,23 +203,26 @@ fn batch(
             prepare().map_err(|error| anyhow!("{}: {error:#}", raw.name))
         })
         .collect();
-    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    let (mut images, mut labels, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     for ((_, raw), pixels) in raw.into_iter().zip(prepared) {
-        if pixels.is_err() && options.skip_bad_rows {
-            bad.fetch_add(1, Ordering::Relaxed);
-            continue;
+        match pixels {
+            Ok(pixels) => {
+                images.push(pixels);
+                labels.push(raw.text);
+            }
+            Err(error) if options.skip_bad_rows => left_out.push(format!("{error:#}")),
+            Err(error) => {
+                return Err(error.context(
+                    "a sample of the stream can't be used (--skip-bad-rows leaves such out)",
+                ));
+            }
         }
-        images.push(Ok(pixels.context("a sample of the stream can't be used")?));
-        labels.push(raw.text);
     }
-    if images.is_empty() {
-        return Ok(None);
-    }
-    let mut batch = Batch::stack(images, labels, next)?;
-    if options.trim {
+    let mut batch = Batch { left_out, ..Batch::stack(images, labels, next)? };
+    if options.trim && !batch.labels.is_empty() {
         batch.find_content(processor);
     }
-    Ok(Some(batch))
+    Ok(batch)
 }
 
 /// The command at work, and the thread that reads its archive.

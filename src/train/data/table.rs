@@ -38,8 +38,25 @@ pub struct Row {
     /// Line of the file, counted from 1; in folders and archives the number of the image.
     pub line: usize,
     pub image: ImageSource,
-    /// None for an image of a folder or archive beside which no text lies.
+    /// None for an image that has no text: nothing lies beside it, or its table says null.
     pub text: Option<String>,
+}
+
+impl Row {
+    /// A row that names no image or no text. It fails where its image would be read, as a missing file does:
+    /// one row is no reason to refuse a table.
+    fn lost(table: &Path, line: usize, reason: String) -> Row {
+        let image = ImageSource::Lost { table: table.into(), line, reason };
+        Row { line, image, text: Some(String::new()) }
+    }
+
+    /// Where it stands and what it names.
+    pub fn place(&self) -> String {
+        match &self.image {
+            ImageSource::Lost { line, .. } => format!("line {line}"),
+            image => format!("line {}, {}", self.line, image.name()),
+        }
+    }
 }
 
 /// Where the bytes of an image lie.
@@ -53,14 +70,21 @@ pub enum ImageSource {
         offset: u64,
         size: u64,
     },
+    /// What a row of a table names is no image; the line and the reason.
+    Lost {
+        table: Arc<Path>,
+        line: usize,
+        reason: String,
+    },
 }
 
 impl ImageSource {
-    /// A path, or `archive.tar/member.png`.
+    /// A path, `archive.tar/member.png`, or the line of a table.
     pub fn name(&self) -> String {
         match self {
             ImageSource::File(path) => path.display().to_string(),
             ImageSource::Member { archive, name, .. } => format!("{}/{name}", archive.display()),
+            ImageSource::Lost { table, line, .. } => format!("{}, line {line}", table.display()),
         }
     }
 
@@ -72,6 +96,7 @@ impl ImageSource {
             _ => anyhow!("can't be read: {error}"),
         };
         match self {
+            ImageSource::Lost { reason, .. } => bail!("{reason}"),
             ImageSource::File(path) if path.is_dir() => bail!("is a directory"),
             ImageSource::File(path) => std::fs::read(path).map_err(told),
             ImageSource::Member { archive, offset, size, .. } => {
@@ -196,15 +221,9 @@ fn read_text(path: &Path) -> Result<String> {
 fn read_csv(path: &Path, delimiter: u8, options: &TableOptions) -> Result<Vec<Row>> {
     let content = read_text(path)?;
     let text_bytes = content.as_bytes();
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text_bytes);
-    let told = |error: csv::Error| match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => anyhow!(
-            "{path:?}, line {}: {len} fields where the header has {expected_len}; a text with the \
-             separator in it needs quotes",
-            pos.as_ref().map_or(0, csv::Position::line)
-        ),
-        _ => anyhow!("{path:?}: {error}"),
-    };
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text_bytes);
+    let told = |error: csv::Error| anyhow!("{path:?}: {error}");
     let header = reader.headers().map_err(told)?.clone();
     let names: Vec<&str> = header.iter().map(str::trim).collect();
     let image = column(&names, options.image_column.as_deref(), IMAGE_COLUMNS);
@@ -223,7 +242,6 @@ fn read_csv(path: &Path, delimiter: u8, options: &TableOptions) -> Result<Vec<Ro
         .ok_or_else(|| missing("--image-column", options.image_column.as_deref(), IMAGE_COLUMNS))?;
     let text = column(&names, options.text_column.as_deref(), TEXT_COLUMNS)
         .ok_or_else(|| missing("--text-column", options.text_column.as_deref(), TEXT_COLUMNS))?;
-    let folder = folder_of(path);
     let (mut line, mut counted) = (1, 0);
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -234,19 +252,39 @@ fn read_csv(path: &Path, delimiter: u8, options: &TableOptions) -> Result<Vec<Ro
             text_bytes[at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         line += text_bytes[counted..at + blank].iter().filter(|byte| **byte == b'\n').count();
         counted = at + blank;
-        let name = record.get(image).unwrap_or_default().trim();
-        ensure!(!name.is_empty(), "{path:?}, line {line}: the column {:?} is empty", names[image]);
-        rows.push(Row {
-            line,
-            image: ImageSource::File(folder.join(name)),
-            text: Some(record.get(text).unwrap_or_default().to_string()),
-        });
+        rows.push(csv_row(path, line, &record, &names, (image, text)));
     }
     ensure!(
         !ends_in_quotes(&text_bytes[counted..], delimiter),
         "{path:?}, line {line}: a quote is opened and never closed, so all behind it would be one text"
     );
     Ok(rows)
+}
+
+/// A record as a row; its columns of the image and of the text are known.
+fn csv_row(
+    path: &Path,
+    line: usize,
+    record: &csv::StringRecord,
+    names: &[&str],
+    (image, text): (usize, usize),
+) -> Row {
+    let (found, expected) = (record.len(), names.len());
+    let name = record.get(image).unwrap_or_default().trim();
+    if found != expected {
+        let reason = format!(
+            "{found} fields where the header has {expected}; a text with the separator in it needs quotes"
+        );
+        return Row::lost(path, line, reason);
+    }
+    if name.is_empty() {
+        return Row::lost(path, line, format!("the column {:?} is empty", names[image]));
+    }
+    Row {
+        line,
+        image: ImageSource::File(folder_of(path).join(name)),
+        text: Some(record.get(text).unwrap_or_default().to_string()),
+    }
 }
 
 /// True if the last field of a record is opened by a quote that nothing closes.
@@ -298,19 +336,21 @@ fn read_jsonl(path: &Path, options: &TableOptions) -> Result<Vec<Row>> {
         };
         let image = value("--image-column", &options.image_column, IMAGE_COLUMNS)?;
         let text = value("--text-column", &options.text_column, TEXT_COLUMNS)?;
-        let image = image.as_str().filter(|name| !name.is_empty());
-        let image = image.with_context(|| format!("{}: the image is not a path", place()))?;
-        let image = ImageSource::File(folder.join(image));
-        let texts: Option<Vec<&str>> = match text {
-            Value::String(text) => Some(vec![text]),
-            Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
-            _ => None,
+        let Some(image) = image.as_str().filter(|name| !name.is_empty()) else {
+            rows.push(Row::lost(path, line, "the image is not a path".to_string()));
+            continue;
         };
-        let texts = texts.with_context(|| format!("{}: the text is not a string", place()))?;
-        rows.extend(texts.into_iter().map(|text| Row {
-            line,
-            image: image.clone(),
-            text: Some(text.to_string()),
+        let image = ImageSource::File(folder.join(image));
+        let texts: &[Value] = match text {
+            // An empty list is one text that is not there: the image is not lost without a word.
+            Value::Array(texts) if texts.is_empty() => &[Value::Null],
+            Value::Array(texts) => texts,
+            text => std::slice::from_ref(text),
+        };
+        rows.extend(texts.iter().map(|text| match text {
+            Value::String(text) => Row { line, image: image.clone(), text: Some(text.clone()) },
+            Value::Null => Row { line, image: image.clone(), text: None },
+            _ => Row::lost(path, line, "the text is not a string".to_string()),
         }));
     }
     Ok(rows)

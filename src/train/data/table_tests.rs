@@ -83,8 +83,6 @@ fn mistakes_are_sentences() {
     let table: &[(&str, &[u8], &str)] = &[
         ("a.csv", b"path,text\na,b\n", "has no column image or file_name or image_path"),
         ("a.csv", b"image,label\na,b\n", "--text-column names the column"),
-        ("a.csv", b"image,text\na,b,c\n", "line 2: 3 fields where the header has 2"),
-        ("a.csv", b"image,text\na,b\n,c\n", "line 3: the column \"image\" is empty"),
         ("a.csv", b"image,text\n", "has no rows"),
         ("a.csv", b"image,text\na,b\nc,\"d\ne,f\n", "line 3: a quote is opened and never closed"),
         ("a.csv", b"image,text\na,\"b\"\"\nc,d", "line 2: a quote is opened and never closed"),
@@ -92,7 +90,6 @@ fn mistakes_are_sentences() {
         ("a.csv", b"image,text\na,b\nc,\xe4\n", "line 3: not UTF-8"),
         ("a.jsonl", b"{\"image\":\"a\",\"text\":\"b\"}\n{\"image\"", "line 2"),
         ("a.jsonl", b"{\"image\":\"a\"}", "no key text or caption; there are [\"image\"]"),
-        ("a.jsonl", b"{\"image\":7,\"text\":\"b\"}", "the image is not a path"),
         ("a.jsonl", b"[1]", "no key image"),
         ("a.txt", b"image,text\n", "its form is not known"),
         ("a.tar.gz", b"", "is compressed"),
@@ -104,6 +101,38 @@ fn mistakes_are_sentences() {
     }
     let error = Table::read(Path::new("/nowhere/a.csv"), &TableOptions::default()).unwrap_err();
     assert!(error.to_string().contains("no such file or directory"), "{error}");
+}
+
+#[test]
+fn bad_rows_cost_no_more_than_themselves() {
+    let table: &[(&str, &str, usize, &str)] = &[
+        ("a.csv", "image,text\na.png,b,c\nb.png,x\n", 2, "3 fields where the header has 2"),
+        ("b.csv", "image,text\na.png\nb.png,x\n", 2, "1 fields where the header has 2"),
+        ("c.csv", "image,text\nb.png,x\n ,c\n", 3, "the column \"image\" is empty"),
+        (
+            "d.jsonl",
+            "{\"image\":7,\"text\":\"a\"}\n{\"image\":\"b.png\",\"text\":\"x\"}",
+            1,
+            "the image is not a path",
+        ),
+        ("e.jsonl", "{\"image\":\"b.png\",\"text\":[\"x\", 7]}", 1, "the text is not a string"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, line, reason) in table {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        let table = Table::read(&path, &TableOptions::default()).unwrap();
+        let (lost, good): (Vec<Row>, Vec<Row>) =
+            table.rows.into_iter().partition(|row| matches!(row.image, ImageSource::Lost { .. }));
+        assert_eq!((good.len(), good[0].text.as_deref()), (1, Some("x")), "{name}");
+        let error = lost[0].image.bytes().unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{name}: {error}");
+        assert_eq!(lost[0].image.name(), format!("{}, line {line}", path.display()));
+    }
+    // No text is none, whether it is null or an empty list.
+    let content = b"{\"image\":\"a.png\",\"text\":[]}\n{\"image\":\"b.png\",\"text\":null}";
+    let expected = [row(1, "a.png", "(none)"), row(2, "b.png", "(none)")];
+    assert_eq!(read("a.jsonl", content).unwrap(), expected);
 }
 
 #[test]
