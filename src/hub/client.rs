@@ -66,13 +66,23 @@ pub(super) struct Patience {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+    /// Refuses a token that can't be one; the sentence does not repeat it.
+    pub(super) fn new(settings: &'a Settings) -> Result<Self> {
+        if let Some((token, source)) = &settings.token
+            && !token.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            bail!(
+                "the token from {source} holds a blank, a letter with an accent or a control character, which no \
+                 token has: copy it again from {}/settings/tokens",
+                settings.endpoint
+            );
+        }
         let agent = fetch::settings()
             .timeout_per_read(Some(settings.stall))
             .timeout_per_write(Some(settings.stall))
             .build()
             .new_agent();
-        Client { settings, agent }
+        Ok(Client { settings, agent })
     }
 
     /// One answer, redirects followed. A status that may pass (408, 429, 5xx) is a failure.
@@ -235,7 +245,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Whether two addresses share scheme, host and port: only then may the token go along.
-fn same_origin(a: &str, b: &str) -> bool {
+pub(super) fn same_origin(a: &str, b: &str) -> bool {
     let origin = |text: &str| -> Option<(String, String, u16)> {
         let uri: Uri = text.parse().ok()?;
         let scheme = uri.scheme_str()?.to_ascii_lowercase();

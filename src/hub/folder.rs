@@ -79,20 +79,23 @@ impl Folder {
         }
     }
 
-    /// Notes which commit a branch or tag stands for now.
-    pub(super) fn note_commit(&self, commit: &str) -> Result<()> {
+    /// Notes which commit a branch or tag stands for now. A cache that can't be written goes without: this run
+    /// has all its files.
+    pub(super) fn note_commit(&self, commit: &str) {
         let path = self.root().join("refs").join(self.repo.revision());
         let same = fs::read_to_string(&path).is_ok_and(|noted| noted == commit);
         if self.repo.revision() == commit || same {
-            return Ok(());
+            return;
         }
-        let folder = path.parent().unwrap_or(&self.cache);
-        make(folder)?;
         // hf-hub empties the file first: who reads it then finds no commit.
-        let mut file = temporary(folder)?;
-        file.write_all(commit.as_bytes()).with_context(|| format!("cannot write {path:?}"))?;
-        file.persist(&path).with_context(|| format!("cannot write {path:?}"))?;
-        Ok(())
+        let write = || {
+            let folder = path.parent().unwrap_or(&self.cache);
+            make(folder)?;
+            let mut file = temporary(folder)?;
+            file.write_all(commit.as_bytes())?;
+            anyhow::Ok(file.persist(&path)?)
+        };
+        let _ = write();
     }
 
     /// Where the content with this etag lies or will lie.

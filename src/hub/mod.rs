@@ -149,7 +149,7 @@ fn update(
     has_copy: bool,
     tell: Tell,
 ) -> Result<String, Trouble> {
-    let client = Client::new(settings);
+    let client = Client::new(settings).map_err(Trouble::Refused)?;
     let patience = if has_copy { Patience::none() } else { Patience::long() };
     let listing = Listing::ask(&client, folder, need, patience, tell)?;
     let commit = listing.commit.as_str();
@@ -171,7 +171,7 @@ fn update(
     if folder.missing_weights(commit, need).is_some() {
         hub.weights(need)?;
     }
-    folder.note_commit(commit).map_err(Trouble::Refused)?;
+    folder.note_commit(commit);
     Ok(listing.commit)
 }
 
