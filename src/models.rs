@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::checkpoint;
 use crate::hub::{self, Settings};
-use crate::text::TOKENIZER_FILES;
+use crate::text::{TOKENIZER_FILES, VOCABULARIES};
 
 /// Names without owner that stand for repositories of the Hub.
 const ALIASES: &[(&str, &str)] = &[
@@ -37,6 +37,9 @@ const FIRST_DAYS: &[(&str, &str)] = &[
     ("xlm-roberta-base", "FacebookAI/xlm-roberta-base"),
 ];
 
+/// Where an image processor's settings are: in the one or, as new checkpoints have it, the other.
+const PROCESSORS: &[&[&str]] = &[&["preprocessor_config.json"], &["processor_config.json"]];
+
 /// What a name is asked for, and so which files of its repository are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -62,22 +65,29 @@ pub struct Access<'a> {
 impl Need {
     /// The files of a repository that answer the need.
     pub fn files(self) -> hub::Need<'static> {
-        const PROCESSOR: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+        let processors = PROCESSORS.iter().flat_map(|files| files.iter());
         let mut need = hub::Need::default();
         match self {
             Need::Model => {
                 need.required = vec!["config.json"];
                 need.weights = checkpoint::FILES.to_vec();
                 need.optional = vec!["generation_config.json"];
-                need.optional.extend(PROCESSOR);
+                need.optional.extend(processors);
                 need.optional.extend(TOKENIZER_FILES);
+                need.choices = vec![PROCESSORS, VOCABULARIES];
+                need.weighty = vec!["generation_config.json", "tokenizer_config.json"];
             }
             // The config names the family, which decides where a tokenizer's own files don't.
             Need::Tokenizer => {
                 need.optional = vec!["config.json"];
                 need.optional.extend(TOKENIZER_FILES);
+                need.choices = vec![VOCABULARIES];
+                need.weighty = vec!["config.json", "tokenizer_config.json"];
             }
-            Need::ImageProcessor => need.optional.extend(PROCESSOR),
+            Need::ImageProcessor => {
+                need.optional.extend(processors);
+                need.choices = vec![PROCESSORS];
+            }
         }
         need
     }

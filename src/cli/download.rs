@@ -73,6 +73,10 @@ impl Shown {
             Event::Unreachable { repository, reason } => self.say(&format!(
                 "the Hub can't be reached ({reason}); using the copy of {repository:?} in the cache"
             )),
+            Event::Unknown { repository, name } => self.say(&format!(
+                "{name:?} of {repository:?} is not in the cache, and only the Hub knows whether there is one; \
+                 results may differ until a run asks it"
+            )),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Questions to the Hub: redirects, tokens, time-outs, patience.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -7,7 +8,7 @@ use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::{Event, Settings, Tell};
-use crate::fetch;
+use crate::fetch::{self, Route};
 
 /// Failures in a row, nothing having come in between, after which a download is given up.
 const FAILURES: u32 = 6;
@@ -65,15 +66,23 @@ pub(super) struct Patience {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
-        // Redirects are followed here, so that each of them decides about the token anew.
+    /// Refuses a token that can't be one; the sentence does not repeat it.
+    pub(super) fn new(settings: &'a Settings) -> Result<Self> {
+        if let Some((token, source)) = &settings.token
+            && !token.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            bail!(
+                "the token from {source} holds a blank, a letter with an accent or a control character, which no \
+                 token has: copy it again from {}/settings/tokens",
+                settings.endpoint
+            );
+        }
         let agent = fetch::settings()
-            .max_redirects(0)
             .timeout_per_read(Some(settings.stall))
             .timeout_per_write(Some(settings.stall))
             .build()
             .new_agent();
-        Client { settings, agent }
+        Ok(Client { settings, agent })
     }
 
     /// One answer, redirects followed. A status that may pass (408, 429, 5xx) is a failure.
@@ -86,16 +95,11 @@ impl<'a> Client<'a> {
                 seen.insert("x-repo-commit", commit.clone());
             }
             let status = response.status();
-            let location = response.headers().get("location").and_then(|text| text.to_str().ok());
-            let target = location.filter(|_| status.is_redirection());
             let enough =
                 matches!(ask, Ask::Headers) && response.headers().contains_key("x-linked-etag");
-            match target {
-                Some(target) if !enough => {
-                    url = joined(&url, target).ok_or_else(|| {
-                        Failure::lasting(format!("a redirect to {target:?} makes no sense"))
-                    })?;
-                }
+            // Each redirect decides about the token anew.
+            match fetch::redirect(&url, &response).map_err(Failure::lasting)? {
+                Some(target) if !enough => url = target,
                 _ if is_passing(status) => {
                     return Err(Failure {
                         reason: fetch::answer(status.as_u16()),
@@ -109,7 +113,7 @@ impl<'a> Client<'a> {
                 }
             }
         }
-        Err(Failure::lasting(format!("more than {} redirects", fetch::MAX_REDIRECTS)))
+        Err(Failure::lasting(fetch::too_many_redirects()))
     }
 
     /// The same, asked again after a while until it is answered or patience is at its end.
@@ -149,8 +153,10 @@ impl<'a> Client<'a> {
             Ask::Content(_) => None,
             Ask::Document | Ask::Headers => Some(self.settings.question),
         };
-        request.config().timeout_global(limit).build().call().map_err(|error| Failure {
-            reason: fetch::reason(&error),
+        let route = Route::to(url).map_err(Failure::lasting)?;
+        let request = request.config().proxy(route.proxy()).timeout_global(limit).build();
+        request.call().map_err(|error| Failure {
+            reason: route.reason(&error),
             retry_after: None,
             hope: hope(&error),
         })
@@ -162,8 +168,8 @@ impl Failure {
         Failure { reason: reason.into(), retry_after: None, hope: Hope::Good }
     }
 
-    fn lasting(reason: String) -> Failure {
-        Failure { reason, retry_after: None, hope: Hope::None }
+    fn lasting(reason: impl Display) -> Failure {
+        Failure { reason: reason.to_string(), retry_after: None, hope: Hope::None }
     }
 }
 
@@ -214,8 +220,15 @@ fn is_passing(status: StatusCode) -> bool {
 }
 
 fn hope(error: &ureq::Error) -> Hope {
-    use ureq::Error::{BadUri, Http, InvalidProxyUrl, Io, LargeResponseHeader, Rustls, Tls};
+    use ureq::Error::{
+        BadUri, ConnectProxyFailed, Http, InvalidProxyUrl, Io, LargeResponseHeader, Rustls, Tls,
+    };
     match error {
+        // A proxy that won't have us, or one that does not reach the host.
+        ConnectProxyFailed(_) if fetch::refused_by_proxy(error).is_some_and(|s| s < 500) => {
+            Hope::None
+        }
+        ConnectProxyFailed(_) => Hope::Little,
         BadUri(_) | Http(_) | InvalidProxyUrl | Tls(_) | Rustls(_) | LargeResponseHeader(..) => {
             Hope::None
         }
@@ -231,26 +244,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The target of a redirect, as an address of its own.
-fn joined(from: &str, target: &str) -> Option<String> {
-    if fetch::is_url(target) {
-        return Some(target.to_string());
-    }
-    let base: Uri = from.parse().ok()?;
-    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
-    if let Some(rest) = target.strip_prefix("//") {
-        return Some(format!("{scheme}://{rest}"));
-    }
-    if target.starts_with('/') {
-        return Some(format!("{scheme}://{authority}{target}"));
-    }
-    let other_scheme = target.split(['/', '?', '#']).next().is_some_and(|text| text.contains(':'));
-    let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-    (!other_scheme).then(|| format!("{scheme}://{authority}{folder}/{target}"))
-}
-
 /// Whether two addresses share scheme, host and port: only then may the token go along.
-fn same_origin(a: &str, b: &str) -> bool {
+pub(super) fn same_origin(a: &str, b: &str) -> bool {
     let origin = |text: &str| -> Option<(String, String, u16)> {
         let uri: Uri = text.parse().ok()?;
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
@@ -272,20 +267,6 @@ pub(super) fn document(mut response: Response<Body>) -> Result<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirects_are_joined() {
-        let table = [
-            ("http://h:1/a/b", "/c?d", Some("http://h:1/c?d")),
-            ("http://h:1/a/b?x", "c", Some("http://h:1/a/c")),
-            ("https://h/a", "//cdn/c", Some("https://cdn/c")),
-            ("https://h/a", "http://cdn/c", Some("http://cdn/c")),
-            ("https://h/a", "file:///etc/passwd", None),
-        ];
-        for (from, target, expected) in table {
-            assert_eq!(joined(from, target).as_deref(), expected, "{from} {target}");
-        }
-    }
 
     #[test]
     fn tokens_stay_with_their_origin() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
-use super::{Event, Need, Tell};
+use super::{Event, Tell};
 
 /// How often a lock is tried before another process is spoken of, and the pause between.
 const QUIET_TRIES: u32 = 40;
@@ -79,50 +79,28 @@ impl Folder {
         }
     }
 
-    /// Notes which commit a branch or tag stands for now.
-    pub(super) fn note_commit(&self, commit: &str) -> Result<()> {
+    /// Notes which commit a branch or tag stands for now. A cache that can't be written goes without: this run
+    /// has all its files.
+    pub(super) fn note_commit(&self, commit: &str) {
         let path = self.root().join("refs").join(self.repo.revision());
         let same = fs::read_to_string(&path).is_ok_and(|noted| noted == commit);
         if self.repo.revision() == commit || same {
-            return Ok(());
+            return;
         }
-        let folder = path.parent().unwrap_or(&self.cache);
-        make(folder)?;
         // hf-hub empties the file first: who reads it then finds no commit.
-        let mut file = temporary(folder)?;
-        file.write_all(commit.as_bytes()).with_context(|| format!("cannot write {path:?}"))?;
-        file.persist(&path).with_context(|| format!("cannot write {path:?}"))?;
-        Ok(())
+        let write = || {
+            let folder = path.parent().unwrap_or(&self.cache);
+            make(folder)?;
+            let mut file = temporary(folder)?;
+            file.write_all(commit.as_bytes())?;
+            anyhow::Ok(file.persist(&path)?)
+        };
+        let _ = write();
     }
 
     /// Where the content with this etag lies or will lie.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.cached.blob_path(etag)
-    }
-
-    /// The first thing missing for `need` among the files here, or None.
-    pub(super) fn missing(&self, commit: &str, need: &Need) -> Option<String> {
-        let absent = need.required.iter().find(|name| !self.has(commit, name));
-        if let Some(name) = absent {
-            return Some(name.to_string());
-        }
-        if need.weights.is_empty() {
-            let any = need.required.iter().chain(&need.optional).any(|name| self.has(commit, name));
-            return (!any).then(|| need.optional.join(", "));
-        }
-        let Some(weights) = need.weights.iter().find(|name| self.has(commit, name)) else {
-            return need.weights.first().map(|name| name.to_string());
-        };
-        let path = self.snapshot(commit).join(weights);
-        // A damaged index is not missing: whoever opens the checkpoint tells about it.
-        let shards = shards(&path).unwrap_or_default();
-        shards.into_iter().find(|name| !self.has(commit, name))
-    }
-
-    /// Whether nothing about `need` is open at this commit: each optional file is here or known to lack.
-    pub(super) fn is_settled(&self, commit: &str, need: &Need) -> bool {
-        self.missing(commit, need).is_none()
-            && need.optional.iter().all(|name| self.has(commit, name) || self.lacks(commit, name))
     }
 
     /// Waits until no other process, Python's included, writes the blob or a link to it; the lock ends

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use serde::Deserialize;
-use ureq::Body;
 use ureq::http::{HeaderMap, Response};
+use ureq::{Body, ResponseExt};
 
-use super::client::{Ask, Client, Failure, Patience, document};
+use super::client::{Ask, Client, Failure, Patience, document, same_origin};
 use super::folder::{Folder, is_plain};
 use super::{Need, Tell};
 use crate::fetch;
@@ -186,7 +186,19 @@ pub(super) fn refused(
     let endpoint = &client.settings.endpoint;
     let token = client.settings.token.as_ref().map(|(_, source)| source.as_str());
     let (repository, revision) = (folder.repo.url(), folder.repo.revision());
-    let told = refusal(status, &code, endpoint, token, &repository, revision, file);
+    let uri = response.get_uri();
+    // A mirror may send questions on to another Hub, whose refusals have codes.
+    let told = match uri.host() {
+        Some(host) if code.is_empty() && !same_origin(&uri.to_string(), endpoint) => {
+            let asked = file.map_or(String::new(), |name| format!("{name:?} of "));
+            format!(
+                "{asked}{repository:?} can't be had from {host}, where {endpoint} sends for it: {}; its link may have \
+                 run out, or a firewall or proxy allows no such host: try again, or ask who runs the network",
+                fetch::answer(status)
+            )
+        }
+        _ => refusal(status, &code, endpoint, token, &repository, revision, file),
+    };
     Trouble::Refused(anyhow!(told))
 }
 

@@ -4,6 +4,7 @@
 //! What is needed of a repository is the caller's to say ([`Need`]); nothing else is downloaded.
 
 mod client;
+mod copy;
 mod download;
 mod folder;
 mod listing;
@@ -29,6 +30,11 @@ pub struct Need<'a> {
     pub required: Vec<&'a str>,
     /// Taken if they are there.
     pub optional: Vec<&'a str>,
+    /// Those of the optional ones that stand in for each other: of each choice one set of files is needed,
+    /// unless the repository has none.
+    pub choices: Vec<&'a [&'a [&'a str]]>,
+    /// Those of the optional ones that change results: a copy that may lack one is used with a warning.
+    pub weighty: Vec<&'a str>,
     /// The first of these that is there is taken; the shards of an `.index.json` come with it.
     pub weights: Vec<&'a str>,
 }
@@ -50,6 +56,8 @@ pub enum Event<'a> {
     Damaged { name: &'a str, reason: &'a str },
     /// The Hub gave no answer; the copy in the cache is used.
     Unreachable { repository: &'a str, reason: &'a str },
+    /// The copy in the cache is used without this file, which the repository may have.
+    Unknown { repository: &'a str, name: &'a str },
 }
 
 /// Who listens to the events.
@@ -63,8 +71,8 @@ pub fn is_repository(name: &str) -> bool {
 /// The folder with the needed files of a repository at a revision, as the Hub has it now.
 ///
 /// Files that the cache lacks are downloaded. A commit whose files are all here asks nothing of the
-/// network, and where the Hub can't be reached a complete copy in the cache does. Errors are one
-/// sentence: what, where, and what to do.
+/// network, and where the Hub can't be reached a copy in the cache does that lacks nothing as far as is
+/// known. Errors are one sentence: what, where, and what to do.
 pub fn snapshot(
     settings: &Settings,
     repository: &str,
@@ -76,45 +84,60 @@ pub fn snapshot(
     let here = folder.commit();
     let missing = match &here {
         Some(commit) => folder.missing(commit, need),
-        None => need.required.first().or(need.optional.first()).map(|name| name.to_string()),
+        None => Some(need.first().to_string()),
     };
-    let complete = here.as_ref().filter(|_| missing.is_none());
+    let complete = here.filter(|_| missing.is_none());
+    let absent = format!(
+        "{:?} of {repository:?} (revision {revision:?}) is not in the Hub's cache {:?}",
+        missing.unwrap_or_default(),
+        settings.cache
+    );
+    // The copy as it is, nothing having been asked.
+    let as_it_is = |commit: &str| {
+        for name in folder.unknown(commit, need) {
+            tell(Event::Unknown { repository, name });
+        }
+        folder.snapshot(commit)
+    };
     if settings.offline {
-        return match (complete, missing) {
-            (Some(commit), _) => Ok(folder.snapshot(commit)),
-            (None, missing) => bail!(
-                "{:?} of {repository:?} (revision {revision:?}) is not in the Hub's cache {:?}, and nothing is \
-                 downloaded offline: run once without --offline and HF_HUB_OFFLINE, or pass the directory of a \
-                 checkpoint",
-                missing.unwrap_or_default(),
-                settings.cache
-            ),
+        let Some(commit) = complete else {
+            bail!(
+                "{absent}, and nothing is downloaded offline: run once without --offline and HF_HUB_OFFLINE, or \
+                 pass the directory of a checkpoint"
+            );
         };
+        return Ok(as_it_is(&commit));
     }
-    if let Some(commit) = complete
+    if let Some(commit) = &complete
         && commit == revision
         && folder.is_settled(commit, need)
     {
         return Ok(folder.snapshot(commit));
     }
-    match update(settings, &folder, need, complete.is_some(), tell) {
-        Ok(commit) => Ok(folder.snapshot(&commit)),
-        Err(Trouble::Unreachable(reason)) => match complete {
-            Some(commit) => {
-                tell(Event::Unreachable { repository, reason: &reason });
-                Ok(folder.snapshot(commit))
-            }
-            None => Err(anyhow!(
-                "{repository:?} is not in the Hub's cache {:?}, and {} can't be reached: {reason}; pass the \
-                 directory of a checkpoint, or try again with a network",
-                settings.cache,
-                settings.endpoint
-            )),
-        },
-        Err(Trouble::Refused(error)) if complete.is_some() => {
+    match (update(settings, &folder, need, complete.is_some(), tell), complete) {
+        (Ok(commit), _) => Ok(folder.snapshot(&commit)),
+        (Err(Trouble::Unreachable(reason)), Some(commit)) => {
+            tell(Event::Unreachable { repository, reason: &reason });
+            Ok(as_it_is(&commit))
+        }
+        (Err(Trouble::Unreachable(reason)), None) => Err(anyhow!(
+            "{absent}, and {} can't be reached: {reason}; pass the directory of a checkpoint, or try again with a \
+             network",
+            settings.endpoint
+        )),
+        (Err(Trouble::Refused(error)), Some(_)) => {
             Err(anyhow!("{error:#}; a copy is in the cache, and --offline uses it"))
         }
-        Err(Trouble::Refused(error)) => Err(error),
+        (Err(Trouble::Refused(error)), None) => Err(error),
+    }
+}
+
+impl<'a> Need<'a> {
+    /// The file that is looked for first.
+    fn first(&self) -> &'a str {
+        let chosen =
+            self.choices.iter().flat_map(|choice| choice.iter()).flat_map(|files| files.iter());
+        self.required.iter().chain(chosen).chain(&self.optional).next().copied().unwrap_or_default()
     }
 }
 
@@ -126,7 +149,7 @@ fn update(
     has_copy: bool,
     tell: Tell,
 ) -> Result<String, Trouble> {
-    let client = Client::new(settings);
+    let client = Client::new(settings).map_err(Trouble::Refused)?;
     let patience = if has_copy { Patience::none() } else { Patience::long() };
     let listing = Listing::ask(&client, folder, need, patience, tell)?;
     let commit = listing.commit.as_str();
@@ -145,10 +168,10 @@ fn update(
         hub.bring(name)?;
     }
     // The copy's own weights do, whatever other formats the repository has.
-    if folder.missing(commit, need).is_some() && !need.weights.is_empty() {
+    if folder.missing_weights(commit, need).is_some() {
         hub.weights(need)?;
     }
-    folder.note_commit(commit).map_err(Trouble::Refused)?;
+    folder.note_commit(commit);
     Ok(listing.commit)
 }
 

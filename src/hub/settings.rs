@@ -93,11 +93,12 @@ fn cache(environment: Environment, home: &Path) -> PathBuf {
     }
 }
 
-/// A variable's token beats a file's; a line end that came with it is none of it.
+/// A variable's token beats a file's; line ends and blanks that came with it are none of it.
 ///
 /// hf-hub looks for the file beside its cache only, which is elsewhere once HF_HUB_CACHE or HF_TOKEN_PATH is set.
 fn token(environment: Environment, home: &Path) -> Option<(String, String)> {
     let clean = |token: &str| {
+        let token = token.replace(['\r', '\n'], "");
         let token = token.trim();
         (!token.is_empty()).then(|| token.to_string())
     };
@@ -105,8 +106,9 @@ fn token(environment: Environment, home: &Path) -> Option<(String, String)> {
         return None;
     }
     for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
-        let value = environment(name).and_then(|value| value.into_string().ok());
-        if let Some(token) = value.as_deref().and_then(clean) {
+        // What is no text is no token: it is refused where it would be sent.
+        let value = environment(name).unwrap_or_default();
+        if let Some(token) = clean(&value.to_string_lossy()) {
             return Some((token, name.to_string()));
         }
     }
@@ -114,7 +116,7 @@ fn token(environment: Environment, home: &Path) -> Option<(String, String)> {
         Some(path) => expanded(path, environment),
         None => home.join("token"),
     };
-    let token = clean(&std::fs::read_to_string(&path).ok()?)?;
+    let token = clean(&String::from_utf8_lossy(&std::fs::read(&path).ok()?))?;
     Some((token, path.display().to_string()))
 }
 
@@ -158,6 +160,7 @@ mod tests {
         assert_eq!(told(&[("HF_HOME", home)]).unwrap(), "from-file");
         assert_eq!(told(&[("HF_TOKEN_PATH", file)]).unwrap(), "from-file");
         assert_eq!(told(&[("HF_HOME", home), ("HF_TOKEN", " t\n")]).unwrap(), "t");
+        assert_eq!(told(&[("HF_TOKEN", "to\r\nken\n")]).unwrap(), "token");
         assert_eq!(told(&[("HUGGING_FACE_HUB_TOKEN", "old")]).unwrap(), "old");
         assert_eq!(told(&[("HF_TOKEN", "t"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
     }

@@ -204,3 +204,17 @@ fn by_files(files: &TokenizerFiles) -> Result<Option<Class>> {
         [XlmRoberta, Bert].into_iter().find(|class| class.parts_are_in(files))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::VOCABULARIES;
+    use super::*;
+
+    #[test]
+    fn every_class_is_built_from_a_known_set_of_files() {
+        for (name, class) in NAMES {
+            let parts = class.parts();
+            assert!(parts.is_empty() || VOCABULARIES.contains(&parts), "{name}: {parts:?}");
+        }
+    }
+}

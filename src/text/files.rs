@@ -24,6 +24,16 @@ pub const TOKENIZER_FILES: [&str; 14] = [
     "chat_template.jinja",
 ];
 
+/// The sets of files that a tokenizer's vocabulary can be in; without one of them there is no tokenizer.
+pub const VOCABULARIES: &[&[&str]] = &[
+    &["tokenizer.json"],
+    &["vocab.json", "merges.txt"],
+    &["vocab.txt"],
+    &["sentencepiece.bpe.model"],
+    &["spiece.model"],
+    &["source.spm", "target.spm", "vocab.json"],
+];
+
 /// A directory and its small JSON files, read once.
 pub(super) struct TokenizerFiles {
     pub(super) dir: PathBuf,

@@ -39,7 +39,7 @@ use slow::Slow;
 use special::SpecialMap;
 
 pub use cleanup::clean_up_tokenization;
-pub use files::TOKENIZER_FILES;
+pub use files::{TOKENIZER_FILES, VOCABULARIES};
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
 

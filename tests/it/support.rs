@@ -45,7 +45,8 @@ impl Vedm {
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             let steers = ["VEDM_", "HF_", "HUGGING", "TRANSFORMERS_"];
-            if steers.iter().any(|start| name_text.starts_with(start)) {
+            let proxy = name_text.to_ascii_lowercase().ends_with("_proxy");
+            if proxy || steers.iter().any(|start| name_text.starts_with(start)) {
                 command.env_remove(&name);
             }
         }

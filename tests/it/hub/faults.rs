@@ -149,6 +149,47 @@ fn refusals_are_sentences() {
 }
 
 #[test]
+fn a_storage_that_refuses_is_told_from_the_hub() {
+    for (status, name) in [(403, "403 (forbidden)"), (404, "404 (not found)")] {
+        let bench = Bench::new(State { storage_gate: Some(status), ..state() });
+        let told = bench.get().unwrap_err();
+        let start =
+            "\"model.safetensors\" of \"tiny/vit-gpt2\" can't be had from 127.0.0.1, where http";
+        assert!(told.starts_with(start) && told.contains(name), "{told}");
+        assert!(!told.contains("licence") && !told.contains("HF_TOKEN"), "{told}");
+        assert_eq!(bench.happened("Waits"), 0);
+    }
+}
+
+#[test]
+fn a_token_that_can_be_none_is_refused_before_it_is_sent() {
+    for token in ["gööd", "two words", "bell\u{7}"] {
+        let bench = Bench::new(state());
+        let token = Some((token.to_string(), "HF_TOKEN".to_string()));
+        let settings = Settings { token: token.clone(), ..bench.settings() };
+        let told = bench.get_with(&settings, "main", Need::Model).unwrap_err();
+        assert!(told.starts_with("the token from HF_TOKEN holds a blank, a letter with"), "{told}");
+        assert!(!told.contains("öö") && !told.contains("words"), "{told}");
+        assert_eq!((bench.hub.asked(), bench.happened("Waits")), (vec![], 0));
+        // It is no matter of a copy's.
+        bench.get_right();
+        let offline = Settings { token, offline: true, ..bench.settings() };
+        bench.get_with(&offline, "main", Need::Model).unwrap();
+    }
+}
+
+#[test]
+fn a_commit_that_cant_be_noted_stops_nothing() {
+    let bench = Bench::new(state());
+    let folder = bench.get_right();
+    let refs = bench.cache().join("models--tiny--vit-gpt2/refs");
+    std::fs::remove_dir_all(&refs).unwrap();
+    std::fs::write(&refs, "no folder").unwrap();
+    assert_eq!(bench.get_right(), folder);
+    assert_eq!(contents(&bench.hub.asked()).len(), MODEL_FILES.len());
+}
+
+#[test]
 fn a_renamed_repository_is_followed() {
     for no_api in [false, true] {
         let old_name = Some(NAME.to_string());

@@ -74,6 +74,36 @@ fn what_is_not_there_is_told() {
 }
 
 #[test]
+fn proxies_are_those_of_the_address() {
+    let hub = |bench: &Bench| bench.hub.address.trim_start_matches("http://").to_string();
+    let nowhere = "http://me:secret@127.0.0.1:1";
+    let way = "the connection was refused (through the proxy http://127.0.0.1:1 of";
+    let bench = Bench::new(state());
+    let caption = |bench: &Bench| bench.caption(&["--model", NAME]).env("HTTP_PROXY", nowhere);
+    told(caption(&bench).run(), &["can't be reached", way, "of HTTP_PROXY)"]);
+    // The Hub is spared, its storage is not: each redirect chooses anew.
+    let spared = caption(&bench).env("no_proxy", format!("example.org, {}", hub(&bench)));
+    told(spared.run(), &["\"model.safetensors\" of", way]);
+    // So it is with pictures.
+    let large = format!("{}/{NAME}/resolve/main/model.safetensors", bench.hub.address);
+    let model = golden(CASE).display().to_string();
+    let picture = || bench.vedm(&["caption", &large, "--model", &model]).env("all_proxy", nowhere);
+    let spared = picture().env("NO_PROXY", hub(&bench)).run().status(2);
+    assert!(spared.stderr.contains(way), "{}", spared.stderr);
+    let straight = picture().env("NO_PROXY", "127.0.0.0/8").run().status(2);
+    assert!(straight.stderr.contains("not an image"), "{}", straight.stderr);
+    for (name, value, other) in
+        [("https_proxy", nowhere, ""), ("http_proxy", "", nowhere), ("NO_PROXY", "*", nowhere)]
+    {
+        let bench = Bench::new(state());
+        caption(&bench).env("HTTP_PROXY", other).env(name, value).run().status(0);
+    }
+    let told = caption(&bench).env("HTTP_PROXY", "ftp://me:secret@h").run().status(1).stderr;
+    assert!(told.contains("HTTP_PROXY does not hold the address of a proxy"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+}
+
+#[test]
 fn two_runs_at_once_share_one_download() {
     let bench = Bench::new(State { pause: Duration::from_millis(40), ..state() });
     let mut first = bench.caption(&["--model", NAME]).spawn();

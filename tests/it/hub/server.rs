@@ -24,6 +24,8 @@ pub struct State {
     pub bare_api: bool,
     /// Status and X-Error-Code of every answer about content.
     pub gate: Option<(u16, Option<&'static str>)>,
+    /// Status of every answer of the storage.
+    pub storage_gate: Option<u16>,
     /// Bodies end after so many bytes, as often as this.
     pub cuts: (usize, usize),
     /// So many answers with this status and Retry-After.
@@ -75,6 +77,7 @@ impl State {
             no_api: false,
             bare_api: false,
             gate: None,
+            storage_gate: None,
             cuts: (0, 0),
             errors: (0, 500, None),
             damaged: 0,
@@ -155,6 +158,9 @@ impl Door {
             let target = asked.path.replace(old.as_str(), &state.repository);
             let headers = format!("Location: {target}\r\nContent-Length: 0\r\n");
             return head(&mut stream, 307, &headers);
+        }
+        if let Some(status) = state.storage_gate.filter(|_| self.at_storage) {
+            return head(&mut stream, status, "Content-Length: 0\r\n");
         }
         if let Some(digest) = path.strip_prefix("/storage/") {
             let mut files = state.files.iter();

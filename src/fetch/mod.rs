@@ -1,12 +1,17 @@
 //! Files by http and https: the settings that every request shares, and pictures named by their URL.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+mod proxy;
 
-use anyhow::{Result, bail, ensure};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail, ensure};
 use ureq::config::ConfigBuilder;
+use ureq::http::{Response, Uri};
 use ureq::typestate::AgentScope;
-use ureq::{Agent, Timeout};
+use ureq::{Agent, Body, Timeout};
+
+pub use proxy::Route;
 
 /// Bytes of a picture that [`fetch`] is usually asked to accept.
 pub const LIMIT: u64 = 64 * 1024 * 1024;
@@ -24,13 +29,15 @@ pub const MAX_REDIRECTS: u32 = 10;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Connections are kept and used again between pictures of one server.
-static AGENT: LazyLock<Agent> =
-    LazyLock::new(|| settings().max_redirects(MAX_REDIRECTS).build().new_agent());
+static AGENT: LazyLock<Agent> = LazyLock::new(|| settings().build().new_agent());
 
-/// What every request has in common. A status is no error here: the caller words it.
+/// What every request has in common. A status is no error here: the caller words it, and follows redirects,
+/// since each of them decides about the proxy anew ([`Route`]).
 pub fn settings() -> ConfigBuilder<AgentScope> {
     Agent::config_builder()
         .user_agent(USER_AGENT)
+        .proxy(None)
+        .max_redirects(0)
         .http_status_as_error(false)
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT))
@@ -49,13 +56,26 @@ pub fn is_url(text: &str) -> bool {
 /// Redirects are followed. The sentence of an error does not repeat the URL.
 pub fn fetch(url: &str, limit: u64, timeout: Duration) -> Result<Vec<u8>> {
     ensure!(is_url(url), "expected a URL with http:// or https://");
-    let too_large = || format!("larger than the limit of {}", size(limit));
-    let request = AGENT.get(url).config().timeout_global(Some(timeout)).build();
-    let mut response = request.call().map_err(|error| anyhow::anyhow!(reason(&error)))?;
-    let status = response.status().as_u16();
-    if !response.status().is_success() {
-        bail!("{}", answer(status));
+    let end = Instant::now() + timeout;
+    let mut url = url.to_string();
+    for _ in 0..=MAX_REDIRECTS {
+        let route = Route::to(&url)?;
+        let left = end.saturating_duration_since(Instant::now());
+        let request =
+            AGENT.get(&url).config().proxy(route.proxy()).timeout_global(Some(left)).build();
+        let response = request.call().map_err(|error| anyhow!(route.reason(&error)))?;
+        match redirect(&url, &response)? {
+            Some(target) => url = target,
+            None => return content(response, limit),
+        }
     }
+    bail!(too_many_redirects())
+}
+
+/// The body of an answer of success.
+fn content(mut response: Response<Body>, limit: u64) -> Result<Vec<u8>> {
+    ensure!(response.status().is_success(), answer(response.status().as_u16()));
+    let too_large = || format!("larger than the limit of {}", size(limit));
     let body = response.body_mut();
     ensure!(body.content_length().is_none_or(|length| length <= limit), too_large());
     match body.with_config().limit(limit).read_to_vec() {
@@ -65,13 +85,58 @@ pub fn fetch(url: &str, limit: u64, timeout: Duration) -> Result<Vec<u8>> {
     }
 }
 
+/// The address that an answer from `url` sends on to, if it does.
+pub fn redirect(url: &str, response: &Response<Body>) -> Result<Option<String>> {
+    let location = response.headers().get("location").and_then(|text| text.to_str().ok());
+    let Some(target) = location.filter(|_| response.status().is_redirection()) else {
+        return Ok(None);
+    };
+    match joined(url, target) {
+        Some(url) => Ok(Some(url)),
+        None => bail!("a redirect to {target:?} makes no sense"),
+    }
+}
+
+/// The sentence for redirects without end.
+pub fn too_many_redirects() -> String {
+    format!("more than {MAX_REDIRECTS} redirects")
+}
+
+/// The target of a redirect, as an address of its own.
+fn joined(from: &str, target: &str) -> Option<String> {
+    if is_url(target) {
+        return Some(target.to_string());
+    }
+    let base: Uri = from.parse().ok()?;
+    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+    if let Some(rest) = target.strip_prefix("//") {
+        return Some(format!("{scheme}://{rest}"));
+    }
+    if target.starts_with('/') {
+        return Some(format!("{scheme}://{authority}{target}"));
+    }
+    let other_scheme = target.split(['/', '?', '#']).next().is_some_and(|text| text.contains(':'));
+    let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    (!other_scheme).then(|| format!("{scheme}://{authority}{folder}/{target}"))
+}
+
 /// What a status other than success says: `the server answers 404 (not found)`.
 pub fn answer(status: u16) -> String {
+    format!("the server answers {}", named(status))
+}
+
+fn named(status: u16) -> String {
     let name = ureq::http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
     match name {
-        Some(name) => format!("the server answers {status} ({})", name.to_lowercase()),
-        None => format!("the server answers {status}"),
+        Some(name) => format!("{status} ({})", name.to_lowercase()),
+        None => status.to_string(),
     }
+}
+
+/// The status with which a proxy refused the way to the server: ureq has it in its sentence alone.
+pub fn refused_by_proxy(error: &ureq::Error) -> Option<u16> {
+    let ureq::Error::ConnectProxyFailed(told) = error else { return None };
+    told.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse().ok())
 }
 
 /// Whether the host could not even be reached: it has no address, or nobody listens there.
@@ -99,6 +164,9 @@ fn has_no_address(error: &ureq::Error) -> bool {
 
 /// Why no answer came, or not all of it.
 pub fn reason(error: &ureq::Error) -> String {
+    if let Some(status) = refused_by_proxy(error) {
+        return format!("the proxy answers {}", named(status));
+    }
     match error {
         error if has_no_address(error) => "no such host, or no network".to_string(),
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
@@ -106,7 +174,6 @@ pub fn reason(error: &ureq::Error) -> String {
         }
         ureq::Error::Timeout(_) => "the server took too long".to_string(),
         ureq::Error::ConnectionFailed => "the connection failed".to_string(),
-        ureq::Error::TooManyRedirects => format!("more than {MAX_REDIRECTS} redirects"),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "not a valid URL".to_string(),
         ureq::Error::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "the connection was refused".to_string(),
@@ -199,6 +266,28 @@ mod tests {
         let circle = answer("302 Found", "Location: /\r\nContent-Length: 0\r\n", "");
         let error = fetch(&serve(vec![circle; 12]), 9, TIMEOUT).unwrap_err().to_string();
         assert_eq!(error, "more than 10 redirects");
+    }
+
+    #[test]
+    fn redirects_are_joined() {
+        let table = [
+            ("http://h:1/a/b", "/c?d", Some("http://h:1/c?d")),
+            ("http://h:1/a/b?x", "c", Some("http://h:1/a/c")),
+            ("https://h/a", "//cdn/c", Some("https://cdn/c")),
+            ("https://h/a", "http://cdn/c", Some("http://cdn/c")),
+            ("https://h/a", "file:///etc/passwd", None),
+        ];
+        for (from, target, expected) in table {
+            assert_eq!(joined(from, target).as_deref(), expected, "{from} {target}");
+        }
+    }
+
+    #[test]
+    fn proxies_that_refuse_are_told_with_their_status() {
+        let refused = ureq::Error::ConnectProxyFailed("proxy server responded 407/407".to_string());
+        assert_eq!(reason(&refused), "the proxy answers 407 (proxy authentication required)");
+        let silent = ureq::Error::ConnectProxyFailed("proxy server did not respond".to_string());
+        assert_eq!(reason(&silent), "CONNECT proxy failed: proxy server did not respond");
     }
 
     #[test]
