@@ -225,6 +225,22 @@ fn a_sidecar_keeps_the_last_member_of_a_name() {
     }
 }
 
+/// A list of one name that leads nowhere is a run whose one input failed.
+#[test]
+fn a_list_of_nothing_readable_is_told_in_its_record() {
+    let folder = place();
+    std::fs::write(folder.path().join("broken.zip"), "PK\x03\x04 and no more").unwrap();
+    std::fs::write(folder.path().join("list"), "broken.zip\n").unwrap();
+    std::fs::write(folder.path().join("e.jsonl"), "{\"image\":\"old.png\"}\n").unwrap();
+    let args = ["--files-from", "list", "--errors", "e.jsonl"];
+    let told = told(&ocr(folder.path(), &args).run().status(2));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, "broken.zip");
+    assert!(told[0].1.starts_with("damaged zip archive"), "{}", told[0].1);
+    let ledger = std::fs::read_to_string(folder.path().join("e.jsonl")).unwrap();
+    assert!(ledger.contains("broken.zip") && !ledger.contains("old.png"), "{ledger}");
+}
+
 /// A directory deeper than most, with links that lead back into it and to nowhere.
 #[cfg(unix)]
 #[test]
