@@ -128,12 +128,16 @@ pub fn too_large(limit: u64) -> String {
     format!("larger than {} MiB, the limit for one file", limit >> 20)
 }
 
-/// A member's name without `./`; none for what is hidden: `.name`, and what macOS puts aside.
-fn visible_name(name: &str) -> Option<String> {
-    let parts: Vec<&str> =
-        name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    let hidden = |part: &&str| (part.starts_with('.') && *part != "..") || *part == "__MACOSX";
-    (!parts.is_empty() && !parts.iter().any(hidden)).then(|| parts.join("/"))
+/// A member's name without `./`.
+fn plain_name(name: &str) -> String {
+    let parts = name.split('/').filter(|part| !part.is_empty() && *part != ".");
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// Names that are none, `.name`, and what macOS puts aside.
+fn is_hidden(name: &str) -> bool {
+    let hidden = |part: &str| (part.starts_with('.') && part != "..") || part == "__MACOSX";
+    name.is_empty() || name.split('/').any(hidden)
 }
 
 #[cfg(test)]

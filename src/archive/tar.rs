@@ -13,7 +13,7 @@ use tar::{Archive, Entries, Entry};
 
 use super::allowance::{Allowance, Left};
 use super::at::At;
-use super::{Data, HEAD, Member, Members, Wanted, too_large, visible_name};
+use super::{Data, HEAD, Member, Members, Wanted, is_hidden, plain_name, too_large};
 
 /// Whether these are the first 512 bytes of a tar: their sum stands in them.
 pub(super) fn is_header(head: &[u8]) -> bool {
@@ -44,8 +44,8 @@ pub(super) fn members(file: Arc<File>, wanted: Wanted) -> Result<Members> {
         let mut places = Places::default();
         // What is passed over is not read.
         let end = |_: &mut Entry<'_, _>| Ok(0);
-        walk(entries, &left, sender, end, |name, entry| {
-            locate(&file, name, entry, wanted, &mut places)
+        walk(entries, &left, sender, end, |name, kind, entry| {
+            locate(&file, name, kind, entry, wanted, &mut places)
         });
     })
 }
@@ -56,8 +56,8 @@ pub(super) fn zipped_members(file: Arc<File>, wanted: Wanted, limit: u64) -> Res
         let unzipped = MultiGzDecoder::new(BufReader::new(whole));
         let (unzipped, left) = Allowance::new(unzipped, HEADERS);
         let mut archive = Archive::new(unzipped);
-        walk(archive.entries(), &left, sender, drain, |name, entry| {
-            take_along(name, entry, wanted, limit)
+        walk(archive.entries(), &left, sender, drain, |name, kind, entry| {
+            take_along(name, kind, entry, wanted, limit)
         });
     })
 }
@@ -83,15 +83,14 @@ fn walk<R: Read>(
     left: &Left,
     sender: &SyncSender<Result<Member>>,
     end: fn(&mut Entry<'_, R>) -> std::io::Result<u64>,
-    mut data: impl FnMut(&str, &mut Entry<'_, R>) -> std::io::Result<Option<Data>>,
+    mut data: impl FnMut(&str, Kind, &mut Entry<'_, R>) -> std::io::Result<Option<Data>>,
 ) {
     let walk = || -> std::io::Result<()> {
         for entry in entries? {
             let mut entry = entry?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let (name, kind) = what(&mut entry)?;
             left.set(u64::MAX);
-            if let Some(name) = visible_name(&name)
-                && let Some(data) = data(&name, &mut entry)?
+            if let Some(data) = data(&name, kind, &mut entry)?
                 && sender.send(Ok(Member { name, data })).is_err()
             {
                 break;
@@ -105,6 +104,38 @@ fn walk<R: Read>(
         let words = error.to_string().replace(char::is_control, " ");
         drop(sender.send(Err(anyhow::anyhow!("damaged tar archive ({words})"))));
     }
+}
+
+/// What a member is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    HardLink,
+    /// A file without its holes.
+    Sparse,
+    Other,
+}
+
+/// A member's name without `./`, and what it is.
+fn what<R: Read>(entry: &mut Entry<'_, R>) -> std::io::Result<(String, Kind)> {
+    let kind = entry.header().entry_type();
+    let mut name = entry.path_bytes().into_owned();
+    let mut is_sparse = kind.is_gnu_sparse();
+    // The POSIX form is a file of another name, and records that say what it is.
+    let records = if kind.is_file() { entry.pax_extensions()? } else { None };
+    for record in records.into_iter().flatten().flatten() {
+        is_sparse |= record.key_bytes().starts_with(b"GNU.sparse.");
+        if record.key_bytes() == b"GNU.sparse.name" {
+            name = record.value_bytes().to_vec();
+        }
+    }
+    let kind = match kind {
+        _ if is_sparse => Kind::Sparse,
+        kind if kind.is_hard_link() => Kind::HardLink,
+        kind if kind.is_file() || kind.is_contiguous() => Kind::File,
+        _ => Kind::Other,
+    };
+    Ok((plain_name(&String::from_utf8_lossy(&name)), kind))
 }
 
 /// Reads a member to its end; how many bytes are still to be passed over.
@@ -128,45 +159,57 @@ struct Places {
 fn locate(
     file: &Arc<File>,
     name: &str,
+    kind: Kind,
     entry: &Entry<'_, Allowance<At>>,
     wanted: Wanted,
     places: &mut Places,
 ) -> std::io::Result<Option<Data>> {
-    let kind = entry.header().entry_type();
-    let at = if kind.is_hard_link() {
-        let target = entry.link_name_bytes().unwrap_or_default();
-        let target = visible_name(&String::from_utf8_lossy(&target)).unwrap_or_default();
-        match places.places.get(&places.hasher.hash_one(target.as_str())) {
-            Some(at) => at.clone(),
-            None if wanted(name, &[]) => return Ok(Some(nothing("a hard link to nowhere"))),
-            None => return Ok(None),
+    let place = match kind {
+        Kind::File => Ok(At::new(file.clone(), entry.raw_file_position(), entry.size())),
+        Kind::HardLink => {
+            let target = entry.link_name_bytes().unwrap_or_default();
+            let target = plain_name(&String::from_utf8_lossy(&target));
+            let place = places.places.get(&places.hasher.hash_one(target.as_str()));
+            place.cloned().ok_or("a hard link to nowhere")
         }
-    } else if kind.is_file() || kind.is_contiguous() {
-        At::new(file.clone(), entry.raw_file_position(), entry.size())
-    } else if kind.is_gnu_sparse() && wanted(name, &[]) {
-        return Ok(Some(nothing("a sparse file, which is not read out of an archive")));
-    } else {
-        return Ok(None);
+        Kind::Sparse => Err(SPARSE),
+        Kind::Other => return Ok(None),
     };
-    places.places.insert(places.hasher.hash_one(name), at.clone());
+    if let Ok(at) = &place {
+        // Of hidden members too: others may be links to them.
+        places.places.insert(places.hasher.hash_one(name), at.clone());
+    }
+    if is_hidden(name) {
+        return Ok(None);
+    }
+    let at = match place {
+        Ok(at) => at,
+        Err(reason) => return Ok(wanted(name, &[]).then(|| nothing(reason))),
+    };
     let mut head = Vec::new();
     at.clone().take(HEAD as u64).read_to_end(&mut head)?;
     Ok(wanted(name, &head).then_some(Data::At(at)))
 }
 
+const SPARSE: &str = "a sparse file, which is not read out of an archive; unpack it first";
+
 /// A member of a tar.gz, with its bytes.
 fn take_along<R: Read>(
     name: &str,
+    kind: Kind,
     entry: &mut Entry<'_, R>,
     wanted: Wanted,
     limit: u64,
 ) -> std::io::Result<Option<Data>> {
-    let kind = entry.header().entry_type();
-    if kind.is_hard_link() && wanted(name, &[]) {
-        return Ok(Some(nothing("a hard link in a compressed archive; unpack it first")));
-    }
-    if !kind.is_file() {
-        return Ok(None);
+    let reason = match kind {
+        _ if is_hidden(name) => return Ok(None),
+        Kind::File => None,
+        Kind::HardLink => Some("a hard link in a compressed archive; unpack it first"),
+        Kind::Sparse => Some(SPARSE),
+        Kind::Other => return Ok(None),
+    };
+    if let Some(reason) = reason {
+        return Ok(wanted(name, &[]).then(|| nothing(reason)));
     }
     let size = entry.size();
     let mut bytes = Vec::new();

@@ -112,14 +112,102 @@ fn hard_links_give_the_bytes_of_their_target() {
         builder.append_link(&mut header, "link.png", target).unwrap();
     }
     let members = opened(&builder.into_inner().unwrap());
-    let texts: Vec<String> = members
-        .into_iter()
-        .map(|member| match member.unwrap().read(10) {
+    let texts: Vec<String> = told(members).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["one", "one", "a hard link to nowhere"]);
+}
+
+/// What reading each member gives: its name, and its bytes or why there are none.
+fn told(members: Vec<Result<Member>>) -> Vec<(String, String)> {
+    let told = members.into_iter().map(|member| {
+        let member = member.unwrap();
+        let text = match member.read(1000) {
             Ok(bytes) => String::from_utf8(bytes).unwrap(),
             Err(error) => error.to_string(),
-        })
-        .collect();
-    assert_eq!(texts, ["one", "one", "a hard link to nowhere"]);
+        };
+        (member.name, text)
+    });
+    told.collect()
+}
+
+#[test]
+fn a_hard_link_may_lead_to_a_hidden_member() {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_size(3);
+    builder.append_data(&mut header, ".hidden/one.png", &b"one"[..]).unwrap();
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::Link);
+    header.set_size(0);
+    builder.append_link(&mut header, "link.png", "./.hidden/one.png").unwrap();
+    let members = opened(&builder.into_inner().unwrap());
+    assert_eq!(told(members), [("link.png".to_string(), "one".to_string())]);
+}
+
+/// Contiguous files are files, and the holes of sparse ones are not read, packed or not.
+#[test]
+fn files_of_other_types_are_read_or_told() {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::Continuous);
+    header.set_size(3);
+    builder.append_data(&mut header, "whole.png", &b"one"[..]).unwrap();
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::GNUSparse);
+    header.set_size(3);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(3);
+    gnu.sparse[0].set_offset(0);
+    gnu.sparse[0].set_length(3);
+    builder.append_data(&mut header, "gnu.png", &b"two"[..]).unwrap();
+    let records = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"p.png"),
+    ];
+    builder.append_pax_extensions(records).unwrap();
+    let mut header = ::tar::Header::new_ustar();
+    header.set_size(1024);
+    builder.append_data(&mut header, "GNUSparseFile.7/p.png", &[b'1'; 1024][..]).unwrap();
+    let mut header = ::tar::Header::new_ustar();
+    header.set_size(4);
+    builder.append_data(&mut header, "last.png", &b"last"[..]).unwrap();
+    let tar = builder.into_inner().unwrap();
+    let sparse = "a sparse file, which is not read out of an archive; unpack it first";
+    let expected =
+        [("whole.png", "one"), ("gnu.png", sparse), ("p.png", sparse), ("last.png", "last")];
+    for bytes in [gzip(&tar), tar] {
+        let expected = expected.map(|(name, text)| (name.to_string(), text.to_string()));
+        assert_eq!(told(opened(&bytes)), expected);
+    }
+}
+
+/// Of two members with one name a zip gives the last, as unpacking does, and tells of the first.
+#[test]
+fn a_name_that_comes_twice_is_told() {
+    let files: &[(&str, &[u8])] =
+        &[("a.png", b"first"), ("b.png", b"b"), ("c.png", b"other"), ("c.txt", b"")];
+    let mut zip = zip_of(files, ::zip::CompressionMethod::Stored);
+    // The writer of the tests refuses what others write.
+    while let Some(at) = zip.windows(5).position(|bytes| bytes == b"c.png") {
+        zip[at] = b'a';
+    }
+    // Something in front, as in an archive that unpacks itself.
+    for front in [&b""[..], b"#!/bin/sh\n"] {
+        let bytes = [front, &zip].concat();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let members = open(file.path(), Kind::Zip, wanted, 1 << 20).unwrap().collect();
+        let told = told(members);
+        let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.png", "a.png", "b.png"]);
+        assert_eq!(told[0].1, "other");
+        assert!(told[1].1.starts_with("a member behind it has the same name"), "{told:?}");
+    }
+    let tar = tar_of(&[("a.png", b"first"), ("a.png", b"other")]);
+    for bytes in [gzip(&tar), tar] {
+        let texts: Vec<String> = told(opened(&bytes)).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["first", "other"]);
+    }
 }
 
 #[test]

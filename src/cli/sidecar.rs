@@ -1,9 +1,10 @@
 //! Sidecars: the text of `dir/a.jpg` in a file of its own, `dir/a.txt`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -33,6 +34,9 @@ pub(super) enum Existing {
 pub(super) struct Names {
     template: String,
     existing: Existing,
+    /// What this run has written. It is no reason to skip: of members of an archive with one name the
+    /// last counts, as where it is unpacked.
+    written: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 /// Fills and writes sidecars.
@@ -76,7 +80,11 @@ impl Sidecars {
         };
         check(&template)?;
         Ok(Some(Sidecars {
-            names: Names { template, existing: args.existing.unwrap_or(Existing::Skip) },
+            names: Names {
+                template,
+                existing: args.existing.unwrap_or(Existing::Skip),
+                written: Arc::default(),
+            },
             prefix: args.prefix.clone(),
             suffix: args.suffix.clone(),
             open: None,
@@ -120,8 +128,7 @@ impl Sidecars {
     fn write(&self, open: &Open) -> Result<()> {
         let (path, existing) = (&open.path, self.names.existing);
         let old = match fs::read(path) {
-            Ok(_) if existing == Existing::Skip => return Ok(()),
-            Ok(_) if existing == Existing::Newer && newer(path, &open.origin) => return Ok(()),
+            Ok(_) if self.names.is_left(path, &open.origin) => return Ok(()),
             Ok(old) => Some(old),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("can't look at {path:?}")),
@@ -140,7 +147,9 @@ impl Sidecars {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             fs::create_dir_all(dir).with_context(|| format!("can't make the directory {dir:?}"))?;
         }
-        write_file(path, format!("{text}\n").as_bytes())
+        write_file(path, format!("{text}\n").as_bytes())?;
+        self.names.written().insert(path.clone());
+        Ok(())
     }
 }
 
@@ -166,16 +175,26 @@ impl Names {
             return false;
         }
         let path = self.path(origin, None, None);
-        let done = match self.existing {
-            Existing::Skip => path.exists(),
-            Existing::Newer => newer(&path, origin),
-            _ => false,
-        };
+        let done = path.exists() && self.is_left(&path, origin);
         if let Some(folder) = path.parent().filter(|_| done) {
             // Nothing will be written there, which would have removed what killed runs left.
             sweep(folder);
         }
         done
+    }
+
+    /// True if a sidecar that is there stays as an earlier run left it.
+    fn is_left(&self, path: &Path, origin: &Path) -> bool {
+        let is_left = match self.existing {
+            Existing::Skip => true,
+            Existing::Newer => newer(path, origin),
+            _ => false,
+        };
+        is_left && !self.written().contains(path)
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses inputs that would share a sidecar, and sidecars in the place of an input. `more` looks at

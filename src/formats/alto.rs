@@ -15,7 +15,8 @@ const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 /// Boxes of words share out the line's box in proportion to the counts of characters (the description
 /// of the processing says so). `WC` is the line's confidence. A line without text is an empty `String`.
 /// The picture of a single page is the `fileName`; those of several are `fileIdentifier`s in the order of
-/// the pages, which `PHYSICAL_IMG_NR` counts.
+/// the pages. `PHYSICAL_IMG_NR` is the page's own number, counted from 1; the `ID`s count the pages of the
+/// document.
 pub fn alto(pages: &[Page]) -> String {
     let mut out = String::from(HEAD);
     out.push_str("  <sourceImageInformation>\n");
@@ -43,10 +44,11 @@ pub fn alto(pages: &[Page]) -> String {
     // Blocks and lines before the page: an ID is one in the whole document.
     let (mut block, mut line) = (0, 0);
     for (number, page) in (1..).zip(pages) {
-        let Page { width, height, lines, .. } = page;
+        let Page { number: own, width, height, lines, .. } = page;
+        let own = own + 1;
         let _ = write!(
             out,
-            r#"  <Page ID="page_{number}" PHYSICAL_IMG_NR="{number}" WIDTH="{width}" HEIGHT="{height}">
+            r#"  <Page ID="page_{number}" PHYSICAL_IMG_NR="{own}" WIDTH="{width}" HEIGHT="{height}">
    <PrintSpace HPOS="0" VPOS="0" WIDTH="{width}" HEIGHT="{height}">
 "#
         );
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     fn page(lines: Vec<TextLine>) -> Page {
-        Page { image: "a&b.png".into(), width: 300, height: 200, lines }
+        Page { image: "a&b.png".into(), number: 6, width: 300, height: 200, lines }
     }
 
     #[test]
@@ -115,7 +117,7 @@ mod tests {
         let document = alto(&[page(lines)]);
         let layout = document.split_once("<Layout>").unwrap().1;
         let expected = r#"
-  <Page ID="page_1" PHYSICAL_IMG_NR="1" WIDTH="300" HEIGHT="200">
+  <Page ID="page_1" PHYSICAL_IMG_NR="7" WIDTH="300" HEIGHT="200">
    <PrintSpace HPOS="0" VPOS="0" WIDTH="300" HEIGHT="200">
     <TextBlock ID="block_1" HPOS="10" VPOS="20" WIDTH="100" HEIGHT="20">
      <TextLine ID="line_1" HPOS="10" VPOS="20" WIDTH="100" HEIGHT="20">

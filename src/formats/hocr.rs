@@ -15,7 +15,8 @@ const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 /// An hOCR document of all pages: `ocr_page`, `ocr_carea` (blocks), `ocr_line`, `ocrx_word`.
 ///
 /// Boxes of words share out the line's box in proportion to the counts of characters (a comment in the
-/// head says so). `x_wconf` is the line's confidence in whole percent.
+/// head says so). `x_wconf` is the line's confidence in whole percent, `ppageno` the page's own number; the
+/// `id`s count the pages of the document.
 pub fn hocr(pages: &[Page]) -> String {
     let mut out = String::from(HEAD);
     let version = env!("CARGO_PKG_VERSION");
@@ -34,14 +35,14 @@ pub fn hocr(pages: &[Page]) -> String {
 }
 
 fn write_page(out: &mut String, index: usize, page: &Page) {
-    let Page { image, width, height, lines } = page;
+    let Page { image, number: ppageno, width, height, lines } = page;
     let number = index + 1;
     // Within a title a string stands in double quotes, and a backslash keeps one inside.
     let image = escape(&image.replace('\\', "\\\\").replace('"', "\\\""));
     let _ = writeln!(
         out,
         "  <div class=\"ocr_page\" id=\"page_{number}\" title=\"image &quot;{image}&quot;; \
-         bbox 0 0 {width} {height}; ppageno {index}\">"
+         bbox 0 0 {width} {height}; ppageno {ppageno}\">"
     );
     for (block, range) in blocks(lines).into_iter().enumerate() {
         let id = format!("{number}_{}", block + 1);
@@ -85,18 +86,18 @@ mod tests {
     fn the_body_is_pages_blocks_lines_and_words() {
         let line =
             TextLine { bbox: [10, 20, 110, 40], text: "a<b cdefgh".into(), confidence: 0.874 };
-        let empty = Page { image: "b.png".into(), width: 5, height: 6, lines: vec![] };
-        let page =
-            Page { image: r#"a "1";.png"#.into(), width: 300, height: 200, lines: vec![line] };
+        let empty = Page { image: "b.png".into(), number: 4, width: 5, height: 6, lines: vec![] };
+        let image = r#"a "1";.png"#.into();
+        let page = Page { image, number: 2, width: 300, height: 200, lines: vec![line] };
         let document = hocr(&[page, empty]);
         let body = document.split_once("<body>").unwrap().1;
         let expected = r#"
-  <div class="ocr_page" id="page_1" title="image &quot;a \&quot;1\&quot;;.png&quot;; bbox 0 0 300 200; ppageno 0">
+  <div class="ocr_page" id="page_1" title="image &quot;a \&quot;1\&quot;;.png&quot;; bbox 0 0 300 200; ppageno 2">
    <div class="ocr_carea" id="block_1_1" title="bbox 10 20 110 40">
     <span class="ocr_line" id="line_1_1" title="bbox 10 20 110 40"><span class="ocrx_word" id="word_1_1_1" title="bbox 10 20 40 40; x_wconf 87">a&lt;b</span> <span class="ocrx_word" id="word_1_1_2" title="bbox 50 20 110 40; x_wconf 87">cdefgh</span></span>
    </div>
   </div>
-  <div class="ocr_page" id="page_2" title="image &quot;b.png&quot;; bbox 0 0 5 6; ppageno 1">
+  <div class="ocr_page" id="page_2" title="image &quot;b.png&quot;; bbox 0 0 5 6; ppageno 4">
   </div>
  </body>
 </html>

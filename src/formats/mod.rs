@@ -23,6 +23,8 @@ const BOXES_OF_WORDS: &str = "Boxes of lines are found in the picture; boxes of 
 pub struct Page {
     /// The picture's path or name.
     pub image: String,
+    /// The physical page, counted from 0; each page of a document has another.
+    pub number: usize,
     /// Pixels, as the page stands upright.
     pub width: usize,
     /// Pixels, as the page stands upright.

@@ -17,6 +17,7 @@ use super::Rgb8;
 use super::bytes::{Bytes, Clock, Patch};
 use super::color::to_rgb8;
 use super::frames::{gif_frames, png_frames, webp_frames};
+use super::ico::png_within;
 use super::orientation::{orientation, turn};
 use super::sniff::{is_complete, jpeg_scans, name, sniff};
 use super::tiff::{self, Page};
@@ -70,7 +71,8 @@ pub struct Decoded {
     pub height: usize,
 }
 
-/// Decodes PNG, JPEG, GIF (first frame), WebP (first frame), TIFF (first page), BMP and PNM.
+/// Decodes PNG, JPEG, GIF (first frame), WebP (first frame), TIFF (first page), BMP, PNM and ICO
+/// (the best picture).
 ///
 /// The size is checked before memory is taken for the pixels. Fails with a sentence for what is
 /// not an image, is of a kind that is not read, too large, truncated or damaged; a panic inside a
@@ -152,6 +154,10 @@ fn decode_as(
     options: &DecodeOptions,
     finish: impl FnOnce(DynamicImage) -> DynamicImage,
 ) -> Result<Decoded> {
+    // The decoder of ICO refuses PNGs without transparency.
+    if let Some(png) = png_within(bytes).filter(|_| format == ImageFormat::Ico) {
+        return decode_as(png, &[], ImageFormat::Png, options, finish);
+    }
     let clock = Clock::start(options.max_time);
     let explain = |error| clock.over().unwrap_or_else(|| explain(error, format, options));
     let mut reader = ImageReader::with_format(Bytes::new(bytes, patches, &clock), format);
@@ -236,7 +242,7 @@ pub(super) fn check_size(width: u32, height: u32, max_mpixels: f64) -> Result<()
     let mpixels = f64::from(width) * f64::from(height) / 1e6;
     ensure!(
         mpixels <= max_mpixels,
-        "the image has {width}x{height} pixels, which is {mpixels:.0} million and more than the \
+        "the image has {width}x{height} pixels, which is {mpixels} million and more than the \
          limit of {max_mpixels} million; --max-image-mpixels sets the limit"
     );
     Ok(())

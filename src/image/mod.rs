@@ -28,6 +28,7 @@ mod frames;
 pub mod geometry;
 #[cfg(test)]
 mod hostile;
+mod ico;
 mod orientation;
 pub mod processor;
 pub mod reduce;

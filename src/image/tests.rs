@@ -195,6 +195,27 @@ fn pages_are_counted() {
     }
 }
 
+/// Icons hold PNGs of all kinds.
+#[test]
+fn a_png_in_an_icon_is_the_picture() {
+    let small = file("indexed.png");
+    for name in ["rgb_transparent.png", "indexed.png", "alpha.png", "bilevel.png"] {
+        let png = file(name);
+        let expected = decode(&png, &DecodeOptions::default()).unwrap();
+        let mut ico = b"\0\0\x01\0\x02\0".to_vec();
+        for (side, bits, picture, start) in [(9, 8, &small, 38 + png.len()), (16, 32, &png, 38)] {
+            ico.extend([side, side, 0, 0, 1, 0, bits, 0]);
+            ico.extend((picture.len() as u32).to_le_bytes());
+            ico.extend((start as u32).to_le_bytes());
+        }
+        ico.extend([png, small.clone()].concat());
+        let found = decode(&ico, &DecodeOptions::default()).unwrap();
+        assert_eq!(found.image, expected.image, "{name}");
+        let cut = decode(&ico[..80], &DecodeOptions::default()).unwrap_err().to_string();
+        assert!(cut.starts_with("truncated PNG file"), "{cut}");
+    }
+}
+
 #[test]
 fn exif_is_left_alone_when_asked() {
     let options = DecodeOptions { apply_exif: false, ..DecodeOptions::default() };
@@ -258,7 +279,8 @@ fn a_size_beyond_the_limit_is_refused_by_the_header() {
         );
     }
     let options = DecodeOptions { max_mpixels: 0.000095, ..DecodeOptions::default() };
-    assert!(decode(&file("alpha.png"), &options).is_err());
+    let error = decode(&file("alpha.png"), &options).unwrap_err().to_string();
+    assert!(error.contains("12x8 pixels, which is 0.000096 million and more than"), "{error}");
     let options = DecodeOptions { max_mpixels: 0.000096, ..DecodeOptions::default() };
     assert!(decode(&file("alpha.png"), &options).is_ok());
 }

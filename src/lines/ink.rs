@@ -9,17 +9,21 @@ use crate::image::Rgb8;
 /// Pages with more pixels are reduced by a whole factor.
 const MOST_PIXELS: usize = 3_000_000;
 /// Grey levels by which ink differs from what is around it, at least.
-const LEAST_CONTRAST: f32 = 20.0;
+pub(super) const LEAST_CONTRAST: f32 = 20.0;
 /// Glyphs lower than this many pixels can't be read.
-const LEAST_HEIGHT: f32 = 6.0;
+pub(super) const LEAST_HEIGHT: f32 = 6.0;
 
-/// A page in two colours: 255 where there is ink.
-pub(super) struct Ink {
+/// A page in grey, perhaps reduced; one that is mostly dark is inverted.
+pub(super) struct Gray {
     pub(super) width: usize,
     pub(super) height: usize,
     /// Pixels of the page a pixel of this picture, along each side.
     pub(super) scale: usize,
-    mask: Vec<u8>,
+    pub(super) pixels: Vec<u8>,
+    /// The level of the paper.
+    pub(super) paper: f32,
+    /// From the paper to the darkest ink.
+    pub(super) span: f32,
 }
 
 /// A connected piece of ink: a glyph, a part of one, or several that touch.
@@ -30,24 +34,29 @@ pub(super) struct Piece {
     pub(super) area: f32,
 }
 
-impl Ink {
-    /// Ink is darker than the mean of its surroundings; a page that is mostly dark is inverted first.
-    pub(super) fn new(page: &Rgb8) -> Ink {
+impl Gray {
+    pub(super) fn new(page: &Rgb8) -> Gray {
         let mut scale = 1;
         while (page.width / scale) * (page.height / scale) > MOST_PIXELS {
             scale += 1;
         }
-        let (mut gray, width, height) = reduced(page, scale);
+        let (mut pixels, width, height) = reduced(page, scale);
         let (dark, middle, light) =
-            (percentile(&gray, 0.002), percentile(&gray, 0.5), percentile(&gray, 0.998));
+            (percentile(&pixels, 0.002), percentile(&pixels, 0.5), percentile(&pixels, 0.998));
         let inverted = middle - dark < light - middle;
         if inverted {
-            gray.iter_mut().for_each(|value| *value = 255 - *value);
+            pixels.iter_mut().for_each(|value| *value = 255 - *value);
         }
-        let span = if inverted { light - middle } else { middle - dark };
-        let contrast = (0.2 * span).max(LEAST_CONTRAST);
-        let mask = darker_than_around(&gray, width, height, contrast);
-        Ink { width, height, scale, mask }
+        let (paper, span) =
+            if inverted { (255.0 - middle, light - middle) } else { (middle, middle - dark) };
+        Gray { width, height, scale, pixels, paper, span }
+    }
+
+    /// The pieces of ink: what is darker than the mean of its surroundings.
+    pub(super) fn ink(&self) -> Vec<Piece> {
+        let contrast = (0.2 * self.span).max(LEAST_CONTRAST);
+        let mask = darker_than_around(&self.pixels, self.width, self.height, contrast);
+        connected(mask, self.width, self.height, Connectivity::Eight)
     }
 }
 
@@ -122,23 +131,27 @@ fn darker_than_around(gray: &[u8], width: usize, height: usize, contrast: f32) -
     mask
 }
 
-/// The pieces of ink that may be text, and the height of most glyphs (0 where there is no text).
-pub(super) fn pieces(ink: &Ink) -> (Vec<Piece>, f32) {
-    let found = connected(ink);
-    let height = usual_height(&found);
-    let text = found.into_iter().filter(|piece| may_be_text(piece, height)).collect();
+/// The pieces that may be text, and the height of most glyphs (0 where there is no text).
+pub(super) fn text(pieces: Vec<Piece>) -> (Vec<Piece>, f32) {
+    let height = usual_height(&pieces);
+    let text = pieces.into_iter().filter(|piece| may_be_text(piece, height)).collect();
     (text, height)
 }
 
-fn connected(ink: &Ink) -> Vec<Piece> {
-    let (width, height) = (ink.width as u32, ink.height as u32);
-    let Some(mask) = GrayImage::from_raw(width, height, ink.mask.clone()) else {
-        return Vec::new();
-    };
-    if ink.mask.is_empty() {
+/// The connected pieces of a picture in two colours: 255 where there is ink.
+pub(super) fn connected(
+    mask: Vec<u8>,
+    width: usize,
+    height: usize,
+    connectivity: Connectivity,
+) -> Vec<Piece> {
+    if mask.is_empty() {
         return Vec::new();
     }
-    let labels = connected_components(&mask, Connectivity::Eight, Luma([0u8]));
+    let Some(mask) = GrayImage::from_raw(width as u32, height as u32, mask) else {
+        return Vec::new();
+    };
+    let labels = connected_components(&mask, connectivity, Luma([0u8]));
     let none = Rect { left: f32::MAX, top: f32::MAX, right: 0.0, bottom: 0.0 };
     let mut found: Vec<Piece> = Vec::new();
     for (index, label) in labels.as_raw().iter().enumerate().filter(|(_, label)| **label > 0) {
@@ -146,7 +159,7 @@ fn connected(ink: &Ink) -> Vec<Piece> {
         if found.len() < label {
             found.resize(label, Piece { rect: none, area: 0.0 });
         }
-        let (x, y) = ((index % ink.width) as f32, (index / ink.width) as f32);
+        let (x, y) = ((index % width) as f32, (index / width) as f32);
         let piece = &mut found[label - 1];
         piece.area += 1.0;
         piece.rect = piece.rect.join(&Rect { left: x, top: y, right: x + 1.0, bottom: y + 1.0 });

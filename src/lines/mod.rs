@@ -1,14 +1,15 @@
 //! The text lines of a page, found by classical means: no model, no tensors.
 //!
 //! ```text
-//! Rgb8 ─ ink ─▶ connected pieces ─ skew ─▶ angle ─ group ─▶ lines ─ order ─▶ reading order ─ cut ─▶ Vec<Line>
+//! Rgb8 ─ ink, ground ─▶ connected pieces ─ skew ─▶ angle ─ group ─▶ lines ─ order ─▶ reading order ─ cut ─▶ Vec<Line>
 //! ```
 //!
 //! Pages above three megapixels are looked at in a reduced picture; the lines are cut from the page
-//! itself. The page may be skewed by a few degrees and lit unevenly; what is darker or lighter than
-//! most of it is ink.
+//! itself. The page may be skewed by a few degrees and lit unevenly. Ink is darker than most of the page,
+//! or lighter where most of it is dark; on bands and boxes of ink (grounds) it is the other way about.
 
 mod cut;
+mod ground;
 mod group;
 mod ink;
 mod order;
@@ -17,6 +18,7 @@ mod skew;
 #[cfg(test)]
 mod tests;
 
+use self::ink::Piece;
 use crate::image::Rgb8;
 
 pub use rows::rows;
@@ -72,12 +74,24 @@ impl Rect {
 /// The lines of text on a page, in reading order: columns from left to right, in them from top to
 /// bottom; rows of tables and receipts from left to right. An empty page has none.
 pub fn find(page: &Rgb8) -> Vec<Line> {
-    let ink = ink::Ink::new(page);
-    let (pieces, height) = ink::pieces(&ink);
-    let slope = skew::slope(&pieces, height);
-    let (lines, level) = group::lines(&pieces, height, slope, ink.height as f32);
+    let gray = ink::Gray::new(page);
+    let mut ink = gray.ink();
+    let grounds = ground::with_text(&gray, &mut ink);
+    let (pieces, height) = ink::text(ink);
+    let all: Vec<Piece> =
+        grounds.iter().map(|ground| &ground.pieces).chain([&pieces]).flatten().copied().collect();
+    let height = if grounds.is_empty() { height } else { ink::usual_height(&all) };
+    let slope = skew::slope(&all, height);
+    let page_height = gray.height as f32;
+    let (mut lines, mut level) = group::lines(&pieces, height, slope, page_height);
+    // What stands on a ground is no part of a line beside it.
+    for ground in &grounds {
+        let (more, boxes) = group::lines(&ground.pieces, ground.height, slope, page_height);
+        lines.extend(more);
+        level.extend(boxes);
+    }
     let order = order::reading(&level, height);
-    let scale = ink.scale as f32;
+    let scale = gray.scale as f32;
     order
         .into_iter()
         .map(|index| cut::line(page, &lines[index], &level[index], slope, scale))

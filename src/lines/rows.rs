@@ -12,10 +12,10 @@ const LEAST_WIDTH: f32 = 3.0;
 /// Counts the lines of text that stand one below the other. Cheaper than `find`: nothing is cut out. Short
 /// lines are left out, so that what counts as several lines is several lines.
 pub fn rows(page: &Rgb8) -> usize {
-    let ink = ink::Ink::new(page);
-    let (pieces, height) = ink::pieces(&ink);
+    let gray = ink::Gray::new(page);
+    let (pieces, height) = ink::text(gray.ink());
     let slope = skew::slope(&pieces, height);
-    let (lines, level) = group::lines(&pieces, height, slope, ink.height as f32);
+    let (lines, level) = group::lines(&pieces, height, slope, gray.height as f32);
     let long = |(pieces, level): &(&Vec<Rect>, &Rect)| {
         pieces.len() >= LEAST_PIECES && level.width() >= LEAST_WIDTH * level.height()
     };

@@ -59,9 +59,23 @@ impl Paper {
 
     /// Blackens a rectangle: left, top, width, height.
     fn fill(&mut self, left: usize, top: usize, width: usize, height: usize) {
+        self.shade(left, top, width, height, 0.0);
+    }
+
+    fn shade(&mut self, left: usize, top: usize, width: usize, height: usize, shade: f32) {
         for y in top..top + height {
-            self.gray[y * self.width + left..][..width].fill(0.0);
+            self.gray[y * self.width + left..][..width].fill(shade);
         }
+    }
+
+    /// Pastes a sample in white; its box is that of its ink, as on paper.
+    fn paste_light(&mut self, name: &str, left: usize, top: usize) {
+        let mut paper = Paper::new(self.width, self.height);
+        paper.paste(name, left, top);
+        for (value, ink) in self.gray.iter_mut().zip(&paper.gray) {
+            *value += (255.0 - *value) * (255.0 - ink) / 255.0;
+        }
+        self.boxes.extend(paper.boxes);
     }
 
     fn map(&mut self, change: impl Fn(usize, usize, f32) -> f32) {
@@ -208,6 +222,83 @@ fn rules_boxes_and_pictures_are_no_lines() {
     paper.fill(858, 40, 2, 802);
     paper.fill(700, 450, 140, 180);
     paper.check("rules, a frame and a picture");
+}
+
+/// A heading on a band as wide as the page, a table with a head, and a text beside it.
+fn banded(shade: f32) -> Paper {
+    let mut paper = Paper::new(1000, 700);
+    paper.shade(0, 0, 1000, 120, shade);
+    paper.paste_light("heading", 60, 40);
+    paper.paste("sentence", 60, 180);
+    paper.shade(50, 270, 900, 56, shade);
+    paper.paste_light("date", 60, 278);
+    paper.paste_light("receipt-total", 500, 280);
+    paper.paste("address", 60, 350);
+    paper.paste("receipt-total", 500, 352);
+    paper.paste("sentence", 60, 430);
+    paper.paste("sentence", 60, 500);
+    paper
+}
+
+#[test]
+fn light_text_on_a_dark_ground_is_found_among_dark() {
+    type Change = fn(usize, usize, f32) -> f32;
+    let changes: [(&str, Change); 4] = [
+        ("as it is", |_, _, v| v),
+        ("the other way about", |_, _, v| 255.0 - v),
+        ("grain", |x, y, v| 0.8 * v + 50.0 * noise(x, y) - 10.0),
+        ("pale", |_, _, v| 100.0 + v * 0.5),
+    ];
+    for shade in [0.0, 60.0, 130.0] {
+        for (what, change) in changes {
+            let mut paper = banded(shade);
+            paper.map(change);
+            paper.check(&format!("grounds of {shade}, {what}"));
+        }
+        for degrees in [-3.0, 1.5] {
+            let mut paper = banded(shade);
+            paper.turn(degrees);
+            paper.check(&format!("grounds of {shade}, {degrees} degrees"));
+        }
+    }
+    let cut = &banded(60.0).check("cut out")[0].image;
+    assert_eq!(cut.data[..3], [60; 3], "the margin is the ground's");
+    assert!(cut.data.iter().any(|value| *value > 220), "the text is as light as it was");
+}
+
+#[test]
+fn holes_that_are_no_glyphs_are_no_lines() {
+    // A table of thick rules, with text in its fields.
+    let mut grid = Paper::new(1000, 500);
+    grid.fill(40, 40, 920, 420);
+    for column in 0..2 {
+        for row in 0..4 {
+            grid.shade(52 + 456 * column, 52 + 102 * row, 444, 90, 255.0);
+            grid.paste("date", 60 + 456 * column, 70 + 102 * row);
+        }
+    }
+    grid.check("fields of a grid");
+    let mut picture = Paper::new(1200, 900);
+    picture.column(90, 90, 12, 58);
+    // Two houses with windows, and thick edges of a scan.
+    for top in [100, 500] {
+        picture.fill(900, top, 200, 200);
+        for window in 0..9 {
+            let (across, down) = (60 * (window % 3), 60 * (window / 3));
+            picture.shade(920 + across, top + 20 + down, 30, 36, 255.0);
+        }
+    }
+    picture.fill(0, 0, 30, 900);
+    picture.fill(0, 880, 1200, 20);
+    picture.check("pictures");
+    // Strokes that touch, with a row of holes.
+    let mut letters = Paper::new(900, 300);
+    for letter in 0..6 {
+        letters.fill(100 + 100 * letter, 100, 104, 100);
+        letters.shade(120 + 100 * letter, 120, 64, 60, 255.0);
+    }
+    let found = find(&letters.picture());
+    assert!(found.iter().all(|line| line.bbox[3] - line.bbox[1] > 90), "{found:?}");
 }
 
 #[test]

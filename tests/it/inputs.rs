@@ -201,6 +201,46 @@ fn empty_and_nested_archives_are_told() {
     assert_eq!(told[6..], [("a.png", text), ("b.png", text), ("a.png", text)]);
 }
 
+/// Unpacked, the last member of a name would be left; so it is with the sidecar, in each run anew.
+#[test]
+fn a_sidecar_keeps_the_last_member_of_a_name() {
+    let folder = place();
+    let read = |name: &str| std::fs::read(&pictures("vit-bert")[usize::from(name == "b")]).unwrap();
+    let files = |names: [&str; 2]| names.map(|name| ("a.png".to_string(), read(name)));
+    std::fs::write(folder.path().join("ab.tar"), tar_of(&files(["a", "b"]))).unwrap();
+    let texts = told(&ocr(folder.path(), &["ab.tar"]).run().status(0));
+    assert_ne!(texts[0].1, texts[1].1);
+    let sidecar = || std::fs::read_to_string(folder.path().join("ab/a.txt")).unwrap();
+    // A member has no time of its own by which the sidecar could be newer.
+    for (existing, stays) in [("skip", true), ("newer", false), ("overwrite", false)] {
+        let args = ["ab.tar", "--sidecar", "--batch-size", "1", "--existing", existing];
+        let ran = ocr(folder.path(), &args).run().status(0);
+        assert!(ran.stderr.contains("2 ok, 0 skipped"), "{}", ran.stderr);
+        assert_eq!(sidecar(), format!("{}\n", texts[1].1), "{existing}");
+        // What an earlier run wrote stays.
+        std::fs::write(folder.path().join("ab/a.txt"), "mine\n").unwrap();
+        ocr(folder.path(), &args).run().status(0);
+        assert_eq!(sidecar() == "mine\n", stays, "{existing}");
+        std::fs::remove_file(folder.path().join("ab/a.txt")).unwrap();
+    }
+}
+
+/// A list of one name that leads nowhere is a run whose one input failed.
+#[test]
+fn a_list_of_nothing_readable_is_told_in_its_record() {
+    let folder = place();
+    std::fs::write(folder.path().join("broken.zip"), "PK\x03\x04 and no more").unwrap();
+    std::fs::write(folder.path().join("list"), "broken.zip\n").unwrap();
+    std::fs::write(folder.path().join("e.jsonl"), "{\"image\":\"old.png\"}\n").unwrap();
+    let args = ["--files-from", "list", "--errors", "e.jsonl"];
+    let told = told(&ocr(folder.path(), &args).run().status(2));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, "broken.zip");
+    assert!(told[0].1.starts_with("damaged zip archive"), "{}", told[0].1);
+    let ledger = std::fs::read_to_string(folder.path().join("e.jsonl")).unwrap();
+    assert!(ledger.contains("broken.zip") && !ledger.contains("old.png"), "{ledger}");
+}
+
 /// A directory deeper than most, with links that lead back into it and to nowhere.
 #[cfg(unix)]
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::Vedm;
+use crate::support::{Vedm, tests_folder};
 
 /// The shipped samples of single lines, one below the other on one page.
 fn page() -> (TempDir, usize) {
@@ -75,4 +75,25 @@ fn pages_become_hocr_and_alto() {
     let alto = Vedm::new(&args).dir(folder.path()).run().status(0).stdout;
     assert_eq!(alto.matches("<Page ").count(), 2, "{alto}");
     assert_eq!(alto.matches("<TextLine").count(), 2 * count, "{alto}");
+}
+
+/// Pages keep the numbers that they have in their file, whatever is read of it.
+#[test]
+fn documents_number_the_physical_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = tests_folder("../src/image/testdata/images/pages.tif");
+    std::fs::copy(pages, folder.path().join("book.tif")).unwrap();
+    let numbers = |args: &[&str], format: &str, before: &str| -> Vec<String> {
+        let args = [&["ocr", "--lines", "--format", format], args].concat();
+        let document = Vedm::new(&args).dir(folder.path()).run().stdout;
+        let parts = document.split(before).skip(1);
+        parts.map(|part| part.chars().take_while(char::is_ascii_digit).collect()).collect()
+    };
+    let hocr = |args: &[&str]| numbers(args, "hocr", "ppageno ");
+    assert_eq!(hocr(&["book.tif"]), ["0", "1", "2"]);
+    assert_eq!(hocr(&["book.tif", "--pages", "1,3"]), ["0", "2"]);
+    // What can't be read has a number too.
+    assert_eq!(hocr(&["book.tif", "no.png", "book.tif", "--pages", "2-"]), ["1", "2", "5", "6"]);
+    let alto = numbers(&["book.tif", "--pages", "1,3"], "alto", "PHYSICAL_IMG_NR=\"");
+    assert_eq!(alto, ["1", "3"]);
 }

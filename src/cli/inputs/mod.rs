@@ -67,11 +67,13 @@ impl Inputs {
 
     /// The inputs in their order. Where standard input is named it can be read by one stream only.
     ///
-    /// Fails if the list can't be opened, or if there is nothing to read and no shard asked for.
+    /// Fails if the list can't be opened or is empty, or if the one name of the command line leads nowhere
+    /// and no shard is asked for.
     pub(super) fn stream(&self) -> Result<Stream> {
         let mut inputs = self.all()?;
         let Some(first) = inputs.next() else { bail!("no images to read: the list is empty") };
-        if !matches!(first.source, Source::Nothing(_)) {
+        // Of a list no second name is waited for: whoever writes it may wait for an answer.
+        if self.list.is_some() || !matches!(first.source, Source::Nothing(_)) {
             return Ok(self.sharded(Box::new(std::iter::once(first).chain(inputs))));
         }
         let Some(second) = inputs.next() else {

@@ -3,6 +3,7 @@
 //! A line is written in one piece behind the last one, so that a run that is killed leaves whole lines.
 
 mod entries;
+mod numbers;
 mod record;
 mod resume;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use self::numbers::Numbers;
 use self::record::Fields;
 pub(super) use self::record::finish_reason;
 use self::resume::Held;
@@ -39,6 +41,7 @@ pub(super) struct Writer {
     held: Option<Held>,
     /// Of hOCR and ALTO.
     pages: Vec<Page>,
+    numbers: Numbers,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,7 +104,8 @@ impl Writer {
         let terminal = file.is_none() && std::io::stdout().is_terminal();
         let held = old.and_then(Old::held);
         let path = file.map(Path::to_path_buf);
-        Ok(Writer { form, fields, terminal, to, path, header, held, pages: Vec::new() })
+        let (pages, numbers) = (Vec::new(), Numbers::default());
+        Ok(Writer { form, fields, terminal, to, path, header, held, pages, numbers })
     }
 
     /// One record. A failed input is no line of text: standard error tells it. `rejected` is the text
@@ -128,11 +132,13 @@ impl Writer {
                 table.write_record(cells)?;
                 lines = table.into_inner().map_err(|error| error.into_error())?;
             }
-            (_, Err(_)) => return Ok(()),
-            (Form::Pages(_), Ok(reading)) => {
-                self.keep(record, reading);
+            (Form::Pages(_), outcome) => {
+                // A page that can't be read has its number all the same.
+                let number = self.numbers.of(record);
+                outcome.iter().for_each(|reading| self.keep(number, record, reading));
                 return Ok(());
             }
+            (_, Err(_)) => return Ok(()),
             (Form::Bare, Ok(reading)) => {
                 for sequence in &reading.sequences {
                     lines.extend(format!("{}\n", sequence.text).into_bytes());
@@ -163,17 +169,15 @@ impl Writer {
         self.held.as_mut().is_some_and(|held| held.takes(record, part))
     }
 
-    /// A line of a page; another image, or page of it, begins another page.
-    fn keep(&mut self, record: &Record, reading: &Reading) {
-        let image = match record.page {
-            Some(page) => format!("{}#page={page}", record.image),
-            None => record.image.clone(),
-        };
-        // The same page named twice is two pages.
-        let begins = record.region.is_none_or(|region| region.line == 1);
-        if begins || self.pages.last().is_none_or(|page| page.image != image) {
+    /// A line of the page of this number.
+    fn keep(&mut self, number: usize, record: &Record, reading: &Reading) {
+        if self.pages.last().is_none_or(|page| page.number != number) {
+            let image = match record.page {
+                Some(page) => format!("{}#page={page}", record.image),
+                None => record.image.clone(),
+            };
             let (width, height) = (reading.width, reading.height);
-            self.pages.push(Page { image, width, height, lines: Vec::new() });
+            self.pages.push(Page { image, number, width, height, lines: Vec::new() });
         }
         let best = reading.sequences.first();
         if let (Some(page), Some(region), Some(best)) = (self.pages.last_mut(), record.region, best)
