@@ -1,8 +1,9 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the run to come to a good end, the second ends it at once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -26,11 +27,17 @@ pub fn listen(first: &'static str, second: &'static str) -> Result<()> {
     .context("can't listen for interrupts")
 }
 
-/// From now on a signal ends the process at once, and `folder`, which is being filled, is removed before; may be
-/// called once a process.
+/// From now on a signal ends the process at once, and `folder`, which is being filled, is removed before. The
+/// last folder counts; not to be called beside `listen`.
 pub fn abandon(folder: &Path) -> Result<()> {
-    let folder = folder.to_path_buf();
+    static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+    // A poisoned lock means that another thread panicked; there is nothing here to be spoilt.
+    let filled = || FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    if filled().replace(folder.to_path_buf()).is_some() {
+        return Ok(());
+    }
     ctrlc::set_handler(move || {
+        let folder = filled().clone().unwrap_or_default();
         // Whoever fills it goes on meanwhile, until the folder itself is gone.
         let _ = (0..100).find(|_| fs::remove_dir_all(&folder).is_ok() || !folder.exists());
         stderr::say("vedm: interrupted");

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 /// Every file that belongs to a tokenizer, by the names that the reference gives them.
-pub const TOKENIZER_FILES: [&str; 14] = [
+pub const TOKENIZER_FILES: [&str; 13] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -16,7 +16,6 @@ pub const TOKENIZER_FILES: [&str; 14] = [
     "merges.txt",
     "vocab.txt",
     "sentencepiece.bpe.model",
-    "sentencepiece.model",
     "spiece.model",
     "source.spm",
     "target.spm",

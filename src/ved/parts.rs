@@ -97,7 +97,9 @@ fn copy_files(dir: &Path, out: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("can't list {dir:?}"))? {
         let path = entry.with_context(|| format!("can't list {dir:?}"))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let of_text = name == "generation_config.json" || TOKENIZER_FILES.contains(&name.as_str());
+        // The last is a vocabulary that RemBERT's tokenizer.json is made of.
+        let of_text = matches!(name.as_str(), "generation_config.json" | "sentencepiece.model")
+            || TOKENIZER_FILES.contains(&name.as_str());
         let half = if ENCODER_FILES.contains(&name.as_str()) {
             Half::Encoder
         } else if of_text {
