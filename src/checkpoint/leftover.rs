@@ -9,8 +9,11 @@ use std::time::Duration;
 /// What the names of all temporary files begin with.
 const PREFIX: &str = ".vedm-";
 
-/// What the names of directories under construction hold.
-const UNFINISHED: &str = "-unfinished-";
+/// What the names of what was moved aside go on with.
+const MOVED: &str = "replaced";
+
+/// What follows on the process in the names of directories under construction.
+const UNFINISHED: &str = "unfinished";
 
 /// A file whose process can't be asked for was forgotten if nobody wrote to it for so long.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,9 +29,14 @@ pub(super) fn prefix() -> String {
 
 /// A new directory in `folder` to be filled and renamed; dropped before, it is removed.
 pub fn unfinished(folder: &Path) -> std::io::Result<tempfile::TempDir> {
-    let prefix = prefix();
-    let prefix = format!("{}{UNFINISHED}", prefix.trim_end_matches('-'));
+    let prefix = format!("{}{UNFINISHED}-", prefix());
     tempfile::Builder::new().prefix(&prefix).tempdir_in(folder)
+}
+
+/// Where to move a directory that another one replaces: half of it never has its name.
+pub fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{PREFIX}{MOVED}-{}-{name}", std::process::id()))
 }
 
 /// Removes what killed runs left in `folder`; looks into each folder once.
@@ -54,13 +62,14 @@ fn is_left(entry: &DirEntry, realm: Option<&str>) -> bool {
     let name = entry.file_name();
     let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { return false };
     let Ok(metadata) = entry.metadata() else { return false };
+    let mut parts = rest.split('-');
+    let [found, process, what] = std::array::from_fn(|_| parts.next());
     // No other directory is taken away: one that was moved aside is somebody's.
-    let ours = metadata.is_file() || metadata.is_dir() && rest.contains(UNFINISHED);
-    if !ours {
+    let unfinished = what == Some(UNFINISHED) && found != Some(MOVED);
+    if !(metadata.is_file() || metadata.is_dir() && unfinished) {
         return false;
     }
-    let mut parts = rest.split('-');
-    if let (Some(found), Some(process)) = (parts.next(), parts.next())
+    if let (Some(found), Some(process)) = (found, process)
         && Some(found) == realm
         && let Ok(process) = process.parse::<u32>()
     {
@@ -103,11 +112,14 @@ mod tests {
         file(".vedm-elsewhere-1-abd", 1);
         file(".vedm-abcdef", 1);
         file("a.txt", 5);
-        fs::create_dir(folder.path().join(".vedm-replaced-1-out")).unwrap();
+        let moved = folder.path().join(".vedm-replaced-1-unfinished-out");
+        fs::create_dir(&moved).unwrap();
+        let age = Duration::from_secs(5 * 24 * 60 * 60);
+        File::open(&moved).unwrap().set_modified(SystemTime::now() - age).unwrap();
         let open = unfinished(folder.path()).unwrap();
         let open_name = open.path().file_name().unwrap().to_str().unwrap();
-        let mut kept =
-            vec![".vedm-elsewhere-1-abc", ".vedm-replaced-1-out", "a.txt", own.as_str(), open_name];
+        let mut kept = vec![".vedm-elsewhere-1-abc", ".vedm-replaced-1-unfinished-out", "a.txt"];
+        kept.extend([own.as_str(), open_name]);
         if let Some(realm) = realm() {
             let mut ended = std::process::Command::new("true").spawn().unwrap();
             ended.wait().unwrap();

@@ -46,7 +46,7 @@ pub use atomic::write_file;
 use entry::{Entries, Entry};
 pub use entry::{Memory, TensorInfo};
 use index::Index;
-pub use leftover::{sweep, unfinished};
+pub use leftover::{aside, sweep, unfinished};
 use mapped::Mapped;
 pub use pytorch_write::write_pytorch;
 pub use safetensors_write::write_safetensors;

@@ -13,7 +13,7 @@ use super::card::{self, CARD};
 use super::log::METRICS;
 use super::plot::PLOT;
 use super::state::Saved;
-use crate::checkpoint::is_weights;
+use crate::checkpoint::{aside, is_weights};
 use crate::text::TOKENIZER_FILES;
 
 const PREFIX: &str = "checkpoint-";
@@ -108,8 +108,7 @@ pub fn rotate(out: &Path, limit: Option<usize>, newest: u64, best: Option<u64>) 
 
 /// Removes a directory that takes another name first: half a checkpoint never has a checkpoint's.
 fn discard(dir: &Path) -> Result<()> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = dir.with_file_name(format!("{LEFTOVER}replaced-{name}"));
+    let hidden = aside(dir);
     fs::rename(dir, &hidden).with_context(|| format!("can't remove {dir:?}"))?;
     fs::remove_dir_all(&hidden).with_context(|| format!("can't remove {hidden:?}"))
 }

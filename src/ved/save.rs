@@ -73,11 +73,7 @@ impl Staging {
     pub fn finish(self) -> Result<()> {
         let Staging { folder, target, replace } = self;
         open_to_all(folder.path())?;
-        let old = target.with_file_name(format!(
-            ".vedm-replaced-{}-{}",
-            std::process::id(),
-            target.file_name().unwrap_or_default().to_string_lossy()
-        ));
+        let old = checkpoint::aside(&target);
         let had = replace && target.exists();
         if had {
             std::fs::rename(&target, &old).with_context(|| format!("can't replace {target:?}"))?;
