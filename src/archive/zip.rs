@@ -84,7 +84,7 @@ impl Names {
     }
 
     fn times(&self, name: &[u8]) -> usize {
-        self.times.get(&self.hasher.hash_one(name.to_vec())).copied().unwrap_or(1)
+        self.times.get(&self.hasher.hash_one(name)).copied().unwrap_or(1)
     }
 }
 

@@ -188,8 +188,8 @@ fn load_as_stored(dir: &Path, allow_unused: bool) -> Result<(VisionEncoderDecode
     ved::load(dir, LoadOptions { kind, allow_unused, memory, ..LoadOptions::default() })
 }
 
-/// Files that hold weights, in whatever format.
-fn is_weights(name: &str) -> bool {
+/// Files that hold weights in whatever format, also those that `checkpoint::is_weights` does not open.
+fn is_any_weights(name: &str) -> bool {
     let by_end = [
         ".safetensors",
         ".bin",
@@ -212,7 +212,7 @@ fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for entry in entries {
         let path = entry.with_context(|| format!("can't list {from:?}"))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let skip = name.starts_with('.') || name == "config.json" || is_weights(&name);
+        let skip = name.starts_with('.') || name == "config.json" || is_any_weights(&name);
         let target = to.join(&name);
         if path.is_file() && !skip && !target.exists() {
             std::fs::copy(&path, &target).with_context(|| format!("can't copy {path:?}"))?;

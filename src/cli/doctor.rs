@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::Map;
 
 use super::Verdict;
 use super::download::{self, HubArgs};
@@ -13,7 +12,6 @@ use crate::checkpoint::Memory;
 use crate::hub::{Settings, Survey, survey};
 use crate::models::{self, Need};
 use crate::ved::config::read_json_if_there;
-use crate::ved::generation::check;
 use crate::ved::{self, LoadOptions, Processor, VisionEncoderDecoder};
 use crate::{decoders, device, encoders, native};
 
@@ -114,8 +112,7 @@ fn settings(
     processor: &Processor,
 ) -> Result<Vec<String>> {
     let file = read_json_if_there(&dir.join("generation_config.json"))?;
-    let (generation, warnings) = model.generation_config(&Map::new(), file.as_ref(), false)?;
-    check(model.decoder.as_ref(), &[generation.start_token()?], &generation)?;
+    let warnings = model.check_generation(file.as_ref())?;
     if let Some((height, width)) = processor.image_processor.output_size() {
         let sized = model.encoder.check_size(height as i64, width as i64, false);
         sized.context("preprocessor_config.json does not fit the encoder")?;

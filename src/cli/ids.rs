@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::text::Tokenizer;
+use crate::ved::VisionEncoderDecoder;
 use crate::ved::source::{Half, Source};
-use crate::ved::{VisionEncoderDecoder, generation};
 
 /// Start, pad and end at the top level and in a drawn decoder: from the checkpoint that tokenizer and
 /// decoder share, else from the tokenizer, unless they are set.
@@ -79,6 +79,5 @@ pub(super) fn check(model: &VisionEncoderDecoder) -> Result<()> {
             vocabulary - 1
         );
     }
-    let (settings, _) = model.generation_config(&Map::new(), None, false)?;
-    generation::check(model.decoder.as_ref(), &[settings.start_token()?], &settings)
+    model.check_generation(None).map(drop)
 }

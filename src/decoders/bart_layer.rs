@@ -96,6 +96,22 @@ pub(super) struct Plain {
     pub layer_norm: Option<LayerNorm>,
 }
 
+impl Plain {
+    /// Layers in mBART's order, and a norm of this name behind them; `positions` reads those below `p`.
+    pub(super) fn pre_norm(
+        p: &Params,
+        config: &Config,
+        positions: fn(&Params, &Config) -> Result<Embedding>,
+        norm: &str,
+    ) -> Result<Self> {
+        let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
+        let p = p / "model" / "decoder";
+        let embed_positions = positions(&p, config)?;
+        let layer_norm = Some(p.layer_norm(norm, config.d_model, EPS)?);
+        Ok(Plain { core, embed_positions, layer_norm })
+    }
+}
+
 impl Decoder for Plain {
     fn forward(
         &self,

@@ -2,21 +2,21 @@
 //! projections without biases, and `layernorm_embedding` as the norm at the end. Its decoder attends
 //! in full; `attention_type` is the encoder's. Reference: `modeling_bigbird_pegasus.py`.
 
-use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::DecoderArch;
-use super::bart::{self, Config, EPS, IGNORE};
-use super::bart_layer::{Core, Plain, learned_positions};
-use super::block::Order;
-use crate::nn::Params;
+use super::bart::{self, Config, IGNORE};
+use super::bart_layer::{Plain, learned_positions};
 
 pub(super) const BIGBIRD_PEGASUS: DecoderArch = DecoderArch {
     model_type: "bigbird_pegasus",
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
+    build: |json, p| {
+        let config = Config::read(defaults(), json, ALIASES)?;
+        Ok(Box::new(Plain::pre_norm(p, &config, learned_positions, "layernorm_embedding")?))
+    },
     ignore: IGNORE,
 };
 
@@ -35,14 +35,4 @@ fn defaults() -> Value {
         "decoder_start_token_id": 2, "forced_eos_token_id": null,
     });
     bart::changed(bart::defaults("bigbird_pegasus"), changes)
-}
-
-fn new(p: &Params, config: &Config) -> Result<Plain> {
-    let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
-    let p = p / "model" / "decoder";
-    Ok(Plain {
-        core,
-        embed_positions: learned_positions(&p, config)?,
-        layer_norm: Some(p.layer_norm("layernorm_embedding", config.d_model, EPS)?),
-    })
 }

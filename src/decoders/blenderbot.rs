@@ -18,7 +18,10 @@ pub(super) const BLENDERBOT: DecoderArch = DecoderArch {
     prefix: "model",
     defaults,
     aliases: ALIASES,
-    build: |json, p| Ok(Box::new(new(p, &Config::read(defaults(), json, ALIASES)?)?)),
+    build: |json, p| {
+        let config = Config::read(defaults(), json, ALIASES)?;
+        Ok(Box::new(Plain::pre_norm(p, &config, learned_positions, "layer_norm")?))
+    },
     ignore: IGNORE,
 };
 
@@ -50,16 +53,6 @@ fn small_defaults() -> Value {
         "pad_token_id": 0, "decoder_start_token_id": 1,
     });
     bart::changed(bart::defaults("blenderbot-small"), changes)
-}
-
-fn new(p: &Params, config: &Config) -> Result<Plain> {
-    let core = Core::new(p, config, Order::PreNorm, "model.decoder", "lm_head.weight")?;
-    let p = p / "model" / "decoder";
-    Ok(Plain {
-        core,
-        embed_positions: learned_positions(&p, config)?,
-        layer_norm: Some(p.layer_norm("layer_norm", config.d_model, EPS)?),
-    })
 }
 
 struct BlenderbotSmall {

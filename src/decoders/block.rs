@@ -12,8 +12,8 @@ use crate::nn::{
 };
 
 /// The parts of a layer, the same under either order of norms.
-pub(super) struct Block {
-    pub attention: Attention,
+pub(super) struct Block<A = Attention> {
+    pub attention: A,
     pub attention_norm: LayerNorm,
     pub crossattention: CrossAttention,
     pub cross_norm: LayerNorm,
@@ -23,6 +23,18 @@ pub(super) struct Block {
     pub dropout: f64,
     /// After the dense layers.
     pub feed_dropout: f64,
+}
+
+/// What a layer does with its own tokens.
+pub(super) trait SelfAttention: 'static {
+    /// xs [N, t, D] behind `past` tokens, which the cache has -> [N, t, D]
+    fn attend(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor;
+}
+
+impl SelfAttention for Attention {
+    fn attend(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
+        self.decode(xs, cache, past, train)
+    }
 }
 
 /// Where the norms of a layer are.
@@ -35,19 +47,19 @@ pub(super) enum Order {
 }
 
 /// Layers, one after the other.
-pub(super) struct Blocks {
-    blocks: Vec<Rc<Block>>,
+pub(super) struct Blocks<A = Attention> {
+    blocks: Vec<Rc<Block<A>>>,
     order: Order,
     /// How often a layer is left out in training.
     layerdrop: f64,
 }
 
-impl Blocks {
+impl<A: SelfAttention> Blocks<A> {
     /// So many layers, each as `block` reads it.
     pub(super) fn new(
         order: Order,
         count: i64,
-        block: impl Fn(i64) -> Result<Block>,
+        block: impl Fn(i64) -> Result<Block<A>>,
     ) -> Result<Self> {
         let blocks = (0..count).map(|i| block(i).map(Rc::new)).collect::<Result<_>>()?;
         Ok(Blocks { blocks, order, layerdrop: 0.0 })
@@ -70,6 +82,20 @@ impl Blocks {
         cache: &mut Cache,
         train: bool,
     ) -> Tensor {
+        let tokens = xs.size()[1];
+        let xs = self.over(xs, states, cache, train);
+        cache.advance(tokens);
+        xs
+    }
+
+    /// The same, without counting the tokens: `xs` may hold more than these.
+    pub(super) fn over(
+        &self,
+        xs: Tensor,
+        states: &Tensor,
+        cache: &mut Cache,
+        train: bool,
+    ) -> Tensor {
         let (mut xs, order) = (xs, self.order);
         for (i, block) in self.blocks.iter().enumerate() {
             if drop_layer(self.layerdrop, train) {
@@ -83,12 +109,11 @@ impl Blocks {
                 }
             });
         }
-        cache.advance(xs.size()[1]);
         xs
     }
 }
 
-impl Block {
+impl<A: SelfAttention> Block<A> {
     /// xs [N, t, D], states [B, S, De], `past` tokens before -> [N, t, D]
     fn post_norm(
         &self,
@@ -99,7 +124,7 @@ impl Block {
         train: bool,
     ) -> Tensor {
         let p = self.dropout;
-        let own = self.attention.decode(xs, cache, past, train);
+        let own = self.attention.attend(xs, cache, past, train);
         let xs = self.attention_norm.of_sum(xs, &dropout(&own, p, train));
         let cross = self.crossattention.forward(&xs, states, cache, train);
         let xs = self.cross_norm.of_sum(&xs, &dropout(&cross, p, train));
@@ -117,7 +142,7 @@ impl Block {
         train: bool,
     ) -> Tensor {
         let p = self.dropout;
-        let own = self.attention.decode(&self.attention_norm.forward(xs), cache, past, train);
+        let own = self.attention.attend(&self.attention_norm.forward(xs), cache, past, train);
         let [xs, normed] = self.cross_norm.with_sum(xs, &dropout(&own, p, train));
         let cross = self.crossattention.forward(&normed, states, cache, train);
         let [xs, normed] = self.feed_norm.with_sum(&xs, &dropout(&cross, p, train));

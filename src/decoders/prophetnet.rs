@@ -7,14 +7,13 @@
 //! with the wrong tokens and heads (`get_predict_relative_pos_embeddings` gathers rows of one order with
 //! indices of another); token by token, as in generation, it does not. This file follows the latter.
 
-use std::rc::Rc;
-
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::bart::EPS;
+use super::block::{Block, Blocks, Order, SelfAttention};
 use super::{Decoder, DecoderArch, Limits, check_cross_attention, check_padding};
 use crate::nn::attention::{merge_heads, split_heads};
 use crate::nn::params::Init;
@@ -22,7 +21,7 @@ use crate::nn::position::plain;
 use crate::nn::precision::matmul;
 use crate::nn::{
     Activation, Cache, CrossAttention, Embedding, FeedForward, LayerCache, LayerNorm, Linear,
-    Params, config, dropout, mask, segment,
+    Params, config, dropout, mask,
 };
 
 pub(super) const PROPHETNET: DecoderArch = DecoderArch {
@@ -112,23 +111,13 @@ struct ProphetNet {
     /// [ngram, D]
     ngram_embeddings: Tensor,
     embeddings_layer_norm: LayerNorm,
-    layers: Vec<Rc<Layer>>,
+    /// Over both streams.
+    layers: Blocks<NgramSelfAttention>,
     lm_head: Linear,
     /// Position of the first token.
     first: i64,
     dropout: f64,
     limits: Limits,
-}
-
-/// A post-norm layer over both streams.
-struct Layer {
-    self_attn: NgramSelfAttention,
-    self_attn_layer_norm: LayerNorm,
-    cross_attn: CrossAttention,
-    cross_attn_layer_norm: LayerNorm,
-    feed_forward: FeedForward,
-    feed_forward_layer_norm: LayerNorm,
-    dropout: f64,
 }
 
 /// Self-attention of the main stream and of the predicting stream.
@@ -182,9 +171,9 @@ impl ProphetNet {
                 &[config.ngram, d],
                 config.init(),
             )?,
-            layers: (0..config.num_decoder_layers)
-                .map(|i| Layer::new(&(&p / "layers" / i), config).map(Rc::new))
-                .collect::<Result<_>>()?,
+            layers: Blocks::new(Order::PostNorm, config.num_decoder_layers, |i| {
+                block(&(&p / "layers" / i), config)
+            })?,
             embeddings_layer_norm: p.layer_norm("embeddings_layer_norm", d, EPS)?,
             lm_head,
             first: padding_idx + 1,
@@ -217,14 +206,8 @@ impl Decoder for ProphetNet {
             self.position_embeddings.forward(&(positions + 1)) + self.ngram_embeddings.get(-1);
         let predicting = predicting.unsqueeze(0).expand([n, -1, -1], false);
         let xs = self.embeddings_layer_norm.forward(&Tensor::cat(&[main, predicting], 1));
-        let mut xs = dropout(&xs, self.dropout, train); // [N, 2t, D]
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (cache, past) = cache.layer(i);
-            let states = encoder_hidden_states;
-            xs = segment::decode(layer, &xs, states, cache, move |layer, xs, states, cache| {
-                layer.forward(xs, states, cache, past, train)
-            });
-        }
+        let xs = dropout(&xs, self.dropout, train); // [N, 2t, D], main stream first
+        let xs = self.layers.over(xs, encoder_hidden_states, cache, train);
         cache.advance(t);
         xs.narrow(1, t, t)
     }
@@ -238,57 +221,39 @@ impl Decoder for ProphetNet {
     }
 }
 
-impl Layer {
-    fn new(p: &Params, config: &Config) -> Result<Self> {
-        let (d, inner, init) = (config.hidden_size, config.decoder_ffn_dim, config.init());
-        let heads = config.num_decoder_attention_heads;
-        let (cross, fed) = (p / "cross_attn", p / "feed_forward");
-        Ok(Layer {
-            self_attn: NgramSelfAttention::new(&(p / "self_attn"), config)?,
-            self_attn_layer_norm: p.layer_norm("self_attn_layer_norm", d, EPS)?,
-            cross_attn: CrossAttention {
-                query: cross.linear("query_proj", d, d, init)?,
-                packing: cross.packing(),
-                key_value: cross.for_many_rows().joined(
-                    &[("key_proj", true), ("value_proj", true)],
-                    d,
-                    d,
-                    init,
-                )?,
-                out: cross.linear("out_proj", d, d, init)?,
-                heads,
-                scale: ((d / heads) as f64).powf(-0.5),
-                dropout: config.attention_dropout,
-            },
-            cross_attn_layer_norm: p.layer_norm("cross_attn_layer_norm", d, EPS)?,
-            feed_forward: FeedForward {
-                up: fed.linear("intermediate", d, inner, init)?,
-                activation: Activation::from_name(&config.activation_function)?,
-                activation_dropout: config.activation_dropout,
-                down: fed.linear("output", inner, d, init)?,
-            },
-            feed_forward_layer_norm: p.layer_norm("feed_forward_layer_norm", d, EPS)?,
-            dropout: config.dropout,
-        })
-    }
-
-    /// xs [N, 2t, D], main stream first; states [B, S, D] -> [N, 2t, D]
-    fn forward(
-        &self,
-        xs: &Tensor,
-        states: &Tensor,
-        cache: &mut LayerCache,
-        past: i64,
-        train: bool,
-    ) -> Tensor {
-        let p = self.dropout;
-        let own = self.self_attn.forward(xs, cache, past, train);
-        let xs = self.self_attn_layer_norm.of_sum(xs, &dropout(&own, p, train));
-        let cross = self.cross_attn.forward(&xs, states, cache, train);
-        let xs = self.cross_attn_layer_norm.of_sum(&xs, &dropout(&cross, p, train));
-        let fed = self.feed_forward.forward(&xs, train);
-        self.feed_forward_layer_norm.of_sum(&xs, &dropout(&fed, p, train))
-    }
+/// The keys of a layer below `p`.
+fn block(p: &Params, config: &Config) -> Result<Block<NgramSelfAttention>> {
+    let (d, inner, init) = (config.hidden_size, config.decoder_ffn_dim, config.init());
+    let heads = config.num_decoder_attention_heads;
+    let (cross, fed) = (p / "cross_attn", p / "feed_forward");
+    Ok(Block {
+        attention: NgramSelfAttention::new(&(p / "self_attn"), config)?,
+        attention_norm: p.layer_norm("self_attn_layer_norm", d, EPS)?,
+        crossattention: CrossAttention {
+            query: cross.linear("query_proj", d, d, init)?,
+            packing: cross.packing(),
+            key_value: cross.for_many_rows().joined(
+                &[("key_proj", true), ("value_proj", true)],
+                d,
+                d,
+                init,
+            )?,
+            out: cross.linear("out_proj", d, d, init)?,
+            heads,
+            scale: ((d / heads) as f64).powf(-0.5),
+            dropout: config.attention_dropout,
+        },
+        cross_norm: p.layer_norm("cross_attn_layer_norm", d, EPS)?,
+        feed_forward: FeedForward {
+            up: fed.linear("intermediate", d, inner, init)?,
+            activation: Activation::from_name(&config.activation_function)?,
+            activation_dropout: config.activation_dropout,
+            down: fed.linear("output", inner, d, init)?,
+        },
+        feed_norm: p.layer_norm("feed_forward_layer_norm", d, EPS)?,
+        dropout: config.dropout,
+        feed_dropout: config.dropout,
+    })
 }
 
 impl NgramSelfAttention {
@@ -306,9 +271,11 @@ impl NgramSelfAttention {
             dropout: config.attention_dropout,
         })
     }
+}
 
+impl SelfAttention for NgramSelfAttention {
     /// xs [N, 2t, D], main stream first -> [N, 2t, D]
-    fn forward(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
+    fn attend(&self, xs: &Tensor, cache: &mut LayerCache, past: i64, train: bool) -> Tensor {
         let t = xs.size()[1] / 2;
         let scale = ((xs.size()[2] / self.heads) as f64).powf(-0.5);
         let query = split_heads(&(self.query_proj.forward(xs) * scale), self.heads); // [N, A, 2t, d]
@@ -344,7 +311,9 @@ impl NgramSelfAttention {
             matmul(&p.narrow(3, 0, total), &all.value) + p.narrow(3, total, 1) * ahead(&value);
         self.out_proj.forward(&merge_heads(&Tensor::cat(&[own, predicted], 2)))
     }
+}
 
+impl NgramSelfAttention {
     /// What each bucket adds to each token's scores. [N, t, D] -> [N, A, t, buckets]
     fn relative(&self, xs: &Tensor) -> Tensor {
         self.relative_pos_embeddings

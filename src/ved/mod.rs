@@ -130,6 +130,13 @@ impl VisionEncoderDecoder {
         })
     }
 
+    /// Refuses settings, without flags, that nothing could be generated with; gives the warnings.
+    pub fn check_generation(&self, generation_config: Option<&Value>) -> Result<Vec<String>> {
+        let (settings, warnings) = self.generation_config(&Map::new(), generation_config, false)?;
+        generation::check(self.decoder.as_ref(), &[settings.start_token()?], &settings)?;
+        Ok(warnings)
+    }
+
     /// What every sequence begins with: the start token, then the prompt's. Donut's prompts bring
     /// their own start token (the reference's `_prepare_decoder_input_ids_for_generation`).
     pub fn prompt(&self, start: i64, ids: Vec<i64>) -> Vec<i64> {

@@ -13,6 +13,14 @@ fn caption(folder: &Path, args: &[&str]) -> Ran {
     Vedm::new(&[&start[..], args].concat()).dir(folder).run()
 }
 
+/// A folder with a picture and with `pages.tif`, three pages.
+fn folder_with_pages() -> tempfile::TempDir {
+    let folder = folder(1);
+    let pages = tests_folder("../src/image/testdata/images/pages.tif");
+    std::fs::copy(pages, folder.path().join("pages.tif")).unwrap();
+    folder
+}
+
 fn text(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
@@ -62,10 +70,8 @@ fn appending_completes_the_last_line() {
 
 #[test]
 fn whole_records_of_other_images_stay() {
-    let folder = folder(1);
+    let folder = folder_with_pages();
     let place = folder.path();
-    let pages = tests_folder("../src/image/testdata/images/pages.tif");
-    std::fs::copy(pages, place.join("pages.tif")).unwrap();
     for name in ["o.txt", "o.jsonl", "o.csv"] {
         let skip = ["--output", name, "--existing", "skip"];
         caption(place, &["pages.tif", "pages.tif", "--output", name]).status(0);
@@ -117,10 +123,8 @@ fn a_sidecar_that_cannot_be_written_is_its_own_images_failure() {
 
 #[test]
 fn pages_fail_to_be_kept_as_one_image_or_one_by_one() {
-    let folder = folder(1);
+    let folder = folder_with_pages();
     let place = folder.path();
-    let pages = tests_folder("../src/image/testdata/images/pages.tif");
-    std::fs::copy(pages, place.join("pages.tif")).unwrap();
     std::fs::create_dir(place.join("pages.txt")).unwrap();
     let args = ["pages.tif", "000.png", "--errors", "e.jsonl", "--existing", "overwrite"];
     let ran = caption(place, &[&args[..], &["--sidecar"]].concat()).status(2);
@@ -190,10 +194,8 @@ fn a_full_disk_is_told_with_the_files_name() {
 /// A sidecar holds all pages or none, so another try reads all of them.
 #[test]
 fn failed_pages_are_tried_again_as_a_file() {
-    let folder = folder(1);
+    let folder = folder_with_pages();
     let place = folder.path();
-    let pages = tests_folder("../src/image/testdata/images/pages.tif");
-    std::fs::copy(pages, place.join("pages.tif")).unwrap();
     let whole = caption(place, &["pages.tif", "--sidecar=all"]).status(0);
     assert_eq!(whole.stdout, "");
     // The first and the third page are larger.
