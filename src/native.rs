@@ -1,17 +1,22 @@
 //! The few things that need `unsafe`: memory maps, the numbers of tensors, the allocator's settings,
-//! libraries at run time; in the rooms beside it vector units (with an exponential, halves and squares turned
-//! over for them), libtorch's threads, its operators, attention and a dense layer in its graph and what it
-//! does on GPUs.
+//! libraries at run time; in the rooms beside it what comes before `main`, pages of memory, vector units (with
+//! an exponential, halves and squares turned over for them), libtorch's threads, its operators, attention and a
+//! dense layer in its graph and what it does on GPUs.
 #![allow(unsafe_code)]
 
 mod attention;
 mod bytes;
 mod dense;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod early;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod environment;
 mod exp;
 mod gpu;
 mod half;
 mod inference;
 mod operators;
+mod pages;
 mod threads;
 mod tiles;
 mod turn;
@@ -27,12 +32,15 @@ use tch::{Device, Kind, Tensor};
 pub use attention::{Attend, AttendBack, Heads, Passes, attention};
 pub use bytes::{ByteProducts, QUAD_INPUTS, Quad, WholeSums};
 pub use dense::{Dense, Matrix, Multiply};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use early::{Foresee, start_early, wait_for_foresight};
 pub use exp::{exp, exp_near};
 pub use gpu::{AdamWPart, AdamWStep};
 pub(crate) use gpu::{norm_of_all, pinned, prepare_cuda};
-pub use half::{f32_to_half, half_to_f32};
+pub use half::{Bf16, F16, f32_to_half, half_to_f32};
 pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
+pub use pages::{Pages, Plain, get_ready, none_needed};
 pub use threads::parallel;
 pub use tiles::{
     Cut, Fetch, PairedBf16, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS,
@@ -42,6 +50,10 @@ pub use vectors::{
     AHEAD, Lanes, Vectorized, across, has_avx2, has_bf16, panel_width, prefetch, reads_ahead,
     vectorize,
 };
+
+/// Elsewhere no program looks at its command line before its libraries are ready.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn wait_for_foresight() {}
 
 /// Maps a file for reading.
 ///
@@ -69,8 +81,7 @@ pub(crate) fn release_map(map: &memmap2::Mmap, range: &Range<usize>) {
 pub(crate) fn release_pages(tensor: &Tensor) {
     #[cfg(unix)]
     if tensor.device() == Device::Cpu {
-        // SAFETY: sysconf only tells a number.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let page = pages::page();
         let start = tensor.data_ptr() as usize;
         let end = start + tensor.numel() * tensor.kind().elt_size_in_bytes();
         let (start, end) = (start.next_multiple_of(page), end / page * page);

@@ -6,6 +6,7 @@ mod doctor;
 mod download;
 mod eval;
 mod explain;
+mod foresee;
 mod generate;
 mod ids;
 mod init;
@@ -22,6 +23,8 @@ mod train;
 mod train_args;
 mod typed;
 mod variables;
+
+pub use foresee::foresee;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};

@@ -1,5 +1,15 @@
 //! IEEE 754 binary16 without the CPU's own instructions.
 
+/// The upper half of an f32.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub struct Bf16(pub u16);
+
+/// IEEE 754 binary16.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub struct F16(pub u16);
+
 /// The largest finite binary16.
 pub(super) const LARGEST: f32 = 65504.0;
 

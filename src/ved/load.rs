@@ -43,6 +43,18 @@ pub fn cpu_packing(dtype: Dtype) -> Result<Packing> {
     Ok(packing)
 }
 
+/// Bytes of the matrices of a model that is loaded from `dir` with `packing`, and a few more: tables of embeddings
+/// count as matrices.
+pub fn packed_bytes(dir: &Path, packing: Packing) -> Result<usize> {
+    let checkpoint = Checkpoint::open(dir)?;
+    // Encoders stay as they are in f32.
+    let whole = packing != Packing::F32;
+    let packed = |key: &&str| whole || key.starts_with("decoder.");
+    let infos = checkpoint.keys().filter(packed).filter_map(|key| checkpoint.info(key));
+    let numbers = infos.filter(|info| info.shape.len() > 1).map(TensorInfo::numel);
+    Ok(packing.bytes() * numbers.sum::<usize>())
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
@@ -103,6 +115,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(VisionEncoderDecoder, V
     store.close();
     // What constructors only looked at need not stay in memory.
     give_back();
+    native::none_needed();
 
     let mut warnings = store.warnings();
     warnings.extend(tell_unused(&model, options.allow_unused).with_context(|| format!("{dir:?}"))?);
@@ -192,6 +205,24 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         maps(file)
+    }
+
+    #[test]
+    fn packed_matrices_are_those_of_the_checkpoint() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vit-gpt2");
+        let matrices = |part: &str| -> usize {
+            let checkpoint = Checkpoint::open(&dir).unwrap();
+            let infos = checkpoint.keys().filter(|key| key.starts_with(part));
+            let infos = infos.map(|key| checkpoint.info(key).unwrap());
+            infos.filter(|info| info.shape.len() > 1).map(TensorInfo::numel).sum()
+        };
+        let (encoder, decoder) = (matrices("encoder."), matrices("decoder."));
+        assert!(encoder > 0 && decoder > 0);
+        let bytes = |packing| packed_bytes(&dir, packing).unwrap();
+        assert_eq!(bytes(Packing::F32), 4 * decoder);
+        assert_eq!(bytes(Packing::F16), 2 * (encoder + matrices("enc_to_dec_proj") + decoder));
+        assert_eq!(bytes(Packing::Int8), bytes(Packing::F16) / 2);
+        assert!(packed_bytes(Path::new("absent"), Packing::F32).is_err());
     }
 
     #[test]

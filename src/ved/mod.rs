@@ -21,7 +21,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use config::VisionEncoderDecoderConfig;
 use generation::{GenerationConfig, Sources};
-pub use load::{LoadOptions, cpu_packing, load, stored_kind};
+pub use load::{LoadOptions, cpu_packing, load, packed_bytes, stored_kind};
 pub use processor::Processor;
 
 use crate::decoders::{self, Decoder};

@@ -253,3 +253,34 @@ fn help_fits_a_screen_and_version_is_told() {
     let version = Vedm::new(&["--version"]).run().status(0).stdout;
     assert_eq!(version, format!("vedm {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+/// Whoever looks at the arguments first, one of the two tells what is wrong with them.
+#[test]
+fn mistakes_are_told_once() {
+    for _ in 0..8 {
+        let ran = Vedm::new(&["caption", "--dtype", "f8"]).run().status(1);
+        assert_eq!(ran.stderr.matches("invalid value 'f8'").count(), 1, "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+    // Variables are part of the command line.
+    let ran = Vedm::new(&["caption", "x.png"]).env("VEDM_DTYPE", "f8").run().status(1);
+    assert_eq!(ran.stderr.matches("invalid value 'f8'").count(), 1, "{}", ran.stderr);
+}
+
+/// A file that the program opens never takes the place of a stream that was closed.
+#[test]
+#[cfg(unix)]
+fn streams_may_be_closed() {
+    let (program, model, picture) = (env!("CARGO_BIN_EXE_vedm"), model(), &names()[0]);
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let line =
+            format!("exec {program:?} caption --quiet --model {model:?} {picture:?} {closed}");
+        let ran = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{line}: {ran:?}");
+        assert_eq!(
+            ran.stdout.is_empty(),
+            closed.contains(">&-") && !closed.starts_with('2'),
+            "{line}"
+        );
+    }
+}

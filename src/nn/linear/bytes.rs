@@ -60,7 +60,7 @@ impl Bytes {
         let mut numbers = numbers;
         if !inputs.is_multiple_of(QUAD_INPUTS) {
             let panels = numbers.chunks_exact(inputs * TILE_OUTPUTS);
-            let mut filled = Aligned::zeros(panels.len() * size);
+            let mut filled = Aligned::lasting(panels.len() * size);
             for (filled, panel) in filled.chunks_exact_mut(size).zip(panels) {
                 filled[..panel.len()].copy_from_slice(panel);
             }

@@ -3,10 +3,10 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::native::{Lanes, PairedBf16, PanelTile, Parts};
+use crate::native::{Bf16, F16, Lanes, Pages, PairedBf16, PanelTile, Parts, Plain};
 
 /// A number that a panel is made of.
-pub(in crate::nn) trait Number: Copy + Default + Send + Sync {
+pub(in crate::nn) trait Number: Plain + Default {
     /// What a product of several rows takes it, and the inputs, as.
     const PARTS: Parts;
 
@@ -63,16 +63,6 @@ pub(super) fn narrow_all<T: Number, L: Lanes, const P: usize>(
         target.copy_from_slice(&narrow[..target.len()]);
     }
 }
-
-/// The upper half of an f32.
-#[derive(Clone, Copy, Default)]
-#[repr(transparent)]
-pub(super) struct Bf16(u16);
-
-/// IEEE 754 binary16.
-#[derive(Clone, Copy, Default)]
-#[repr(transparent)]
-pub(super) struct F16(u16);
 
 impl Number for f32 {
     const PARTS: Parts = Parts::F32;
@@ -256,20 +246,35 @@ pub(super) fn nearest(x: f32) -> i32 {
 }
 
 /// Numbers whose first lies at the beginning of a cache line.
-pub(super) struct Aligned<T> {
-    values: Vec<T>,
-    start: usize,
-    len: usize,
+pub(super) enum Aligned<T> {
+    /// From the allocator: the numbers from `start` on.
+    Allocated {
+        values: Vec<T>,
+        start: usize,
+        len: usize,
+    },
+    Pages(Pages<T>),
 }
 
 const LINE: usize = 64;
 
+/// Bytes from which on what lasts has pages of its own.
+const LARGE: usize = 64 << 10;
+
 impl<T: Number> Aligned<T> {
+    /// So many zeros, for a while: their memory may be some that has been used before.
     pub(super) fn zeros(len: usize) -> Self {
         let spare = LINE / size_of::<T>();
         let values = T::zeros(len + spare);
         let start = values.as_ptr().align_offset(LINE).min(spare);
-        Aligned { values, start, len }
+        Aligned::Allocated { values, start, len }
+    }
+
+    /// So many zeros, for as long as the model is there.
+    pub(super) fn lasting(len: usize) -> Self {
+        let large = len * size_of::<T>() >= LARGE;
+        let pages = large.then(|| Pages::zeros(len)).flatten();
+        pages.map_or_else(|| Aligned::zeros(len), Aligned::Pages)
     }
 }
 
@@ -277,13 +282,19 @@ impl<T> Deref for Aligned<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.values[self.start..self.start + self.len]
+        match self {
+            Aligned::Allocated { values, start, len } => &values[*start..start + len],
+            Aligned::Pages(pages) => pages,
+        }
     }
 }
 
 impl<T> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.values[self.start..self.start + self.len]
+        match self {
+            Aligned::Allocated { values, start, len } => &mut values[*start..*start + *len],
+            Aligned::Pages(pages) => pages,
+        }
     }
 }
 

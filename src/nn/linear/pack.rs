@@ -11,7 +11,7 @@ pub(super) const PIECE: usize = 32 << 20;
 const GROUP: usize = 4;
 
 /// W [out, in] -> panels of [in][P], the last of which is filled up with zeros. `scales` [out]: found, and the
-/// numbers divided by them. `between` is called after each piece of W.
+/// numbers divided by them. `between` is called between two pieces of W.
 pub(super) fn pack<T: Number>(
     matrix: Matrix<f32>,
     mut scales: Option<&mut [f32]>,
@@ -19,7 +19,7 @@ pub(super) fn pack<T: Number>(
 ) -> Aligned<T> {
     let width = native::panel_width();
     let size = width * matrix.inner;
-    let mut packed = Aligned::zeros(panels(&matrix) * size);
+    let mut packed = Aligned::lasting(panels(&matrix) * size);
     let mut groups = Vec::new();
     for (group, target) in packed.chunks_mut(GROUP * size).enumerate() {
         let first = group * GROUP * width;
@@ -31,7 +31,9 @@ pub(super) fn pack<T: Number>(
     while !groups.is_empty() {
         let rest = groups.split_off(piece.min(groups.len()));
         native::parallel(std::mem::replace(&mut groups, rest), native::vectorize);
-        between();
+        if !groups.is_empty() {
+            between();
+        }
     }
     packed
 }

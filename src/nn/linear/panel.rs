@@ -15,14 +15,16 @@ use tch::{Kind, Tensor};
 
 use super::bytes::{Bytes, MOST_INPUTS};
 use super::digits::Inputs;
-use super::number::{Aligned, Bf16, F16, Number};
+use super::number::{Aligned, Number};
 use super::pack::pack;
 use super::paneled::Paneled;
 use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
 use super::tiled::{self, Finish};
 use super::{Storage, few, many, other_kind, over_rows, unpack};
-use crate::native::{self, ByteProducts, Lanes, Matrix, PairedBf16, Parts, TILE_INPUTS, Then};
+use crate::native::{
+    self, Bf16, ByteProducts, F16, Lanes, Matrix, PairedBf16, Parts, TILE_INPUTS, Then,
+};
 use crate::nn::draft::is_draft;
 use crate::nn::gelu::gelu;
 
@@ -70,13 +72,18 @@ impl Packing {
         if native::has_tiles() { Packing::F16 } else { Packing::F32 }
     }
 
-    /// Bytes of a weight that a draft need not read.
-    pub fn spared_by_drafts(self) -> usize {
+    /// Bytes of a weight.
+    pub fn bytes(self) -> usize {
         match self {
-            Packing::F32 => 3,
-            Packing::Bf16 | Packing::F16 => 1,
-            Packing::Int8 => 0,
+            Packing::F32 => 4,
+            Packing::Bf16 | Packing::F16 => 2,
+            Packing::Int8 => 1,
         }
+    }
+
+    /// Bytes of a weight that a draft, which is in int8, need not read.
+    pub fn spared_by_drafts(self) -> usize {
+        self.bytes() - Packing::Int8.bytes()
     }
 
     /// An error, in a sentence, where this CPU or this build does not serve the type.

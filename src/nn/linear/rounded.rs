@@ -15,7 +15,7 @@ pub(super) fn rounded<T: Number>(
     outputs: usize,
 ) -> (Aligned<i8>, Vec<f32>) {
     let width = native::panel_width();
-    let mut numbers = Aligned::zeros(weights.len());
+    let mut numbers = Aligned::lasting(weights.len());
     let mut scales = vec![1.0; weights.len() / inputs];
     let group = GROUP * width;
     let pieces = weights.chunks(group * inputs).zip(numbers.chunks_mut(group * inputs));

@@ -4,11 +4,11 @@
 use tch::{Kind, Tensor};
 
 use super::few::{Few, Lines, Rows};
-use super::number::{Aligned, Bf16, F16, Number};
+use super::number::{Aligned, Number};
 use super::pack::{panels, write};
 use super::panel::{Packing, Part, parts_for};
 use super::{other_kind, over_rows};
-use crate::native::{self, Heads, Lanes, Matrix, Vectorized, across, exp};
+use crate::native::{self, Bf16, F16, Heads, Lanes, Matrix, Vectorized, across, exp};
 
 /// A matrix [out, in] for each of A heads.
 pub struct Stack {

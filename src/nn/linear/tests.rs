@@ -111,10 +111,10 @@ fn a_draft_computes_with_8_bits_of_what_is_kept() {
     }
 }
 
-/// A matrix of 36 MB is read in pieces, after each of which its memory may be given back.
+/// A matrix of 68 MB is read in pieces, between which its memory may be given back.
 #[test]
 fn a_large_matrix_is_packed_in_pieces() {
-    let weight = waves(&[9001, 1000], 0.37);
+    let weight = waves(&[17001, 1000], 0.37);
     let xs = waves(&[2, 1000], 0.11);
     for packing in [Packing::F32, Packing::Int8] {
         let calls = std::cell::Cell::new(0);
