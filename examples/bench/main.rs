@@ -114,7 +114,19 @@ pub(crate) struct Args {
     no_kernels: bool,
 }
 
+// As the program itself begins.
+#[cfg(not(test))]
+vedm::before_libraries!(foresee);
+
+/// What the command line of vedm has done before its libraries are ready.
+#[cfg_attr(test, allow(dead_code))]
+fn foresee(mut words: Vec<OsString>) -> Option<Box<dyn FnOnce()>> {
+    let of_vedm = words.get(1).is_some_and(|word| word == "vedm");
+    of_vedm.then(|| vedm::cli::foresee(words.split_off(1))).flatten()
+}
+
 fn main() -> Result<()> {
+    vedm::native::wait_for_foresight();
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
     let words: Vec<OsString> = words.collect();
