@@ -31,6 +31,7 @@
 //! * **Mistakes of users are sentences, bugs are panics.** `anyhow` with context at each door; plain tensor
 //!   operators inside, once shapes are checked.
 //! * **Standard output is the result, standard error the talk, the exit status the verdict.**
+//! * **`cli::foresee` runs before libtorch is ready**: nothing on its way may call a function of tch.
 //! * **Nothing is half-written.** Temporary file or directory, then rename.
 //! * **Numbers come from the reference**, transformers 4.57.6: `tests/golden/` is made by it, and
 //!   `tests/it/parity.rs` compares stage by stage.
