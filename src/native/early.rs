@@ -53,7 +53,7 @@ fn looks(still: bool) {
 /// The first version of glibc that is ready for threads before any initialiser has run.
 const WITH_THREADS: [u32; 2] = [2, 34];
 
-/// What help and completions need of a stack in a build without optimisation, twice over.
+/// Bytes of stack, as many as the main thread usually has: what is called here was written for that one.
 const STACK: usize = 8 << 20;
 
 unsafe extern "C" {
@@ -78,7 +78,8 @@ pub unsafe fn start_early(
 ) {
     // SAFETY: the loader's lists, which live as long as the process. No other thread runs yet.
     unsafe {
-        // Nothing of this is needed twice: the program may be started anew here.
+        // First, as this may start the program anew. The linker says which function of the array is the first, so
+        // it may have been called already, and then finds nothing to do.
         environment::set(count, arguments, variables);
         // A file that is opened must not become a standard stream, which the runtime sees to later.
         let closed = |stream| libc::fcntl(stream, libc::F_GETFD) == -1;
