@@ -13,7 +13,9 @@ use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::config;
 use crate::nn::params::{Init, ONES, ZEROS};
 use crate::nn::position::interpolate_square;
-use crate::nn::{Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, segment};
+use crate::nn::{
+    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, PreNorm, segment,
+};
 
 pub(super) const CLIP_VISION: EncoderArch = EncoderArch {
     model_type: "clip_vision_model",
@@ -87,7 +89,7 @@ impl Config {
 struct Clip {
     embeddings: Embeddings,
     pre_layrnorm: LayerNorm,
-    layers: Vec<Rc<Layer>>,
+    layers: Vec<Rc<PreNorm>>,
 }
 
 /// Patches, if need be after a class token, and learned positions.
@@ -98,14 +100,6 @@ pub(super) struct Embeddings {
     /// [P, D] or [1 + P, D]
     pub positions: Tensor,
     pub image_size: i64,
-}
-
-/// A pre-norm layer.
-pub(super) struct Layer {
-    layer_norm1: LayerNorm,
-    attention: Attention,
-    layer_norm2: LayerNorm,
-    mlp: FeedForward,
 }
 
 /// How a family draws its layers.
@@ -150,7 +144,7 @@ impl Clip {
         Ok(Clip {
             embeddings,
             pre_layrnorm: p.layer_norm("pre_layrnorm", d, config.layer_norm_eps)?,
-            layers: Layer::stack(p, config, &layers)?,
+            layers: stack(p, config, &layers)?,
         })
     }
 }
@@ -246,53 +240,43 @@ impl Embeddings {
     }
 }
 
-impl Layer {
-    /// `p` is the tower.
-    pub(super) fn stack(p: &Params, config: &Config, init: &LayerInit) -> Result<Vec<Rc<Self>>> {
-        let p = p / "encoder" / "layers";
-        (0..config.num_hidden_layers)
-            .map(|i| Layer::new(&(&p / i), config, init).map(Rc::new))
-            .collect()
-    }
+/// The layers of CLIP and SigLIP; `p` is the tower.
+pub(super) fn stack(p: &Params, config: &Config, init: &LayerInit) -> Result<Vec<Rc<PreNorm>>> {
+    let p = p / "encoder" / "layers";
+    (0..config.num_hidden_layers).map(|i| layer(&(&p / i), config, init).map(Rc::new)).collect()
+}
 
-    fn new(p: &Params, config: &Config, init: &LayerInit) -> Result<Self> {
-        let (d, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        let own = p / "self_attn";
-        let attention = Attention {
-            qkv: own.joined(
-                &["q_proj", "k_proj", "v_proj"].map(|name| (name, true)),
-                d,
-                d,
-                init.qkv,
-            )?,
-            out: own.linear("out_proj", d, d, init.out)?,
-            heads: config.num_attention_heads,
-            scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
-            dropout: config.attention_dropout,
-            relative: None,
-        };
-        let own = p / "mlp";
-        let dense = |name, inputs, outputs, weight| {
-            own.linear_drawn(name, inputs, outputs, weight, init.fc_bias)
-        };
-        let mlp = FeedForward {
-            up: dense("fc1", d, inner, init.fc1)?,
-            activation: Activation::from_name(&config.hidden_act)?,
-            activation_dropout: 0.0,
-            down: dense("fc2", inner, d, init.fc2)?,
-        };
-        Ok(Layer {
-            layer_norm1: p.layer_norm("layer_norm1", d, eps)?,
-            attention,
-            layer_norm2: p.layer_norm("layer_norm2", d, eps)?,
-            mlp,
-        })
-    }
-
-    /// [B, S, D] -> [B, S, D]
-    pub(super) fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
-        let attended = self.attention.encode(&self.layer_norm1.forward(xs), None, train);
-        let [xs, normed] = self.layer_norm2.with_sum(xs, &attended);
-        xs + self.mlp.forward(&normed, train)
-    }
+fn layer(p: &Params, config: &Config, init: &LayerInit) -> Result<PreNorm> {
+    let (d, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+    let own = p / "self_attn";
+    let attention = Attention {
+        qkv: own.joined(
+            &["q_proj", "k_proj", "v_proj"].map(|name| (name, true)),
+            d,
+            d,
+            init.qkv,
+        )?,
+        out: own.linear("out_proj", d, d, init.out)?,
+        heads: config.num_attention_heads,
+        scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
+        dropout: config.attention_dropout,
+        relative: None,
+    };
+    let own = p / "mlp";
+    let dense = |name, inputs, outputs, weight| {
+        own.linear_drawn(name, inputs, outputs, weight, init.fc_bias)
+    };
+    let feed_forward = FeedForward {
+        up: dense("fc1", d, inner, init.fc1)?,
+        activation: Activation::from_name(&config.hidden_act)?,
+        activation_dropout: 0.0,
+        down: dense("fc2", inner, d, init.fc2)?,
+    };
+    Ok(PreNorm {
+        attention_norm: p.layer_norm("layer_norm1", d, eps)?,
+        attention,
+        feed_norm: p.layer_norm("layer_norm2", d, eps)?,
+        feed_forward,
+        dropout: 0.0,
+    })
 }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::clip::{Config, Embeddings, Layer, LayerInit, tower};
+use super::clip::{Config, Embeddings, LayerInit, stack, tower};
 use super::{Encoder, EncoderArch, Grid};
 use crate::nn::params::{Init, ONES, ZEROS};
-use crate::nn::{LayerNorm, Params, segment};
+use crate::nn::{LayerNorm, Params, PreNorm, segment};
 
 pub(super) const SIGLIP_VISION: EncoderArch = EncoderArch {
     model_type: "siglip_vision_model",
@@ -38,7 +38,7 @@ fn defaults() -> Value {
 
 struct Siglip {
     embeddings: Embeddings,
-    layers: Vec<Rc<Layer>>,
+    layers: Vec<Rc<PreNorm>>,
     post_layernorm: LayerNorm,
 }
 
@@ -56,7 +56,7 @@ impl Siglip {
         let own = p / "embeddings";
         Ok(Siglip {
             embeddings: Embeddings::new(&own, config, None, true, Init::LecunNormal, positions)?,
-            layers: Layer::stack(p, config, &layers)?,
+            layers: stack(p, config, &layers)?,
             post_layernorm: p.layer_norm("post_layernorm", d, config.layer_norm_eps)?,
         })
     }

@@ -12,7 +12,8 @@ use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
 use crate::nn::{
-    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, dropout, segment,
+    Activation, Attention, FeedForward, LayerNorm, Params, PatchEmbeddings, PreNorm, dropout,
+    segment,
 };
 
 pub(super) const VIT: EncoderArch = EncoderArch {
@@ -97,7 +98,7 @@ impl Config {
 /// The encoder of ViT and of the families that differ in their tokens, positions and first values alone.
 pub(super) struct Vit {
     pub embeddings: Embeddings,
-    pub layers: Vec<Rc<Layer>>,
+    pub layers: Vec<Rc<PreNorm>>,
     pub layernorm: LayerNorm,
 }
 
@@ -111,15 +112,6 @@ pub(super) struct Embeddings {
     grid: (i64, i64),
     image_size: (i64, i64),
     pub dropout: f64,
-}
-
-/// A pre-norm layer.
-pub(super) struct Layer {
-    layernorm_before: LayerNorm,
-    attention: Attention,
-    layernorm_after: LayerNorm,
-    mlp: FeedForward,
-    hidden_dropout: f64,
 }
 
 fn build(p: &Params, config: &Config) -> Result<Vit> {
@@ -145,7 +137,7 @@ impl Vit {
     ) -> Result<Self> {
         Ok(Vit {
             embeddings: Embeddings::new(&(p / "embeddings"), config, tokens, positions, patches)?,
-            layers: Layer::stack(&(p / "encoder" / "layer"), config, layers)?,
+            layers: stack(&(p / "encoder" / "layer"), config, layers)?,
             layernorm: p.layer_norm("layernorm", config.hidden_size, config.layer_norm_eps)?,
         })
     }
@@ -276,52 +268,40 @@ impl Embeddings {
     }
 }
 
-impl Layer {
-    pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Rc<Self>>> {
-        (0..config.num_hidden_layers)
-            .map(|i| Layer::new(&(p / i), config, init).map(Rc::new))
-            .collect()
-    }
+/// The layers of ViT and of the families that have the same.
+pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Rc<PreNorm>>> {
+    (0..config.num_hidden_layers).map(|i| layer(&(p / i), config, init).map(Rc::new)).collect()
+}
 
-    fn new(p: &Params, config: &Config, init: Init) -> Result<Self> {
-        let (d, inner) = (config.hidden_size, config.intermediate_size);
-        let own = p / "attention" / "attention";
-        let attention = Attention {
-            qkv: own.joined(
-                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
-                d,
-                d,
-                init,
-            )?,
-            out: (p / "attention" / "output").linear("dense", d, d, init)?,
-            heads: config.num_attention_heads,
-            scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
-            dropout: config.attention_probs_dropout_prob,
-            relative: None,
-        };
-        let mlp = FeedForward {
-            up: (p / "intermediate").linear("dense", d, inner, init)?,
-            activation: Activation::from_name(&config.hidden_act)?,
-            activation_dropout: 0.0,
-            down: (p / "output").linear("dense", inner, d, init)?,
-        };
-        Ok(Layer {
-            layernorm_before: p.layer_norm("layernorm_before", d, config.layer_norm_eps)?,
-            attention,
-            layernorm_after: p.layer_norm("layernorm_after", d, config.layer_norm_eps)?,
-            mlp,
-            hidden_dropout: config.hidden_dropout_prob,
-        })
-    }
-
-    /// [B, S, D] -> [B, S, D]
-    pub(super) fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
-        let attended = self.attention.encode(&self.layernorm_before.forward(xs), None, train);
-        let attended = dropout(&attended, self.hidden_dropout, train);
-        let [xs, normed] = self.layernorm_after.with_sum(xs, &attended);
-        let fed = self.mlp.forward(&normed, train);
-        xs + dropout(&fed, self.hidden_dropout, train)
-    }
+fn layer(p: &Params, config: &Config, init: Init) -> Result<PreNorm> {
+    let (d, inner) = (config.hidden_size, config.intermediate_size);
+    let own = p / "attention" / "attention";
+    let attention = Attention {
+        qkv: own.joined(
+            &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
+            d,
+            d,
+            init,
+        )?,
+        out: (p / "attention" / "output").linear("dense", d, d, init)?,
+        heads: config.num_attention_heads,
+        scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
+        dropout: config.attention_probs_dropout_prob,
+        relative: None,
+    };
+    let feed_forward = FeedForward {
+        up: (p / "intermediate").linear("dense", d, inner, init)?,
+        activation: Activation::from_name(&config.hidden_act)?,
+        activation_dropout: 0.0,
+        down: (p / "output").linear("dense", inner, d, init)?,
+    };
+    Ok(PreNorm {
+        attention_norm: p.layer_norm("layernorm_before", d, config.layer_norm_eps)?,
+        attention,
+        feed_norm: p.layer_norm("layernorm_after", d, config.layer_norm_eps)?,
+        feed_forward,
+        dropout: config.hidden_dropout_prob,
+    })
 }
 
 #[cfg(test)]

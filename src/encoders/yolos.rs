@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::vit::{self, Layer};
+use super::vit;
 use super::{Encoder, EncoderArch, Grid, wrong_size};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::interpolate_grid;
-use crate::nn::{LayerNorm, Params, PatchEmbeddings, config, dropout, segment};
+use crate::nn::{LayerNorm, Params, PatchEmbeddings, PreNorm, config, dropout, segment};
 
 pub(super) const YOLOS: EncoderArch = EncoderArch {
     model_type: "yolos",
@@ -80,7 +80,7 @@ struct Yolos {
     positions: Tensor,
     /// [L-1, 1, 1 + P + T, D]
     mid_positions: Option<Tensor>,
-    layers: Vec<Rc<Layer>>,
+    layers: Vec<Rc<PreNorm>>,
     layernorm: LayerNorm,
     grid: (i64, i64),
     image_size: (i64, i64),
@@ -114,7 +114,7 @@ impl Yolos {
             detection_tokens: own.var("detection_tokens", &[1, tokens, d], ZEROS)?,
             positions: own.var("position_embeddings", &positions, ZEROS)?,
             mid_positions,
-            layers: Layer::stack(&(p / "encoder" / "layer"), vit, init)?,
+            layers: vit::stack(&(p / "encoder" / "layer"), vit, init)?,
             layernorm: p.layer_norm("layernorm", d, vit.layer_norm_eps)?,
             grid: vit.grid(),
             image_size: vit.image_size.pair(),

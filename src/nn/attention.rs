@@ -103,7 +103,17 @@ impl Attention {
     /// Every token sees every token. `bias` is added to the scores, broadcast to [B, A, S, S].
     /// [B, S, D] -> [B, S, D]
     pub fn encode(&self, xs: &Tensor, bias: Option<&Tensor>, train: bool) -> Tensor {
-        let [q, k, v] = self.qkv.for_attention::<3>(xs).map(|xs| split_heads(&xs, self.heads));
+        self.out.forward(&self.context(self.qkv(xs), bias, train))
+    }
+
+    /// Query, key and value as `context` takes them. [B, S, D] -> [B, S, A·d] each
+    pub fn qkv(&self, xs: &Tensor) -> [Tensor; 3] {
+        self.qkv.for_attention(xs)
+    }
+
+    /// `encode` without the projections. [B, S, A·d] each -> [B, S, A·d]
+    pub fn context(&self, qkv: [Tensor; 3], bias: Option<&Tensor>, train: bool) -> Tensor {
+        let [q, k, v] = qkv.map(|xs| split_heads(&xs, self.heads));
         let bias = bias.map(|bias| bias.to_kind(q.kind()));
         let dropout = self.probability(train);
         let context = match bias {
@@ -111,7 +121,7 @@ impl Attention {
             _ => None,
         }
         .unwrap_or_else(|| attend(&q, &k, &v, bias.as_ref(), self.scale, dropout));
-        self.out.forward(&merge_heads(&context))
+        merge_heads(&context)
     }
 
     /// Each of t new tokens sees the past and itself; the layer's cache grows.

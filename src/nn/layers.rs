@@ -5,10 +5,11 @@ use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::Linear;
+use super::linear::{Linear, Panels};
 use super::lookup;
 use super::params::{Init, Params, ZEROS};
 use super::precision;
+use crate::native::{self, Then};
 
 impl Params {
     /// Key `name.weight` [rows, d].
@@ -48,11 +49,45 @@ pub struct FeedForward {
     pub down: Linear,
 }
 
+/// Both layers of a feed-forward, for many rows: matrices and biases.
+pub(super) struct Wide<'a> {
+    pub up: (&'a Panels, &'a Tensor),
+    pub down: (&'a Panels, &'a Tensor),
+    /// The activation.
+    pub then: Then,
+}
+
 impl FeedForward {
     /// [.., D] -> [.., D]
     pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
+        if let Some(found) = self.by_rows(xs) {
+            return found;
+        }
         let hidden = self.up.activated(xs, self.activation); // [.., I]
         self.down.forward(&dropout(&hidden, self.activation_dropout, train))
+    }
+
+    /// The same where a thread takes some rows through both layers; None elsewhere. (Layers that are trained have no
+    /// panels, so there is no dropout here.)
+    fn by_rows(&self, xs: &Tensor) -> Option<Tensor> {
+        let rows = xs.numel() / (*xs.size().last()?).max(1) as usize;
+        let Wide { up, down, then } = self.for_rows(rows)?;
+        let out = xs.empty_like();
+        native::with_floats([xs, &out, up.1, down.1], |[xs, out, of_up, of_down]| {
+            let (d, inner) = (down.0.outputs() as usize, up.0.outputs() as usize);
+            up.0.divide_rows(out, d, inner, |rows, out, hidden| {
+                up.0.alone(&xs[rows.start * d..rows.end * d], of_up, then, hidden);
+                down.0.alone(hidden, of_down, Then::Nothing, out);
+            });
+        })?;
+        Some(out)
+    }
+
+    /// What a thread that takes some of so many rows through both layers computes with.
+    pub(super) fn for_rows(&self, rows: usize) -> Option<Wide<'_>> {
+        let then = self.activation.form();
+        let (up, down) = (self.up.for_rows(rows)?, self.down.for_rows(rows)?);
+        (then != Then::Nothing).then_some(Wide { up, down, then })
     }
 }
 

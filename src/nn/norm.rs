@@ -58,6 +58,12 @@ impl LayerNorm {
         [sum, normed]
     }
 
+    /// None where libtorch has to do it.
+    pub(super) fn by_rows(&self) -> Option<ByRows<'_>> {
+        let LayerNorm { weight, bias, eps, .. } = self;
+        self.in_one_pass.then_some(ByRows { weight, bias, eps: *eps as f32 })
+    }
+
     /// The norm of xs, or of xs + update, which is written to `sum` too if there is one, in one pass; None where
     /// libtorch has to do it: in f32, and unless all is contiguous f32 on the CPU, of one size, and nobody asks for
     /// gradients.
@@ -96,6 +102,19 @@ impl LayerNorm {
         }?;
         Some(normed)
     }
+}
+
+/// What a thread norms some rows with.
+pub(super) struct ByRows<'a> {
+    /// [d] each
+    pub weight: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub eps: f32,
+}
+
+/// The norm of some rows, by this thread alone. xs [M, d], weight and bias [d] -> out [M, d]
+pub(super) fn alone(xs: &[f32], out: &mut [f32], [weight, bias]: [&[f32]; 2], eps: f32) {
+    native::vectorize(Rows { xs, update: None, sum: None, out, weight, bias, eps });
 }
 
 /// Some rows of [d] each.

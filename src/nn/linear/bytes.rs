@@ -13,6 +13,7 @@ use super::digits::{Inputs, Rows};
 use super::number::Aligned;
 use super::panel::parts_for;
 use super::pieces::{Piece, edges, pieces};
+use super::rows::Share;
 use super::tiled::{Finish, Line, copy_line};
 use crate::native::{
     self, ByteProducts, Lanes, QUAD_INPUTS, Quad, TILE_OUTPUTS, Vectorized, WholeSums,
@@ -29,6 +30,13 @@ const TASK_ROWS: usize = 192;
 
 /// Inputs up to which no sum of products is too large for 32 bits.
 pub(super) const MOST_INPUTS: usize = 1 << 16;
+
+/// How rows are divided where so many numbers a row are kept between products: 1 MB of them, what a core's own
+/// cache holds (measured).
+pub(super) fn share(between: usize) -> Share {
+    const BETWEEN: usize = 1 << 18;
+    Share { unit: MOST, most: (BETWEEN / between).clamp(FEW, TASK_ROWS) }
+}
 
 thread_local! {
     /// What the inputs become: kept, as it is as large for the next product.
@@ -78,7 +86,6 @@ impl Bytes {
         let mut digits = DIGITS.take();
         let rows = Rows::new(inputs, xs, self.inputs, &mut digits);
         let (count, outputs) = (rows.scales.len(), self.scales.len());
-        let finish = Finish { scales: Some(&self.scales), ..finish };
         let threads = tch::get_num_threads().max(1) as usize;
         let (down, across) = if count <= FEW {
             let parts = parts_for(self.quads.len()).min(outputs.div_ceil(TILE_OUTPUTS));
@@ -87,10 +94,24 @@ impl Bytes {
             let parts = if threads == 1 { 1 } else { 2 * threads };
             (edges(count, MOST, parts.max(count.div_ceil(TASK_ROWS))), vec![0, outputs])
         };
-        let tasks = pieces(out, &down, &across);
-        let tasks = tasks.into_iter().map(|piece| Task { bytes: self, rows: &rows, finish, piece });
+        let tasks = pieces(out, &down, &across).into_iter();
+        let tasks = tasks.map(|piece| self.task(&rows, finish, piece));
         native::parallel(tasks.collect(), native::vectorize);
         DIGITS.set(digits);
+    }
+
+    /// The same by this thread alone.
+    pub(super) fn alone(&self, inputs: Inputs, xs: &[f32], out: &mut [f32], finish: Finish) {
+        let mut digits = DIGITS.take();
+        let rows = Rows::alone(inputs, xs, self.inputs, &mut digits);
+        let piece = Piece::whole(out, self.scales.len());
+        native::vectorize(self.task(&rows, finish, piece));
+        DIGITS.set(digits);
+    }
+
+    fn task<'a>(&'a self, rows: &'a Rows<'a>, finish: Finish<'a>, piece: Piece<'a>) -> Task<'a> {
+        let finish = Finish { scales: Some(&self.scales), ..finish };
+        Task { bytes: self, rows, finish, piece }
     }
 
     /// The numbers of an output, four inputs at a time (the last followed by zeros), and their scale.

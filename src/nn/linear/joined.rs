@@ -66,8 +66,13 @@ impl Joined {
 
     /// The results beside each other, if one product gives them. [.., in] -> [.., parts·out]
     pub fn at_once(&self, xs: &Tensor) -> Option<Tensor> {
+        self.as_one().map(|one| one.forward(xs))
+    }
+
+    /// The layer that gives them all, if there is one.
+    pub fn as_one(&self) -> Option<&Linear> {
         match self.layers.as_slice() {
-            [one] => Some(one.forward(xs)),
+            [one] => Some(one),
             _ => None,
         }
     }

@@ -13,10 +13,12 @@ mod joined;
 mod many;
 mod number;
 mod pack;
+mod packing;
 mod panel;
 mod paneled;
 mod pieces;
 mod rounded;
+mod rows;
 mod scales;
 mod stack;
 mod tiled;
@@ -32,7 +34,8 @@ use crate::native::{self, Layout, PackedMatrix, Then};
 pub use absorbed::Absorbed;
 pub use flat::product;
 pub use joined::Joined;
-pub use panel::{Packing, Panels};
+pub use packing::Packing;
+pub use panel::Panels;
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::{Stack, attend as attend_packed};
 
@@ -339,6 +342,17 @@ impl Linear {
             }
         };
         in_one.unwrap_or_else(|| activation.forward(&self.forward(xs)))
+    }
+
+    /// What a thread that takes some of so many rows through this layer and others computes with: matrix and bias
+    /// [out]. None where threads share a product in another way, and where there is no bias.
+    pub fn for_rows(&self, rows: usize) -> Option<(&Panels, &Tensor)> {
+        match (&self.weights, &self.bias) {
+            (Weights::Panels(panels), Some(bias)) if panels.divides_rows(rows) => {
+                Some((panels, bias))
+            }
+            _ => None,
+        }
     }
 
     /// The product in the number type of the operator, if there is one.

@@ -8,18 +8,19 @@
 //! stay f32. `few` does as many rows for each weight read as there are registers for, `many` more rows by
 //! the matrix unit of the CPU, `tiled` as many as encoders have.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
-use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::bytes::{Bytes, MOST_INPUTS};
+use super::bytes::{self, Bytes, MOST_INPUTS};
 use super::digits::Inputs;
 use super::number::{Aligned, Number};
 use super::pack::pack;
+use super::packing::Packing;
 use super::paneled::Paneled;
 use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
+use super::rows::Share;
 use super::tiled::{self, Finish};
 use super::{Storage, few, many, other_kind, over_rows, unpack};
 use crate::native::{
@@ -37,7 +38,7 @@ pub struct Panels {
     inputs: usize,
     outputs: usize,
     /// Rounded to 8 bits, once somebody asked for that.
-    rounded: OnceCell<Box<Panels>>,
+    rounded: OnceLock<Box<Panels>>,
 }
 
 enum Data {
@@ -50,65 +51,6 @@ enum Data {
     Int8(Aligned<i8>, Vec<f32>),
     /// The same, where the CPU has products of such numbers and no matrix unit.
     Bytes(Bytes),
-}
-
-/// What the weights of a packed matrix are kept as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    F32,
-    Bf16,
-    F16,
-    /// Whole numbers of 8 bits with a scale for each output.
-    Int8,
-}
-
-impl Packing {
-    /// The type that is fastest on this CPU of those that leave texts as they are in f32.
-    ///
-    /// f16 has 11 bits of a weight. Where products of tiles are made here, encoders are as fast so as in f32 or
-    /// faster, and a step of the decoder reads half as much; on other CPUs it gains little, and packing takes
-    /// longer.
-    pub fn auto() -> Self {
-        if native::has_tiles() { Packing::F16 } else { Packing::F32 }
-    }
-
-    /// Bytes of a weight.
-    pub fn bytes(self) -> usize {
-        match self {
-            Packing::F32 => 4,
-            Packing::Bf16 | Packing::F16 => 2,
-            Packing::Int8 => 1,
-        }
-    }
-
-    /// Bytes of a weight that a draft, which is in int8, need not read.
-    pub fn spared_by_drafts(self) -> usize {
-        self.bytes() - Packing::Int8.bytes()
-    }
-
-    /// An error, in a sentence, where this CPU or this build does not serve the type.
-    pub fn check(self) -> Result<()> {
-        if self == Packing::F32 {
-            return Ok(());
-        }
-        ensure!(
-            native::has_operators(),
-            "this vedm was built without libtorch's headers, so a CPU is served in f32 alone; use \
-             --dtype f32"
-        );
-        match self {
-            Packing::Bf16 => ensure!(
-                native::has_bf16(),
-                "this CPU does not multiply bf16 itself (it lacks AVX512_BF16) and would be slower than \
-                 in f32; use --dtype f16, int8 or f32"
-            ),
-            _ => ensure!(
-                native::has_avx2(),
-                "this CPU lacks AVX2, without which f16 and int8 are not served; use --dtype f32"
-            ),
-        }
-        Ok(())
-    }
 }
 
 /// Rows from which on what is cut of the panels serves several blocks of them: more than three pairs.
@@ -198,7 +140,7 @@ impl Panels {
 
     fn new(data: Data, inputs: usize, outputs: usize) -> Self {
         let (parts, of_inputs) = (data.parts().here(), Inputs::Bits16);
-        Panels { parts, of_inputs, data, inputs, outputs, rounded: OnceCell::new() }
+        Panels { parts, of_inputs, data, inputs, outputs, rounded: OnceLock::new() }
     }
 
     /// What a draft computes with: itself, where its weights have 8 bits.
@@ -263,7 +205,7 @@ impl Panels {
         let (others, of_bias) = (other_kind(xs), bias.and_then(other_kind));
         let (xs, bias) = (others.as_ref().unwrap_or(xs), of_bias.as_ref().or(bias));
         let done = over_rows(xs, self.outputs, bias, |xs, out, bias| {
-            panels.product(xs, out, Finish { scales: None, bias, then });
+            panels.product(xs, out, Finish { scales: None, bias, then }, false);
         });
         let done = done.expect("f32 on the CPU");
         let in_one = match panels.data {
@@ -277,29 +219,66 @@ impl Panels {
         gelu(&done, then).unwrap_or(done)
     }
 
+    /// True where a product divides so many rows among the threads, and does with it what follows. Not with a
+    /// matrix unit, to which weights are cut anew in each task: its tasks are the larger the better.
+    pub(super) fn divides_rows(&self, rows: usize) -> bool {
+        let enough = match self.data {
+            Data::Bytes(_) => rows >= TILED,
+            _ => self.is_for_tiles(rows),
+        };
+        enough && !native::has_matrix_unit() && !is_draft()
+    }
+
+    /// How it divides them where so many numbers a row are kept between products.
+    pub(super) fn share(&self, between: usize) -> Share {
+        match self.data {
+            Data::Bytes(_) => bytes::share(between),
+            _ => tiled::SHARE,
+        }
+    }
+
+    /// x·Wᵀ + b and `then`, by this thread alone, of some rows of as many as `Linear::for_rows` was told.
+    /// xs [M, in], bias [out] -> out [M, out]
+    pub fn alone(&self, xs: &[f32], bias: &[f32], then: Then, out: &mut [f32]) {
+        self.product(xs, out, Finish { scales: None, bias: Some(bias), then }, true);
+    }
+
     fn is_for_tiles(&self, rows: usize) -> bool {
         rows >= TILED && many::is_better(self.parts, rows)
     }
 
-    fn product(&self, xs: &[f32], out: &mut [f32], finish: Finish) {
+    /// `alone`: this thread does it all.
+    fn product(&self, xs: &[f32], out: &mut [f32], finish: Finish, alone: bool) {
         match &self.data {
-            Data::F32(weights) => self.by_rows(weights, xs, out, finish),
-            Data::Bf16(weights) => self.by_rows(weights, xs, out, finish),
-            Data::PairedBf16(weights) => self.by_rows(weights, xs, out, finish),
-            Data::F16(weights) => self.by_rows(weights, xs, out, finish),
+            Data::F32(weights) => self.by_rows(weights, xs, out, finish, alone),
+            Data::Bf16(weights) => self.by_rows(weights, xs, out, finish, alone),
+            Data::PairedBf16(weights) => self.by_rows(weights, xs, out, finish, alone),
+            Data::F16(weights) => self.by_rows(weights, xs, out, finish, alone),
             Data::Int8(weights, scales) => {
-                self.by_rows(weights, xs, out, Finish { scales: Some(scales), ..finish });
+                let finish = Finish { scales: Some(scales), ..finish };
+                self.by_rows(weights, xs, out, finish, alone);
             }
+            Data::Bytes(bytes) if alone => bytes.alone(self.of_inputs, xs, out, finish),
             Data::Bytes(bytes) => bytes.product(self.of_inputs, xs, out, finish),
         }
     }
 
-    fn by_rows<T: Number>(&self, weights: &[T], xs: &[f32], out: &mut [f32], finish: Finish) {
+    fn by_rows<T: Number>(
+        &self,
+        weights: &[T],
+        xs: &[f32],
+        out: &mut [f32],
+        finish: Finish,
+        alone: bool,
+    ) {
         let Panels { parts, inputs, outputs, .. } = *self;
         let rows = xs.len() / inputs;
-        if self.is_for_tiles(rows) {
-            let xs = Matrix::dense(xs, rows, inputs, false);
-            tiled::product(xs, Paneled { weights, inputs, outputs }, parts, finish, out);
+        let matrix = Matrix::dense(xs, rows, inputs, false);
+        let panels = Paneled { weights, inputs, outputs };
+        if alone {
+            tiled::alone(matrix, panels, parts, finish, out);
+        } else if self.is_for_tiles(rows) {
+            tiled::product(matrix, panels, parts, finish, out);
         } else {
             self.spread(weights, finish.scales, xs, out, finish.bias);
         }

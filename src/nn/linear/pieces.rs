@@ -10,6 +10,14 @@ pub(super) struct Piece<'a> {
     pub out: Vec<&'a mut [f32]>,
 }
 
+impl<'a> Piece<'a> {
+    /// All of a result [M, N].
+    pub(super) fn whole(out: &'a mut [f32], width: usize) -> Self {
+        let out: Vec<&mut [f32]> = out.chunks_exact_mut(width).collect();
+        Piece { rows: 0..out.len(), columns: 0..width, out }
+    }
+}
+
 /// Cuts a result [M, N] between its rows and its columns at these numbers, the first and last of which are its own
 /// edges: `down` cuts the rows and `across` the columns.
 pub(super) fn pieces<'a>(out: &'a mut [f32], down: &[usize], across: &[usize]) -> Vec<Piece<'a>> {

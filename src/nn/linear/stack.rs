@@ -6,7 +6,8 @@ use tch::{Kind, Tensor};
 use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Number};
 use super::pack::{panels, write};
-use super::panel::{Packing, Part, parts_for};
+use super::packing::Packing;
+use super::panel::{Part, parts_for};
 use super::{other_kind, over_rows};
 use crate::native::{self, Bf16, F16, Heads, Lanes, Matrix, Vectorized, across, exp};
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::cut::{BLOCK, cut_panels, cut_rows, fetch_line, steps};
 use super::number::Number;
 use super::pieces::{Piece, edges, pieces, share};
+use super::rows::Share;
 use crate::native::{
     self, Fetch, Lanes, Matrix, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS,
     TILE_OUTPUTS, Then, Tiles, Vectorized,
@@ -33,6 +34,9 @@ const VECTOR_ROWS: usize = 288;
 
 /// Products of numbers below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 18;
+
+/// How rows are divided where a thread takes them through several products, by vectors.
+pub(super) const SHARE: Share = Share { unit: 8, most: VECTOR_ROWS };
 
 /// True where `product` is faster than what libtorch does (measured): to cut the numbers of a block into parts
 /// takes as long as a product of it, and is done for rows and columns, where products are of each with each.
@@ -108,6 +112,18 @@ pub(super) fn product(
     let tasks = pieces(out, &down, &across).into_iter();
     let tasks = tasks.map(|piece| Task { a, b, parts, finish, piece });
     native::parallel(tasks.collect(), native::vectorize);
+}
+
+/// The same by this thread alone.
+pub(super) fn alone(
+    a: Matrix<f32>,
+    b: impl Outputs,
+    parts: Parts,
+    finish: Finish,
+    out: &mut [f32],
+) {
+    let piece = Piece::whole(out, b.outputs());
+    native::vectorize(Task { a, b, parts, finish, piece });
 }
 
 /// Into how many parts the rows and the columns are divided where so many of the threads are worth it.
