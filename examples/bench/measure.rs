@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vedm::device::DeviceChoice;
@@ -157,7 +159,10 @@ fn tell(plan: &Plan, what: &str) {
     }
 }
 
-/// The same of every side that is still there and can do it.
+/// Before a side is asked: threads of the one before may still wait for work by spinning.
+const REST: Duration = Duration::from_millis(100);
+
+/// The same of every side that is still there and can do it, one after the other.
 pub(crate) fn ask(
     sides: &mut [Option<Side>],
     request: &Request,
@@ -166,7 +171,10 @@ pub(crate) fn ask(
     let mut answers = Vec::new();
     for (column, slot) in sides.iter_mut().enumerate() {
         let asked = slot.as_mut().filter(|side| side.takes(request));
-        let answer = asked.map(|side| side.ask(request));
+        let answer = asked.map(|side| {
+            sleep(REST);
+            side.ask(request)
+        });
         answers.push(match answer {
             Some(Err(error)) => {
                 table.columns[column].fails(&error);
