@@ -61,6 +61,9 @@ impl PreNorm {
     fn rest_by_rows(&self, xs: &Tensor, context: &Tensor) -> Option<Tensor> {
         let d = *xs.size().last()? as usize;
         let rows = xs.numel() / d.max(1);
+        if context.size() != xs.size() {
+            return None;
+        }
         let (last, of_last) = self.attention.out.for_rows(rows)?;
         let Wide { up, down, then } = self.feed_forward.for_rows(rows)?;
         let norm = self.feed_norm.by_rows()?;
