@@ -14,9 +14,9 @@ use crate::native::{self, Lanes, Then, Vectorized};
 
 /// x' = x + attention(norm(x)), and x' + mlp(norm(x')).
 ///
-/// Where weights are packed for many rows, all but the attention itself is of single rows, so that a thread takes
-/// some of them from one attention to the next: it meets the others twice a layer, and what is between the
-/// products stays in its own cache. Nothing is computed in another way than step by step.
+/// Where weights are packed for many rows, what comes before the attention and what follows it are each one task of
+/// some rows: the threads meet three times a layer, and what is between the products stays in a core's own cache.
+/// Nothing is computed in another way than step by step.
 pub struct PreNorm {
     pub attention_norm: LayerNorm,
     pub attention: Attention,
