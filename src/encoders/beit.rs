@@ -270,14 +270,9 @@ impl Layer {
         let (d, inner, heads) = (vit.hidden_size, vit.intermediate_size, vit.num_attention_heads);
         let (init, eps) = (Init::Normal(vit.initializer_range), vit.layer_norm_eps);
         let own = p / "attention" / "attention";
-        let attention = Attention {
-            qkv: own.joined(&[("query", true), ("key", false), ("value", true)], d, d, init)?,
-            out: (p / "attention" / "output").linear("dense", d, d, init)?,
-            heads,
-            scale: ((d / heads) as f64).powf(-0.5),
-            dropout: vit.attention_probs_dropout_prob,
-            relative: None,
-        };
+        let dropout = vit.attention_probs_dropout_prob;
+        let biases = [true, false, true];
+        let attention = vit::attention(p, "attention", (d, heads), biases, dropout, init)?;
         let own = if config.use_relative_position_bias {
             Some(RelativeBias::new(&(own / "relative_position_bias"), vit.grid(), heads)?)
         } else {

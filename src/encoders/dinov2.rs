@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Encoder, EncoderArch, Grid, wrong_size};
+use super::{Encoder, EncoderArch, Grid, vit, wrong_size};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::position::{fits_square, interpolate_square};
@@ -257,20 +257,9 @@ impl Layer {
     fn new(p: &Params, config: &Config) -> Result<Self> {
         let (d, inner) = (config.hidden_size, config.inner());
         let (init, eps) = (Init::TruncNormal(config.initializer_range), config.layer_norm_eps);
-        let own = p / "attention" / "attention";
-        let attention = Attention {
-            qkv: own.joined(
-                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
-                d,
-                d,
-                init,
-            )?,
-            out: (p / "attention" / "output").linear("dense", d, d, init)?,
-            heads: config.num_attention_heads,
-            scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
-            dropout: config.attention_probs_dropout_prob,
-            relative: None,
-        };
+        let (heads, dropout) = (config.num_attention_heads, config.attention_probs_dropout_prob);
+        let attention =
+            vit::attention(p, "attention", (d, heads), [config.qkv_bias; 3], dropout, init)?;
         let own = p / "mlp";
         let mlp = if config.use_swiglu_ffn {
             Mlp::SwiGlu {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Encoder, EncoderArch, Grid};
+use super::{Encoder, EncoderArch, Grid, vit};
 use crate::nn::config::{self, Size2};
 use crate::nn::params::{Init, ZEROS};
 use crate::nn::window::{Windows, merge_squares, relative_bias, relative_index};
@@ -294,19 +294,8 @@ impl Block {
         let (d, heads) = (config.width(stage), config.num_heads[stage]);
         let (window, init) = (config.window_size, Init::Normal(config.initializer_range));
         let own = p / "attention" / "self";
-        let attention = Attention {
-            qkv: own.joined(
-                &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
-                d,
-                d,
-                init,
-            )?,
-            out: (p / "attention" / "output").linear("dense", d, d, init)?,
-            heads,
-            scale: ((d / heads) as f64).powf(-0.5),
-            dropout: config.attention_probs_dropout_prob,
-            relative: None,
-        };
+        let dropout = config.attention_probs_dropout_prob;
+        let attention = vit::attention(p, "self", (d, heads), [config.qkv_bias; 3], dropout, init)?;
         let relations = (2 * window - 1) * (2 * window - 1);
         let table = own.var("relative_position_bias_table", &[relations, heads], ZEROS)?;
         own.buffer("relative_position_index", &relative_index((window, window), p.device()))?;
@@ -316,11 +305,7 @@ impl Block {
             relative_position_bias_table: table,
             layernorm_after: p.layer_norm("layernorm_after", d, config.layer_norm_eps)?,
             mlp: feed_forward(p, config, d)?,
-            dropouts: Dropouts {
-                attended: config.attention_probs_dropout_prob,
-                hidden: config.hidden_dropout_prob,
-                path,
-            },
+            dropouts: Dropouts { attended: dropout, hidden: config.hidden_dropout_prob, path },
         })
     }
 

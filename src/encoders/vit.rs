@@ -273,22 +273,33 @@ pub(super) fn stack(p: &Params, config: &Config, init: Init) -> Result<Vec<Rc<Pr
     (0..config.num_hidden_layers).map(|i| layer(&(p / i), config, init).map(Rc::new)).collect()
 }
 
+/// The attention of ViT and of the families that name it so: keys `attention.{own}.query`, `key` and `value`, each
+/// with a bias or without, and `attention.output.dense`.
+pub(super) fn attention(
+    p: &Params,
+    own: &str,
+    (d, heads): (i64, i64),
+    biases: [bool; 3],
+    dropout: f64,
+    init: Init,
+) -> Result<Attention> {
+    let [query, key, value] = biases;
+    let layers = [("query", query), ("key", key), ("value", value)];
+    let p = p / "attention";
+    Ok(Attention {
+        qkv: (&p / own).joined(&layers, d, d, init)?,
+        out: (&p / "output").linear("dense", d, d, init)?,
+        heads,
+        scale: ((d / heads) as f64).powf(-0.5),
+        dropout,
+        relative: None,
+    })
+}
+
 fn layer(p: &Params, config: &Config, init: Init) -> Result<PreNorm> {
     let (d, inner) = (config.hidden_size, config.intermediate_size);
-    let own = p / "attention" / "attention";
-    let attention = Attention {
-        qkv: own.joined(
-            &["query", "key", "value"].map(|name| (name, config.qkv_bias)),
-            d,
-            d,
-            init,
-        )?,
-        out: (p / "attention" / "output").linear("dense", d, d, init)?,
-        heads: config.num_attention_heads,
-        scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
-        dropout: config.attention_probs_dropout_prob,
-        relative: None,
-    };
+    let (heads, dropout) = (config.num_attention_heads, config.attention_probs_dropout_prob);
+    let attention = attention(p, "attention", (d, heads), [config.qkv_bias; 3], dropout, init)?;
     let feed_forward = FeedForward {
         up: (p / "intermediate").linear("dense", d, inner, init)?,
         activation: Activation::from_name(&config.hidden_act)?,

@@ -103,12 +103,7 @@ impl Attention {
     /// Every token sees every token. `bias` is added to the scores, broadcast to [B, A, S, S].
     /// [B, S, D] -> [B, S, D]
     pub fn encode(&self, xs: &Tensor, bias: Option<&Tensor>, train: bool) -> Tensor {
-        self.out.forward(&self.context(self.qkv(xs), bias, train))
-    }
-
-    /// Query, key and value as `context` takes them. [B, S, D] -> [B, S, A·d] each
-    pub fn qkv(&self, xs: &Tensor) -> [Tensor; 3] {
-        self.qkv.for_attention(xs)
+        self.out.forward(&self.context(self.qkv.for_attention(xs), bias, train))
     }
 
     /// `encode` without the projections. [B, S, A·d] each -> [B, S, A·d]

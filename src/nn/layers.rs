@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::activation::Activation;
 use super::dropout::dropout;
-use super::linear::{Linear, Panels};
+use super::linear::{Linear, Panels, rows_of};
 use super::lookup;
 use super::params::{Init, Params, ZEROS};
 use super::precision;
@@ -71,13 +71,12 @@ impl FeedForward {
     /// panels, so there is no dropout here.)
     fn by_rows(&self, xs: &Tensor) -> Option<Tensor> {
         let rows = xs.numel() / (*xs.size().last()?).max(1) as usize;
-        let Wide { up, down, then } = self.for_rows(rows)?;
-        let out = xs.empty_like();
-        native::with_floats([xs, &out, up.1, down.1], |[xs, out, of_up, of_down]| {
-            let (d, inner) = (down.0.outputs() as usize, up.0.outputs() as usize);
-            up.0.divide_rows(out, d, inner, |rows, out, hidden| {
-                up.0.alone(&xs[rows.start * d..rows.end * d], of_up, then, hidden);
-                down.0.alone(hidden, of_down, Then::Nothing, out);
+        let Wide { up: (up, of_up), down: (down, of_down), then } = self.for_rows(rows)?;
+        let (d, inner, out) = (down.outputs() as usize, up.outputs() as usize, xs.empty_like());
+        native::with_floats([xs, &out, of_up, of_down], |[xs, out, of_up, of_down]| {
+            up.divide_rows(out, d, inner, |rows, out, hidden| {
+                up.alone(rows_of(xs, &rows, d), of_up, then, hidden);
+                down.alone(hidden, of_down, Then::Nothing, out);
             });
         })?;
         Some(out)

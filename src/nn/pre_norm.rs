@@ -1,14 +1,12 @@
 //! The pre-norm layer of ViT and its descendants (Dosovitskiy et al. 2020): each half adds to its input what it
 //! makes of that input's norm.
 
-use std::ops::Range;
-
 use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::dropout::dropout;
 use super::layers::{FeedForward, Wide};
-use super::linear::Joined;
+use super::linear::{Joined, rows_of};
 use super::norm::{self, LayerNorm};
 use crate::native::{self, Lanes, Then, Vectorized};
 
@@ -30,7 +28,8 @@ impl PreNorm {
     /// [B, S, D] -> [B, S, D]
     pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
         let qkv = self.qkv_by_rows(xs);
-        let qkv = qkv.unwrap_or_else(|| self.attention.qkv(&self.attention_norm.forward(xs)));
+        let qkv = qkv
+            .unwrap_or_else(|| self.attention.qkv.for_attention(&self.attention_norm.forward(xs)));
         let context = self.attention.context(qkv, None, train); // [B, S, D]
         if let Some(found) = self.rest_by_rows(xs, &context) {
             return found;
@@ -50,7 +49,7 @@ impl PreNorm {
         let numbers = [xs, &out, bias, norm.weight, norm.bias];
         native::with_floats(numbers, |[xs, out, bias, weight, of_norm]| {
             qkv.divide_rows(out, qkv.outputs() as usize, d, |rows, out, normed| {
-                norm::alone(own(xs, &rows, d), normed, [weight, of_norm], norm.eps);
+                norm::alone(rows_of(xs, &rows, d), normed, [weight, of_norm], norm.eps);
                 qkv.alone(normed, bias, Then::Nothing, out);
             });
         })?;
@@ -65,31 +64,27 @@ impl PreNorm {
             return None;
         }
         let (last, of_last) = self.attention.out.for_rows(rows)?;
-        let Wide { up, down, then } = self.feed_forward.for_rows(rows)?;
+        let Wide { up: (up, of_up), down: (down, of_down), then } =
+            self.feed_forward.for_rows(rows)?;
         let norm = self.feed_norm.by_rows()?;
-        let (inner, result) = (up.0.outputs() as usize, xs.empty_like());
-        let numbers = [xs, context, &result, of_last, norm.weight, norm.bias, up.1, down.1];
+        let (inner, result) = (up.outputs() as usize, xs.empty_like());
+        let numbers = [xs, context, &result, of_last, norm.weight, norm.bias, of_up, of_down];
         native::with_floats(
             numbers,
             |[xs, context, out, of_last, weight, bias, of_up, of_down]| {
-                up.0.divide_rows(out, d, d + inner, |rows, out, room| {
+                up.divide_rows(out, d, d + inner, |rows, out, room| {
                     let (normed, hidden) = room.split_at_mut(rows.len() * d);
-                    last.alone(own(context, &rows, d), of_last, Then::Nothing, out);
-                    native::vectorize(Add { more: own(xs, &rows, d), to: out });
+                    last.alone(rows_of(context, &rows, d), of_last, Then::Nothing, out);
+                    native::vectorize(Add { more: rows_of(xs, &rows, d), to: out });
                     norm::alone(out, normed, [weight, bias], norm.eps);
-                    up.0.alone(normed, of_up, then, hidden);
-                    down.0.alone(hidden, of_down, Then::Nothing, normed);
+                    up.alone(normed, of_up, then, hidden);
+                    down.alone(hidden, of_down, Then::Nothing, normed);
                     native::vectorize(Add { more: normed, to: out });
                 });
             },
         )?;
         Some(result)
     }
-}
-
-/// Some rows of `d` numbers.
-fn own<'a>(xs: &'a [f32], rows: &Range<usize>, d: usize) -> &'a [f32] {
-    &xs[rows.start * d..rows.end * d]
 }
 
 /// Adds numbers to others.

@@ -84,7 +84,7 @@ impl Bytes {
     /// x·Wᵀ, finished. xs [M, in] -> out [M, out]
     pub(super) fn product(&self, inputs: Inputs, xs: &[f32], out: &mut [f32], finish: Finish) {
         let mut digits = DIGITS.take();
-        let rows = Rows::new(inputs, xs, self.inputs, &mut digits);
+        let rows = Rows::new(inputs, xs, self.inputs, &mut digits, false);
         let (count, outputs) = (rows.scales.len(), self.scales.len());
         let threads = tch::get_num_threads().max(1) as usize;
         let (down, across) = if count <= FEW {
@@ -103,7 +103,7 @@ impl Bytes {
     /// The same by this thread alone.
     pub(super) fn alone(&self, inputs: Inputs, xs: &[f32], out: &mut [f32], finish: Finish) {
         let mut digits = DIGITS.take();
-        let rows = Rows::alone(inputs, xs, self.inputs, &mut digits);
+        let rows = Rows::new(inputs, xs, self.inputs, &mut digits, true);
         let piece = Piece::whole(out, self.scales.len());
         native::vectorize(self.task(&rows, finish, piece));
         DIGITS.set(digits);

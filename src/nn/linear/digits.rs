@@ -36,33 +36,14 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// xs [M, in], which the threads divide; `room` for the digits, which grows if need be.
+    /// xs [M, in], divided among the threads, or rounded by this one `alone`; `room` for the digits, which grows if
+    /// need be.
     pub(super) fn new(
         inputs: Inputs,
         xs: &[f32],
         width: usize,
         room: &'a mut Vec<[u8; QUAD_INPUTS]>,
-    ) -> Self {
-        Rows::rounded(inputs, xs, width, room, (WORTH_A_THREAD / width).max(1))
-    }
-
-    /// The same by this thread alone.
-    pub(super) fn alone(
-        inputs: Inputs,
-        xs: &[f32],
-        width: usize,
-        room: &'a mut Vec<[u8; QUAD_INPUTS]>,
-    ) -> Self {
-        Rows::rounded(inputs, xs, width, room, (xs.len() / width).max(1))
-    }
-
-    /// The same, so many rows at a time.
-    fn rounded(
-        inputs: Inputs,
-        xs: &[f32],
-        width: usize,
-        room: &'a mut Vec<[u8; QUAD_INPUTS]>,
-        share: usize,
+        alone: bool,
     ) -> Self {
         let (rows, quads) = (xs.len() / width, width.div_ceil(QUAD_INPUTS));
         let count = inputs.digits();
@@ -70,6 +51,7 @@ impl<'a> Rows<'a> {
         room.resize(room.len().max(rows * count * quads), [0; QUAD_INPUTS]);
         let digits = &mut room[..rows * count * quads];
         let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
+        let share = if alone { rows } else { WORTH_A_THREAD / width }.max(1);
         let tasks = xs.chunks(share * width).zip(digits.chunks_mut(share * count * quads));
         let places = scales.chunks_mut(share).zip(zeros.chunks_mut(share));
         let tasks = tasks.zip(places).map(|((xs, digits), (scales, zeros))| Round {

@@ -38,7 +38,7 @@ impl Joined {
 
     /// The same for attention, whose products take 16 bits where those of the layers take as few.
     pub fn for_attention<const N: usize>(&self, xs: &Tensor) -> [Tensor; N] {
-        if let [one] = self.layers.as_slice()
+        if let Some(one) = self.as_one()
             && native::has_bf16()
             && let Weights::Operator { kind, matrix, .. } = &one.weights
             && (*kind == Kind::BFloat16 || matrix.is_int8())

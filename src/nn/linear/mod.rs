@@ -36,6 +36,7 @@ pub use flat::product;
 pub use joined::Joined;
 pub use packing::Packing;
 pub use panel::Panels;
+pub use rows::rows_of;
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::{Stack, attend as attend_packed};
 

@@ -36,6 +36,11 @@ impl Panels {
     }
 }
 
+/// Some rows of `width` numbers.
+pub fn rows_of<'a>(xs: &'a [f32], rows: &Range<usize>, width: usize) -> &'a [f32] {
+    &xs[rows.start * width..rows.end * width]
+}
+
 fn divide(
     Share { unit, most }: Share,
     out: &mut [f32],
