@@ -4,13 +4,15 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::number::Aligned;
 use super::panel::Panels;
 use super::pieces::edges;
 use crate::native;
 
 thread_local! {
-    /// What is between the products: kept, as it is as large for the next ones.
-    static ROOM: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// What is between the products: kept, as it is as large for the next ones. Lines of a cache, for a vector that
+    /// lies in two of them is written several times as slowly.
+    static ROOM: RefCell<Option<Aligned<f32>>> = const { RefCell::new(None) };
 }
 
 /// How rows are divided among the threads.
@@ -62,11 +64,11 @@ fn divide(
     }
     native::parallel(tasks, |(rows, out)| {
         // Taken out, not lent: what a product keeps for itself is another room.
-        let mut room = ROOM.take();
         let size = rows.len() * between;
-        room.resize(room.len().max(size), 0.0);
+        let room = ROOM.take().filter(|room| room.len() >= size);
+        let mut room = room.unwrap_or_else(|| Aligned::zeros(size));
         work(rows, out, &mut room[..size]);
-        ROOM.set(room);
+        ROOM.set(Some(room));
     });
 }
 
