@@ -120,7 +120,7 @@ pub(super) fn alone(xs: &[f32], out: &mut [f32], [weight, bias]: [&[f32]; 2], ep
 /// Some rows of [d] each.
 struct Rows<'a> {
     xs: &'a [f32],
-    /// Is added to them.
+    /// Is added to them; without one the sum is the rows themselves, and not wanted.
     update: Option<&'a [f32]>,
     /// Where that is wanted, too.
     sum: Option<&'a mut [f32]>,
@@ -155,26 +155,36 @@ impl Vectorized for Rows<'_> {
         // Loops over single numbers, of which the compiler makes vectors: of lines it would make them across lines.
         for (row, out) in out.chunks_exact_mut(d).enumerate() {
             let own = row * d..(row + 1) * d;
-            match update {
-                None => out.copy_from_slice(&xs[own.clone()]),
-                Some(update) => {
-                    let both = xs[own.clone()].iter().zip(&update[own.clone()]);
-                    for (out, (x, y)) in out.iter_mut().zip(both) {
-                        *out = x + y;
-                    }
+            let Some(update) = update else {
+                let xs = &xs[own];
+                let (mean, scale) = moments::<P>(xs, eps);
+                for (((out, x), weight), bias) in out.iter_mut().zip(xs).zip(weight).zip(bias) {
+                    *out = L::fused((x - mean) * scale, *weight, *bias);
                 }
+                continue;
+            };
+            for (out, (x, y)) in
+                out.iter_mut().zip(xs[own.clone()].iter().zip(&update[own.clone()]))
+            {
+                *out = x + y;
             }
             if let Some(sum) = &mut sum {
                 sum[own].copy_from_slice(out);
             }
-            let mean = total::<P>(out, |x| x) / d as f32;
-            let variance = total::<P>(out, |x| (x - mean) * (x - mean)) / d as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
+            let (mean, scale) = moments::<P>(out, eps);
             for ((x, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
                 *x = L::fused((*x - mean) * scale, *weight, *bias);
             }
         }
     }
+}
+
+/// The mean, and the reciprocal of the standard deviation.
+#[inline(always)]
+fn moments<const P: usize>(xs: &[f32], eps: f32) -> (f32, f32) {
+    let mean = total::<P>(xs, |x| x) / xs.len() as f32;
+    let variance = total::<P>(xs, |x| (x - mean) * (x - mean)) / xs.len() as f32;
+    (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// The sum of what `of` makes of each.
