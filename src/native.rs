@@ -95,13 +95,15 @@ pub(crate) fn release_pages(tensor: &Tensor) {
 
 /// Keeps freed blocks of up to a gigabyte in the process, to be called before the first tensor.
 ///
-/// glibc maps each activation afresh otherwise, and the page faults cost as much as the arithmetic.
+/// glibc maps each activation afresh otherwise, and the page faults cost as much as the arithmetic. And small blocks
+/// are joined as they are freed, not all of them whenever a large one is asked for, as each step of a decoder does.
 pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets two limits of the allocator.
+    // SAFETY: mallopt only sets limits of the allocator.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_MXFAST, 0);
     }
 }
 
