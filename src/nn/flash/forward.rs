@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::states::States;
+use super::states::Piece;
 use super::{BLOCK, Line, by_head, line, panels, product, put, tiles};
 use crate::native::{
     self, Attend, Cut, Lanes, Matrix, PanelTile, Parts, RowsTile, Sums, TILE_OUTPUTS, TILE_ROWS,
@@ -67,7 +67,7 @@ pub(super) enum Seen<'a> {
     /// Cut by whoever attends to them.
     Plain { k: Matrix<'a, f32>, v: Matrix<'a, f32> },
     /// Of one image, which are the same.
-    Cut(&'a States),
+    Cut(&'a Piece),
 }
 
 /// What a thread needs, kept for the next head.
@@ -101,7 +101,7 @@ impl Queries<'_> {
         let Room { keys: of_keys, values: of_values, queries, weights, scores } = room;
         let (keys, d) = match seen {
             Seen::Plain { k, .. } => (k.rows, k.inner),
-            Seen::Cut(states) => states.size(),
+            Seen::Cut(piece) => piece.size(),
         };
         let [of_keys, of_values] = match seen {
             Seen::Plain { k, v } => {
@@ -111,7 +111,7 @@ impl Queries<'_> {
                 cut_panels::<f32, L>(parts, &v.turned(), &(0..d), &(0..keys), of_values);
                 [of_keys.as_slice(), of_values.as_slice()]
             }
-            Seen::Cut(states) => states.tiles(),
+            Seen::Cut(piece) => piece.tiles(),
         };
         queries.resize(2 * tiles(d, N), RowsTile::ZERO);
         weights.resize(2 * tiles(keys, N), RowsTile::ZERO);

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::states::division;
 use super::*;
 use crate::nn::attention::tests::waves;
 
@@ -49,9 +50,8 @@ fn error(found: &Tensor, exact: &Tensor) -> f64 {
 #[test]
 fn states_are_attended_to_as_their_own_keys_and_values() {
     if !native::has_tiles() {
-        assert!(
-            States::cut(&Tensor::ones([1, 2, 3], (Kind::Float, Device::Cpu)), Parts::F32).is_none()
-        );
+        let states = Tensor::ones([1, 2, 3], (Kind::Float, Device::Cpu));
+        assert!(States::cut(&states, Parts::F32, 1).is_none());
         return;
     }
     for [images, rows, tokens, d] in [[1, 1, 1, 1], [2, 12, 197, 96], [3, 37, 45, 33]] {
@@ -62,17 +62,46 @@ fn states_are_attended_to_as_their_own_keys_and_values() {
         // As a projection may leave them: not side by side.
         let states = all.squeeze_dim(1).transpose(1, 2).contiguous().transpose(1, 2);
         for (parts, bound) in [(Parts::F32, 2e-6), (Parts::F16, 3e-5), (Parts::Single, 3e-2)] {
-            let cut = States::cut(&states, parts.here()).unwrap();
-            let found = States::attend(&cut, &q.squeeze_dim(1), SCALE);
-            let far = error(&found, &exact);
-            assert!(far < bound, "{images}x{rows}x{tokens}x{d}, {parts:?}: {far:e}");
-            let last = q.squeeze_dim(1).narrow(0, images - 1, 1);
-            let alone = States::attend(&cut[cut.len() - 1..], &last, SCALE);
-            assert_eq!(alone, found.narrow(0, images - 1, 1));
+            // Whole, and in pieces of 64 tokens or more.
+            for division in [(16, 1), (8, 1), (16, 2), (8, 5)] {
+                let cut = States::divided(&states, parts.here(), division).unwrap();
+                let found = States::attend(&cut, &q.squeeze_dim(1), SCALE);
+                let far = error(&found, &exact);
+                let case = format!("{images}x{rows}x{tokens}x{d}, {parts:?}, {division:?}");
+                assert!(far < bound, "{case}: {far:e}");
+                let last = q.squeeze_dim(1).narrow(0, images - 1, 1);
+                let alone = States::attend(&cut[cut.len() - 1..], &last, SCALE);
+                let together = found.narrow(0, images - 1, 1);
+                if division.1 == 1 {
+                    assert_eq!(alone, together, "{case}");
+                } else {
+                    // Pieces are put together by libtorch, whose vectors end elsewhere.
+                    assert!(error(&alone, &together.to_kind(Kind::Double)) < 1e-6, "{case}");
+                }
+            }
         }
     }
     let learning = Tensor::ones([1, 2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-    assert!(States::cut(&learning, Parts::F32.here()).is_none());
+    assert!(States::cut(&learning, Parts::F32.here(), 1).is_none());
+    assert!(
+        States::attend(&[], &Tensor::ones([0, 2, 3], (Kind::Float, Device::Cpu)), 1.0).numel() == 0
+    );
+}
+
+/// Each thread has a task, of no fewer than 8 queries.
+#[test]
+fn states_are_divided_among_all_threads() {
+    let half = if native::has_matrix_unit() { 16 } else { 8 };
+    for ((images, queries, threads), expected) in [
+        ((1, 16, 1), (16, 1)),
+        ((1, 8, 16), (half, 16)),
+        ((1, 16, 2), (half, if half == 8 { 1 } else { 2 })),
+        ((2, 16, 2), (16, 1)),
+        ((8, 12, 2), (16, 1)),
+        ((0, 8, 16), (half, 16)),
+    ] {
+        assert_eq!(division(images, queries, threads), expected, "{images} on {threads}");
+    }
 }
 
 #[test]

@@ -8,7 +8,11 @@ use std::rc::Rc;
 
 use tch::Tensor;
 
+use super::number::Aligned;
+use super::stack::size_of_matrix;
+use super::unpack::Whole;
 use super::{Joined, Packing, Stack};
+use crate::native;
 
 /// The projections of keys and values of A heads.
 pub struct Absorbed {
@@ -16,6 +20,8 @@ pub struct Absorbed {
     key: Stack,
     /// W_V, [d, De] a head
     value: Stack,
+    /// What the whole numbers of either stand for, [A, d] each, where they are such.
+    scales: Option<[Tensor; 2]>,
     /// [A, d]
     bias: Option<Tensor>,
 }
@@ -31,40 +37,92 @@ impl Joined {
 
 impl Absorbed {
     fn of(layers: &Joined, heads: i64, packing: Packing) -> Option<Self> {
-        let halves = |xs: &Tensor| xs.chunk(2, 0);
-        let last = layers.layers.last()?;
-        let (key, value, bias) = match layers.layers.as_slice() {
-            [both] => {
-                let [key, value] = halves(&both.matrix()?).try_into().ok()?;
-                let bias = last.bias.as_ref().and_then(|bias| halves(bias).pop());
-                (key, value, bias)
-            }
-            [key, value] => {
-                let bias = last.bias.as_ref().map(Tensor::shallow_clone);
-                (key.matrix()?, value.matrix()?, bias)
-            }
-            _ => return None,
-        };
+        let (first, last) = (layers.layers.first()?, layers.layers.last()?);
+        // In one matrix values follow keys.
+        let is_one = layers.layers.len() == 1;
+        let bias = last.bias.as_ref().map(|bias| if is_one { half(bias, 1) } else { bias.copy() });
+        let bias = bias.map(|bias| bias.unflatten(0, [heads, -1]));
+        if let (Some(key), Some(value)) = (first.whole(), last.whole()) {
+            let (inputs, outputs) = (last.inputs() as usize, last.outputs() as usize);
+            let outputs = if is_one { outputs / 2 } else { outputs };
+            let layers = [(key, 0), (value, if is_one { outputs } else { 0 })];
+            return Some(Absorbed::of_whole(layers, [heads as usize, outputs, inputs], bias));
+        }
+        let (key, value) = (first.matrix()?, last.matrix()?);
+        let [key, value] = if is_one { [half(&key, 0), half(&value, 1)] } else { [key, value] };
         let by_head = |xs: &Tensor| xs.unflatten(0, [heads, -1]).unsqueeze(0); // [1, A, d, De]
         let key = Stack::pack(&by_head(&key).transpose(-2, -1), packing).pop()?;
         let value = Stack::pack(&by_head(&value), packing).pop()?;
-        let bias = bias.map(|bias| bias.unflatten(0, [heads, -1]));
-        Some(Absorbed { key, value, bias })
+        Some(Absorbed { key, value, scales: None, bias })
+    }
+
+    /// Of the whole numbers [A·d, De] of keys and of values, each from some row on. As they are: the scales of keys
+    /// go to the queries, those of values to the result.
+    fn of_whole(
+        [keys, values]: [(Whole, usize); 2],
+        [heads, outputs, states]: [usize; 3],
+        bias: Option<Tensor>,
+    ) -> Self {
+        let (d, width) = (outputs / heads, native::panel_width());
+        let of_key = size_of_matrix(states, d);
+        let of_value = size_of_matrix(d, states);
+        let mut key = Aligned::lasting(heads * of_key);
+        let mut value = Aligned::lasting(heads * of_value);
+        let mut scales = [vec![0f32; outputs], vec![0f32; outputs]];
+        let [key_scales, value_scales] = &mut scales;
+        let targets = key.chunks_exact_mut(of_key).zip(value.chunks_exact_mut(of_value));
+        let scales_of = key_scales.chunks_exact_mut(d).zip(value_scales.chunks_exact_mut(d));
+        let tasks = targets.zip(scales_of).enumerate().collect();
+        native::parallel(tasks, |(head, ((key, value), scales))| {
+            let mut row = vec![0i8; states];
+            for (j, (of_key, of_value)) in scales.0.iter_mut().zip(scales.1).enumerate() {
+                let output = head * d + j;
+                *of_key = keys.0.row(keys.1 + output, &mut row);
+                for (panel, line) in row.chunks(width).enumerate() {
+                    key[(panel * d + j) * width..][..line.len()].copy_from_slice(line);
+                }
+                *of_value = values.0.row(values.1 + output, &mut row);
+                let place = j / width * states * width + j % width;
+                for (place, number) in value[place..].iter_mut().step_by(width).zip(&row) {
+                    *place = *number;
+                }
+            }
+        });
+        Absorbed {
+            key: Stack::of_whole(key, [heads, states, d]),
+            value: Stack::of_whole(value, [heads, d, states]),
+            scales: Some(
+                scales.map(|scales| Tensor::from_slice(&scales).reshape([heads as i64, d as i64])),
+            ),
+            bias,
+        }
     }
 
     /// What attends to states: q [1, N, A, d] -> [1, N, A, De], f32
     pub fn queries(&self, q: &Tensor) -> Tensor {
-        Stack::product([&self.key].into_iter(), q)
+        let product = |q: &Tensor| Stack::product([&self.key].into_iter(), q);
+        match &self.scales {
+            Some([scales, _]) => product(&(q * scales)),
+            None => product(q),
+        }
     }
 
     /// What is made of the states that were attended to: context [1, N, A, De] -> [1, N, A, d], f32
     pub fn values(&self, context: &Tensor) -> Tensor {
         let values = Stack::product([&self.value].into_iter(), context);
-        match &self.bias {
-            Some(bias) => values + bias,
-            None => values,
+        match (&self.scales, &self.bias) {
+            (None, None) => values,
+            (None, Some(bias)) => values + bias,
+            (Some([_, scales]), None) => values * scales,
+            (Some([_, scales]), Some(bias)) => bias.addcmul(&values, scales),
         }
     }
+}
+
+/// One of two halves of its rows.
+fn half(xs: &Tensor, which: i64) -> Tensor {
+    let rows = xs.size()[0] / 2;
+    xs.narrow(0, which * rows, rows)
 }
 
 #[cfg(test)]
@@ -116,13 +174,25 @@ mod tests {
                 };
                 for layers in joined(&weight, bias, packing) {
                     let absorbed = layers.absorbed(HEADS, packing).expect("weights of our own");
-                    // What has a scale is kept in f16 here.
-                    let bound = if packing == Packing::Int8 { 5e-3 } else { 1e-5 };
+                    // Of a plain matrix there are no whole numbers: it is kept in f16 then.
+                    let in_f16 = packing == Packing::Int8 && absorbed.scales.is_none();
+                    let bound = if in_f16 { 5e-3 } else { 1e-5 };
+                    assert_eq!(in_f16, packing == Packing::Int8 && layers.layers.len() == 2);
                     assert!(largest(&(absorbed.queries(&q) - &queries)) < bound, "{packing:?}");
                     assert!(largest(&(absorbed.values(&context) - &values)) < bound, "{packing:?}");
                 }
             }
         }
+    }
+
+    /// What whole numbers stand for, output by output.
+    fn rows(whole: &Whole, weight: &Tensor) -> Tensor {
+        let mut row = vec![0i8; weight.size()[1] as usize];
+        let row = |output| {
+            let scale = whole.row(output as usize, &mut row);
+            Tensor::from_slice(&row).to_kind(Kind::Float) * f64::from(scale)
+        };
+        Tensor::stack(&(0..weight.size()[0]).map(row).collect::<Vec<_>>(), 0)
     }
 
     /// Of one panel and several, and of widths that fill none.
@@ -131,7 +201,10 @@ mod tests {
         for packing in [Packing::F32, Packing::Bf16, Packing::F16, Packing::Int8] {
             for (inputs, outputs) in [(1, 1), (7, 31), (64, 96), (301, 200)] {
                 let weight = waves(&[outputs, inputs], 0.37);
-                let found = Panels::pack(&weight, packing).matrix();
+                let panels = Panels::pack(&weight, packing);
+                let found = panels
+                    .matrix()
+                    .unwrap_or_else(|| rows(&panels.whole().expect("they"), &weight));
                 assert_eq!(found.size(), weight.size());
                 let error = largest(&(found - kept(&weight, packing)));
                 let bound = if packing == Packing::Int8 { 1e-6 } else { 0.0 };

@@ -16,7 +16,7 @@ mod pack;
 mod packing;
 mod panel;
 mod paneled;
-mod pieces;
+pub(super) mod pieces;
 mod rounded;
 mod rows;
 mod scales;
@@ -39,6 +39,7 @@ pub use panel::Panels;
 pub use rows::rows_of;
 pub use scales::{int8_scales, whole_numbers};
 pub use stack::{Stack, attend as attend_packed};
+use unpack::Whole;
 
 /// y = x·Wᵀ + b.
 pub struct Linear {
@@ -291,12 +292,21 @@ impl Linear {
         }
     }
 
-    /// The weights as they are kept, [out, in] in f32; None where libtorch keeps them in a form of its own.
+    /// The weights as they are kept, [out, in] in f32; None where those are whole numbers, or libtorch keeps them
+    /// in a form of its own.
     fn matrix(&self) -> Option<Tensor> {
         match &self.weights {
             Weights::Plain(weight, storage) => Some(storage.out_in(weight)),
-            Weights::Panels(panels) => Some(panels.matrix()),
+            Weights::Panels(panels) => panels.matrix(),
             Weights::Operator { .. } => None,
+        }
+    }
+
+    /// The whole numbers that the weights are kept as.
+    fn whole(&self) -> Option<Whole<'_>> {
+        match &self.weights {
+            Weights::Panels(panels) => panels.whole(),
+            _ => None,
         }
     }
 

@@ -22,7 +22,8 @@ use super::pieces::{Piece, edges, pieces};
 use super::rounded::rounded;
 use super::rows::Share;
 use super::tiled::{self, Finish};
-use super::{Storage, few, many, other_kind, over_rows, unpack};
+use super::unpack::{self, Whole};
+use super::{Storage, few, many, other_kind, over_rows};
 use crate::native::{
     self, Bf16, ByteProducts, F16, Lanes, Matrix, PairedBf16, Parts, TILE_INPUTS, Then,
 };
@@ -173,16 +174,24 @@ impl Panels {
         self.parts
     }
 
-    /// What is kept, [out, in] in f32.
-    pub(super) fn matrix(&self) -> Tensor {
+    /// What is kept, [out, in] in f32; None where that is whole numbers.
+    pub(super) fn matrix(&self) -> Option<Tensor> {
         let size = [self.inputs, self.outputs];
+        Some(match &self.data {
+            Data::F32(weights) => unpack::panels(weights, size),
+            Data::Bf16(weights) => unpack::panels(weights, size),
+            Data::PairedBf16(weights) => unpack::panels(weights, size),
+            Data::F16(weights) => unpack::panels(weights, size),
+            Data::Int8(..) | Data::Bytes(_) => return None,
+        })
+    }
+
+    /// The whole numbers that are kept.
+    pub(super) fn whole(&self) -> Option<Whole<'_>> {
         match &self.data {
-            Data::F32(weights) => unpack::panels(weights, None, size),
-            Data::Bf16(weights) => unpack::panels(weights, None, size),
-            Data::PairedBf16(weights) => unpack::panels(weights, None, size),
-            Data::F16(weights) => unpack::panels(weights, None, size),
-            Data::Int8(weights, scales) => unpack::panels(weights, Some(scales), size),
-            Data::Bytes(bytes) => unpack::bytes(bytes, size),
+            Data::Int8(numbers, scales) => Some(Whole::Panels(numbers, scales, self.inputs)),
+            Data::Bytes(bytes) => Some(Whole::Bytes(bytes)),
+            _ => None,
         }
     }
 

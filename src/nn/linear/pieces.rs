@@ -46,7 +46,7 @@ pub(super) fn pieces<'a>(out: &'a mut [f32], down: &[usize], across: &[usize]) -
 }
 
 /// Edges of so many parts of `size`, all but the last of which are whole units.
-pub(super) fn edges(size: usize, unit: usize, parts: usize) -> Vec<usize> {
+pub(in crate::nn) fn edges(size: usize, unit: usize, parts: usize) -> Vec<usize> {
     (0..=parts).map(|part| (size.div_ceil(unit) * part / parts * unit).min(size)).collect()
 }
 

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Number};
-use super::pack::{panels, write};
+use super::pack::write;
 use super::packing::Packing;
 use super::panel::{Part, parts_for};
 use super::{other_kind, over_rows};
@@ -23,6 +23,8 @@ enum Data {
     F32(Aligned<f32>),
     Bf16(Aligned<Bf16>),
     F16(Aligned<F16>),
+    /// Whole numbers, whose scales are whoever's who asks.
+    Int8(Aligned<i8>),
 }
 
 impl Stack {
@@ -60,6 +62,12 @@ impl Stack {
         (0..images).map(one).collect()
     }
 
+    /// Of whole numbers that lie in panels: [out, in] for each of A heads.
+    pub(super) fn of_whole(numbers: Aligned<i8>, [heads, outputs, inputs]: [usize; 3]) -> Stack {
+        debug_assert_eq!(numbers.len(), heads * size_of_matrix(outputs, inputs));
+        Stack { data: Data::Int8(numbers), heads, inputs, outputs }
+    }
+
     /// Each head's rows times the transpose of its matrix, image by image.
     /// xs [B, R, A, in] -> [B, R, A, out], f32
     pub fn product<'a>(
@@ -73,6 +81,7 @@ impl Stack {
             Data::F32(_) => spread(stacks, Data::f32, rows, xs, out),
             Data::Bf16(_) => spread(stacks, Data::bf16, rows, xs, out),
             Data::F16(_) => spread(stacks, Data::f16, rows, xs, out),
+            Data::Int8(_) => spread(stacks, Data::int8, rows, xs, out),
         })
     }
 }
@@ -99,6 +108,7 @@ pub fn attend<'a>(
         Data::F32(_) => attend_to(images, Data::f32, rows, q, scale, out),
         Data::Bf16(_) => attend_to(images, Data::bf16, rows, q, scale, out),
         Data::F16(_) => attend_to(images, Data::f16, rows, q, scale, out),
+        Data::Int8(_) => attend_to(images, Data::int8, rows, q, scale, out),
     })
 }
 
@@ -149,12 +159,20 @@ impl Data {
     fn f16(&self) -> &[F16] {
         if let Data::F16(numbers) = self { numbers } else { &[] }
     }
+
+    fn int8(&self) -> &[i8] {
+        if let Data::Int8(numbers) = self { numbers } else { &[] }
+    }
+}
+
+/// Numbers of a matrix [out, in] in panels.
+pub(super) fn size_of_matrix(outputs: usize, inputs: usize) -> usize {
+    outputs.next_multiple_of(native::panel_width()) * inputs
 }
 
 /// The matrices of an image, of one size, one after the other, each in panels.
 fn pack<T: Number>(matrices: Vec<Matrix<f32>>) -> Aligned<T> {
-    let size = |first: &Matrix<f32>| panels(first) * native::panel_width() * first.inner;
-    let size = matrices.first().map_or(0, size);
+    let size = matrices.first().map_or(0, |first| size_of_matrix(first.rows, first.inner));
     let mut packed = Aligned::zeros(matrices.len() * size);
     let tasks = matrices.into_iter().zip(packed.chunks_exact_mut(size.max(1))).collect();
     native::parallel(tasks, |(matrix, target): (Matrix<f32>, &mut [T])| write(matrix, target));

@@ -6,52 +6,58 @@ use super::Storage;
 use super::bytes::Bytes;
 use super::number::Number;
 use super::pieces::{Piece, edges, pieces};
-use crate::native::{self, Lanes, TILE_OUTPUTS, Vectorized};
+use crate::native::{self, Lanes, QUAD_INPUTS, Vectorized};
 
-/// Panels as [out, in]: the transpose of a contiguous matrix. `scales` [out]
-pub(super) fn panels<T: Number>(
-    weights: &[T],
-    scales: Option<&[f32]>,
-    [inputs, outputs]: [usize; 2],
-) -> Tensor {
-    let width = native::panel_width();
-    turned([inputs, outputs], width, |Piece { columns, out: lines, .. }| {
-        let weights = &weights[columns.start * inputs..];
-        let scales = scales.map(|scales| &scales[columns]);
-        native::vectorize(Widen { weights, scales, lines });
-    })
-}
-
-/// Whole numbers of 8 bits, times their scales, as [out, in]: the transpose of a contiguous matrix.
-pub(super) fn bytes(bytes: &Bytes, [inputs, outputs]: [usize; 2]) -> Tensor {
-    turned([inputs, outputs], TILE_OUTPUTS, |Piece { columns, out: mut lines, .. }| {
-        for (place, column) in columns.enumerate() {
-            let (quads, scale) = bytes.weights(column);
-            for (line, weight) in lines.iter_mut().zip(quads.flatten()) {
-                line[place] = f32::from(*weight) * scale;
-            }
-        }
-    })
-}
-
-/// A matrix [in, out], whose columns `write` fills in parts of whole panels, seen as [out, in].
-fn turned(
-    [inputs, outputs]: [usize; 2],
-    width: usize,
-    write: impl Fn(Piece) + Send + Sync,
-) -> Tensor {
+/// Panels as [out, in]: the transpose of a contiguous matrix.
+pub(super) fn panels<T: Number>(weights: &[T], [inputs, outputs]: [usize; 2]) -> Tensor {
     let lines = Tensor::empty([inputs as i64, outputs as i64], (Kind::Float, Device::Cpu));
     let parts = tch::get_num_threads().max(1) as usize;
+    let across = edges(outputs, native::panel_width(), parts);
     native::with_floats([&lines], |[lines]| {
-        native::parallel(pieces(lines, &[0, inputs], &edges(outputs, width, parts)), write);
+        let tasks = pieces(lines, &[0, inputs], &across).into_iter();
+        let tasks = tasks.map(|Piece { columns, out: lines, .. }| Widen {
+            weights: &weights[columns.start * inputs..],
+            lines,
+        });
+        native::parallel(tasks.collect(), native::vectorize);
     });
     Storage::InOut.out_in(&lines)
+}
+
+/// Whole numbers of 8 bits, as they are kept.
+#[derive(Clone, Copy)]
+pub(super) enum Whole<'a> {
+    /// Panels of so many inputs, and the scale of each output.
+    Panels(&'a [i8], &'a [f32], usize),
+    Bytes(&'a Bytes),
+}
+
+impl Whole<'_> {
+    /// Writes the numbers of an output, [in]. -> what the number 1 stands for
+    pub(super) fn row(&self, output: usize, row: &mut [i8]) -> f32 {
+        match *self {
+            Whole::Panels(numbers, scales, inputs) => {
+                let width = native::panel_width();
+                let own = &numbers[output / width * inputs * width + output % width..];
+                for (place, number) in row.iter_mut().zip(own.iter().step_by(width)) {
+                    *place = *number;
+                }
+                scales[output]
+            }
+            Whole::Bytes(bytes) => {
+                let (quads, scale) = bytes.weights(output);
+                for (places, quad) in row.chunks_mut(QUAD_INPUTS).zip(quads) {
+                    places.copy_from_slice(&quad[..places.len()]);
+                }
+                scale
+            }
+        }
+    }
 }
 
 /// Widens some panels.
 struct Widen<'a, T> {
     weights: &'a [T],
-    scales: Option<&'a [f32]>,
     /// The outputs of each input.
     lines: Vec<&'a mut [f32]>,
 }
@@ -59,7 +65,7 @@ struct Widen<'a, T> {
 impl<T: Number> Vectorized for Widen<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const P: usize>(self) {
-        let Widen { weights, scales, mut lines } = self;
+        let Widen { weights, mut lines } = self;
         let inputs = lines.len();
         let panels = weights.as_chunks::<P>().0.chunks_exact(inputs.max(1));
         for (panel, numbers) in panels.enumerate() {
@@ -68,10 +74,6 @@ impl<T: Number> Vectorized for Widen<'_, T> {
                 let wide = T::line::<L, P>(numbers, k);
                 let count = place.len().min(P);
                 place[..count].copy_from_slice(&wide[..count]);
-                let scales = scales.into_iter().flat_map(|scales| &scales[panel * P..]);
-                for (place, scale) in place[..count].iter_mut().zip(scales) {
-                    *place *= scale;
-                }
             }
         }
     }
