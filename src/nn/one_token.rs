@@ -143,6 +143,9 @@ impl Vectorized for Piece<'_> {
         // A head's keys and values of all rows stay near the core.
         for (number, head) in heads.clone().enumerate() {
             for (at, row) in rows.clone().enumerate() {
+                if number + 1 < heads.len() {
+                    all.fetch(row, (head + 1) * d);
+                }
                 let start = (at * heads.len() + number) * d;
                 all.attend::<L, P>(row, head * d, &mut weights, &mut out[start..start + d]);
             }
@@ -156,6 +159,18 @@ impl All<'_> {
     fn place(&self, row: usize, token: usize) -> usize {
         let place = self.places[row].get(token).map_or(row, |place| *place as usize);
         (place * self.capacity + token) * self.width
+    }
+
+    /// Has a row's keys and values of a head fetched, which lie apart, so that nobody waits for one after the other.
+    #[inline(always)]
+    fn fetch(&self, row: usize, head: usize) {
+        for token in 0..self.past {
+            let at = self.place(row, token) + head;
+            for line in (at..at + self.d).step_by(64 / size_of::<f32>()) {
+                native::prefetch(self.keys, line);
+                native::prefetch(self.values, line);
+            }
+        }
     }
 
     /// One row, the head whose numbers begin at `head`. -> out [d]

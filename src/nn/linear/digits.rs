@@ -1,5 +1,7 @@
 //! Rows of inputs as whole numbers: of 16 bits in two digits, or of 8 in one.
 
+#![allow(clippy::needless_range_loop)] // plain loops over fixed sizes become vectors
+
 use super::number::{nearest, wide};
 use crate::native::{self, Lanes, QUAD_INPUTS, Vectorized, across};
 
@@ -102,10 +104,18 @@ impl Vectorized for Round<'_> {
                     *zero = 128;
                     let factor = 1.0 / *scale;
                     let (upper, lower) = digits.split_at_mut(own / 2);
-                    for ((x, upper), lower) in xs.iter().zip(upper).zip(lower) {
-                        let number = nearest(x * factor).wrapping_add(32768);
-                        *upper = (number >> 8) as u8;
-                        *lower = number as u8;
+                    let places = upper.chunks_mut(P).zip(lower.chunks_mut(P));
+                    // Line by line: the compiler makes no vectors of what goes to two places.
+                    for (xs, (upper, lower)) in xs.chunks(P).zip(places) {
+                        let xs = wide::<f32, L, P>(xs);
+                        let mut both = [[0u8; P]; 2];
+                        for i in 0..P {
+                            let number = nearest(xs[i] * factor).wrapping_add(32768);
+                            both[0][i] = (number >> 8) as u8;
+                            both[1][i] = number as u8;
+                        }
+                        upper.copy_from_slice(&both[0][..upper.len()]);
+                        lower.copy_from_slice(&both[1][..lower.len()]);
                     }
                 }
             }
