@@ -37,6 +37,7 @@ impl Joined {
 
 impl Absorbed {
     fn of(layers: &Joined, heads: i64, packing: Packing) -> Option<Self> {
+        debug_assert_eq!(layers.parts, 2, "keys and values");
         let (first, last) = (layers.layers.first()?, layers.layers.last()?);
         // In one matrix values follow keys.
         let is_one = layers.layers.len() == 1;
@@ -204,7 +205,7 @@ mod tests {
                 let panels = Panels::pack(&weight, packing);
                 let found = panels
                     .matrix()
-                    .unwrap_or_else(|| rows(&panels.whole().expect("they"), &weight));
+                    .unwrap_or_else(|| rows(&panels.whole().expect("whole numbers"), &weight));
                 assert_eq!(found.size(), weight.size());
                 let error = largest(&(found - kept(&weight, packing)));
                 let bound = if packing == Packing::Int8 { 1e-6 } else { 0.0 };
