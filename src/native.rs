@@ -41,7 +41,7 @@ pub use half::{Bf16, F16, f32_to_half, half_to_f32};
 pub use inference::Inference;
 pub use operators::{Layout, PackedMatrix, Then, has_operators};
 pub use pages::{Pages, Plain, get_ready, none_needed};
-pub use threads::parallel;
+pub use threads::{parallel, thread_count};
 pub use tiles::{
     Cut, Fetch, PairedBf16, PanelTile, Parts, Product, RowsTile, Sums, TILE_INPUTS, TILE_OUTPUTS,
     TILE_ROWS, Tiles, Uncut, has_matrix_unit, has_tiles, pair, parts,

@@ -27,10 +27,15 @@ fn gomp_parallel() -> Option<GompParallel> {
     })
 }
 
+/// Threads that libtorch computes with.
+pub fn thread_count() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
 /// Does `work` for each of `tasks`, in the threads that libtorch computes with, which wait for more work
 /// by spinning: a second pool of threads would have to share the cores with them.
 pub fn parallel<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Send + Sync) {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let threads = thread_count();
     if tasks.len() < 2 || threads < 2 {
         return tasks.into_iter().for_each(work);
     }

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::native::{self, Lanes, Rows, Vectorized, across, exp};
+use super::linear::cut::fetch_line;
+use crate::native::{self, Lanes, Rows, TILE_OUTPUTS, Vectorized, across, exp};
 
 /// Query, key and value of one new token of N rows.
 pub enum New<'a> {
@@ -106,7 +107,7 @@ pub(super) fn one_token(step: &OneToken, places: &[Vec<u32>]) -> Option<Tensor> 
 
 /// Into how many parts `heads` are divided, so that `groups` of rows make enough tasks for all threads.
 fn parts(groups: usize, heads: usize) -> usize {
-    let tasks = 2 * usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    let tasks = 2 * native::thread_count();
     let fits = |parts: &usize| heads.is_multiple_of(*parts) && groups * parts >= tasks;
     (1..=heads).find(fits).unwrap_or(heads)
 }
@@ -166,9 +167,9 @@ impl All<'_> {
     fn fetch(&self, row: usize, head: usize) {
         for token in 0..self.past {
             let at = self.place(row, token) + head;
-            for line in (at..at + self.d).step_by(64 / size_of::<f32>()) {
-                native::prefetch(self.keys, line);
-                native::prefetch(self.values, line);
+            for line in (at..at + self.d).step_by(TILE_OUTPUTS) {
+                fetch_line(self.keys, line);
+                fetch_line(self.values, line);
             }
         }
     }

@@ -342,7 +342,7 @@ const CHUNK: usize = 1 << 16;
 impl Rule {
     /// One pass over the memory of parameter, gradient and the two moments.
     fn on_slices(&self, [parameter, gradient, exp_avg, exp_avg_sq]: [&mut [f32]; 4]) {
-        if parameter.len() <= CHUNK || tch::get_num_threads() == 1 {
+        if parameter.len() <= CHUNK || native::thread_count() == 1 {
             return self.on_chunk(parameter, gradient, exp_avg, exp_avg_sq);
         }
         parameter

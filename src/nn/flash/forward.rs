@@ -40,7 +40,7 @@ pub(super) fn forward(parts: Parts, given: &Attend, out: &mut [f32], logs: &mut 
 fn share(heads: usize, tokens: usize) -> usize {
     const TASKS_OF_A_THREAD: usize = 3;
     const FEWEST_BLOCKS: usize = 4;
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    let threads = native::thread_count();
     let blocks = tokens.div_ceil(BLOCK);
     let most = (blocks / FEWEST_BLOCKS).max(1);
     let parts =

@@ -52,7 +52,7 @@ impl States {
         if !native::has_tiles() || states.requires_grad() {
             return None;
         }
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+        let threads = native::thread_count();
         States::divided(states, parts, division(states.size()[0] as usize, queries, threads))
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tch::Tensor;
 
 use super::number::Aligned;
-use super::stack::size_of_matrix;
+use super::pack::size_of_matrix;
 use super::unpack::Whole;
 use super::{Joined, Packing, Stack};
 use crate::native;
@@ -41,7 +41,10 @@ impl Absorbed {
         let (first, last) = (layers.layers.first()?, layers.layers.last()?);
         // In one matrix values follow keys.
         let is_one = layers.layers.len() == 1;
-        let bias = last.bias.as_ref().map(|bias| if is_one { half(bias, 1) } else { bias.copy() });
+        let bias = last
+            .bias
+            .as_ref()
+            .map(|bias| if is_one { half(bias, 1) } else { bias.shallow_clone() });
         let bias = bias.map(|bias| bias.unflatten(0, [heads, -1]));
         if let (Some(key), Some(value)) = (first.whole(), last.whole()) {
             let (inputs, outputs) = (last.inputs() as usize, last.outputs() as usize);

@@ -86,7 +86,7 @@ impl Bytes {
         let mut digits = DIGITS.take();
         let rows = Rows::new(inputs, xs, self.inputs, &mut digits, false);
         let (count, outputs) = (rows.scales.len(), self.scales.len());
-        let threads = tch::get_num_threads().max(1) as usize;
+        let threads = native::thread_count();
         let (down, across) = if count <= FEW {
             let parts = parts_for(self.quads.len()).min(outputs.div_ceil(TILE_OUTPUTS));
             (vec![0, count], edges(outputs, TILE_OUTPUTS, parts))

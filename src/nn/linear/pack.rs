@@ -19,7 +19,7 @@ pub(super) fn pack<T: Number>(
 ) -> Aligned<T> {
     let width = native::panel_width();
     let size = width * matrix.inner;
-    let mut packed = Aligned::lasting(panels(&matrix) * size);
+    let mut packed = Aligned::lasting(size_of_matrix(matrix.rows, matrix.inner));
     let mut groups = Vec::new();
     for (group, target) in packed.chunks_mut(GROUP * size).enumerate() {
         let first = group * GROUP * width;
@@ -38,9 +38,9 @@ pub(super) fn pack<T: Number>(
     packed
 }
 
-/// Panels of W [out, in].
-pub(super) fn panels(matrix: &Matrix<f32>) -> usize {
-    matrix.rows.div_ceil(native::panel_width())
+/// Numbers of a matrix [out, in] in panels.
+pub(super) fn size_of_matrix(outputs: usize, inputs: usize) -> usize {
+    outputs.next_multiple_of(native::panel_width()) * inputs
 }
 
 /// Writes all panels of W [out, in] into `target`, in this thread.

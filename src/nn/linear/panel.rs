@@ -66,7 +66,7 @@ const PART: usize = 1 << 18;
 /// Into how many parts so many bytes of weights are divided. Several a thread: one that another process holds
 /// up leaves its share to the others.
 pub(super) fn parts_for(bytes: usize) -> usize {
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = native::thread_count();
     let each = (bytes / WORTH_A_THREAD).clamp(1, threads);
     (bytes / PART).clamp(each, 4 * threads)
 }

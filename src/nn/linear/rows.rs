@@ -51,7 +51,7 @@ fn divide(
     work: impl Fn(Range<usize>, &mut [f32], &mut [f32]) + Send + Sync,
 ) {
     let rows = out.len() / width.max(1);
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = native::thread_count();
     // No thread waits for the others.
     let parts = rows.div_ceil(most).max(1).next_multiple_of(threads);
     let (mut tasks, mut rest) = (Vec::with_capacity(parts), out);

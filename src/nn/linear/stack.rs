@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::few::{Few, Lines, Rows};
 use super::number::{Aligned, Number};
-use super::pack::write;
+use super::pack::{size_of_matrix, write};
 use super::packing::Packing;
 use super::panel::{Part, parts_for};
 use super::{other_kind, over_rows};
@@ -163,11 +163,6 @@ impl Data {
     fn int8(&self) -> &[i8] {
         if let Data::Int8(numbers) = self { numbers } else { &[] }
     }
-}
-
-/// Numbers of a matrix [out, in] in panels.
-pub(super) fn size_of_matrix(outputs: usize, inputs: usize) -> usize {
-    outputs.next_multiple_of(native::panel_width()) * inputs
 }
 
 /// The matrices of an image, of one size, one after the other, each in panels.

@@ -105,7 +105,7 @@ pub(super) fn product(
 ) {
     let outputs = b.outputs();
     debug_assert_eq!(out.len(), a.rows * outputs);
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = native::thread_count();
     let worth = (a.rows * outputs * a.inner / WORTH_A_THREAD).clamp(1, threads);
     let (down, across) = grid(a.rows, outputs, worth, threads);
     let (down, across) = (edges(a.rows, BLOCK, down), edges(outputs, TILE_OUTPUTS, across));

@@ -11,7 +11,7 @@ use crate::native::{self, Lanes, QUAD_INPUTS, Vectorized};
 /// Panels as [out, in]: the transpose of a contiguous matrix.
 pub(super) fn panels<T: Number>(weights: &[T], [inputs, outputs]: [usize; 2]) -> Tensor {
     let lines = Tensor::empty([inputs as i64, outputs as i64], (Kind::Float, Device::Cpu));
-    let parts = tch::get_num_threads().max(1) as usize;
+    let parts = native::thread_count();
     let across = edges(outputs, native::panel_width(), parts);
     native::with_floats([&lines], |[lines]| {
         let tasks = pieces(lines, &[0, inputs], &across).into_iter();

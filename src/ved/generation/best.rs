@@ -35,7 +35,7 @@ pub(super) fn rows(scores: &Tensor, count: usize) -> Option<Vec<Row>> {
     let v = usize::try_from(*scores.size().last()?).ok().filter(|v| *v > 0)?;
     native::with_floats([scores], |[scores]| {
         let (rows, pieces) = (scores.len() / v, v.div_ceil(PIECE));
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+        let threads = native::thread_count();
         // Few tasks a row: each has to find out for itself what is great.
         let tasks = (2 * threads).div_ceil(rows.max(1)).min(pieces);
         let mut parts: Vec<Part> = scores
